@@ -1,0 +1,1 @@
+"""From metrics and incidents to messages: pure evaluation, grouping and rendering."""

@@ -1,0 +1,1 @@
+"""From events to correlations and incidents: pure functions over state and batches."""

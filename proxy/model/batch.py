@@ -1,0 +1,169 @@
+"""The vocabulary of `commit` (storage.md §2): operations in, revisions and sequence numbers out."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+ABSENT = -1  # `expect`: the document must not exist
+ANY = -2  # `expect`: whatever is there
+
+
+@dataclass(slots=True, frozen=True)
+class Put:
+    """Write a document.  `expect`: revision, ABSENT or ANY.  `unique`: (field, value) it holds."""
+
+    kind: str
+    id: str
+    body: bytes
+    expect: int = ANY
+    unique: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Delete:
+    kind: str
+    id: str
+    expect: int = ANY
+
+
+@dataclass(slots=True, frozen=True)
+class Append:
+    """Append to a log.  A known `event_id` with the same hash is a duplicate, with another hash a
+    conflict of this item alone.  `content_hash` is 32 bytes; `dedupe_ttl_s` 0: never recognised.
+
+    `body` is the event as JSON without `seq`; the engine keeps `seq` beside it.
+    """
+
+    log: str
+    body: bytes
+    event_id: str = ""
+    content_hash: bytes = b""
+    dedupe_ttl_s: int = 0
+    at_ms: int = 0
+    received_ms: int = 0
+    type: str = ""
+    route_id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    severity: int | None = None
+    outcome: str | None = None
+    request_id: str | None = None
+    incident_id: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Idem:
+    """The finished form of an idempotency record; refused when a finished one exists."""
+
+    key: bytes
+    fingerprint: bytes
+    status: int
+    headers: bytes
+    body: bytes
+    ttl_s: int
+
+
+@dataclass(slots=True, frozen=True)
+class Cursor:
+    """Move a position; refused when the stored one is not `old` (0 when there is none)."""
+
+    name: str
+    old: int
+    new: int
+
+
+@dataclass(slots=True, frozen=True)
+class Count:
+    """Add to a rollup: integer counters only."""
+
+    minute: int
+    series: str
+    counters: dict[int, int]
+
+
+Op = Put | Delete | Append | Idem | Cursor | Count
+
+
+@dataclass(slots=True, frozen=True)
+class Batch:
+    """All or nothing.  `commit_id` (a ULID) makes an ambiguous answer safe to repeat."""
+
+    commit_id: str
+    ops: tuple[Op, ...]
+
+
+@dataclass(slots=True)
+class Appended:
+    """What became of one `Append`, in the order of the batch."""
+
+    seq: int
+    status: Literal["accepted", "duplicate", "conflict"]
+    received_ms: int = 0
+
+
+@dataclass(slots=True)
+class CommitResult:
+    revisions: dict[tuple[str, str], int] = field(default_factory=dict)
+    appended: list[Appended] = field(default_factory=list)
+
+
+class StoreConflict(Exception):
+    """Nothing was applied.  `op` is the index in the batch."""
+
+    def __init__(
+        self,
+        op: int,
+        reason: Literal["revision", "exists", "missing", "unique", "fence", "idem", "cursor"],
+    ) -> None:
+        super().__init__(f"operation {op}: {reason}")
+        self.op = op
+        self.reason = reason
+
+
+class StoreUnavailable(Exception):
+    """The store cannot be written or read now; nothing was applied.  `code`: control-api §5."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(slots=True, frozen=True)
+class LogFilter:
+    """Which entries, in which direction.  `since_ms` and `until_ms` are on the event's own time,
+    half-open.  `types` may end in `.*`.  None: no condition; a tuple: any of these."""
+
+    after_seq: int | None = None
+    before_seq: int | None = None
+    newest_first: bool = True
+    offset: int = 0
+    limit: int = 25
+    types: tuple[str, ...] | None = None
+    route_ids: tuple[str, ...] | None = None
+    providers: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    severities: tuple[int, ...] | None = None
+    outcomes: tuple[str, ...] | None = None
+    request_ids: tuple[str, ...] | None = None
+    incident_ids: tuple[str, ...] | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+@dataclass(slots=True)
+class StoredEvent:
+    """One log entry: its sequence number and the body as it was appended."""
+
+    seq: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class LogPage:
+    """`total` is None when the filter met the bound on rows read; then `next_seq` goes on from
+    there."""
+
+    entries: list[StoredEvent]
+    total: int | None
+    next_seq: int | None = None
+    partial: bool = False

@@ -1,0 +1,31 @@
+"""What strangers send: the base of every document, slugs, references to secrets."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+SLUG = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+Slug = Annotated[str, StringConstraints(pattern=SLUG)]
+Severity = Literal["info", "low", "medium", "high", "critical"]
+SEVERITY_RANK: dict[str, int] = {"info": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
+
+
+class Doc(BaseModel):
+    """A document of ours: frozen, and an unknown member is an error that names its path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class EnvRef(Doc):
+    """`{$env: NAME}`"""
+
+    env: str = Field(alias="$env", min_length=1, max_length=255)
+
+
+class FileRef(Doc):
+    """`{$file: PATH}`"""
+
+    file: str = Field(alias="$file", min_length=1, max_length=4096)
+
+
+Secret = Annotated[str, StringConstraints(min_length=1, max_length=65_536)] | EnvRef | FileRef

@@ -1,0 +1,67 @@
+"""Everything worth observing on the data path, as one closed union.
+
+Code says `observe(SomethingHappened(...))`; what is counted and what is logged is decided by a
+`match` in `telemetry/`.
+"""
+
+from dataclasses import dataclass
+
+from proxy.model.records import RequestRecord
+
+
+@dataclass(slots=True)
+class RequestFinished:
+    """A request ended, whatever the way: exactly once per request."""
+
+    record: RequestRecord
+
+
+@dataclass(slots=True)
+class UpstreamStale:
+    """A pooled connection died with no byte of an answer; the request went out again."""
+
+    endpoint_id: str
+
+
+@dataclass(slots=True)
+class StreamEventDropped:
+    """An event of a stream did not parse: what cannot be scanned is not forwarded."""
+
+    endpoint_id: str
+
+
+@dataclass(slots=True)
+class GuardOverflowed:
+    """A candidate match stayed undecided beyond `guard.hold_max_chars`."""
+
+    policy_id: str
+    rule_id: str
+
+
+@dataclass(slots=True)
+class SpoolLost:
+    """A record could not be written to the spool."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class SnapshotApplied:
+    version: int
+
+
+@dataclass(slots=True)
+class SnapshotRejected:
+    version: int
+    reason: str
+
+
+Observation = (
+    RequestFinished
+    | UpstreamStale
+    | StreamEventDropped
+    | GuardOverflowed
+    | SpoolLost
+    | SnapshotApplied
+    | SnapshotRejected
+)

@@ -1,0 +1,136 @@
+"""The ports: what the stories ask of the adapters.  Each has a fake in tests/kit."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from proxy.model.batch import Batch, CommitResult, LogFilter, LogPage, StoredEvent
+from proxy.model.exchange import Outgoing, RawHeaders
+from proxy.model.observations import Observation
+from proxy.model.tenancy import Endpoint
+
+Observe = Callable[[Observation], None]
+
+
+class Clock(Protocol):
+    """`now_ms`: milliseconds since 1970, for people.  `monotonic`: seconds, for limits."""
+
+    def now_ms(self) -> int: ...
+    def monotonic(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Ids(Protocol):
+    """New identifiers: prefix + lower-case ULID."""
+
+    def new(self, prefix: str) -> str: ...
+
+
+class TransportFault(Exception):
+    """The way to the endpoint failed, not its answer.
+
+    `phase` says where: `dns`, `refused`, `tls`, `connect_timeout`, `blocked_address`, `reset`,
+    `eof`, `bad_http`, or the name of the limit that expired (`first_content`, `idle`, `total`,
+    `unary`, `caller`).  `response_bytes` counts what had come of the answer.
+    """
+
+    def __init__(self, phase: str, detail: str = "", *, response_bytes: int = 0) -> None:
+        super().__init__(f"{phase}: {detail}" if detail else phase)
+        self.phase = phase
+        self.detail = detail
+        self.response_bytes = response_bytes
+
+
+class Sink(Protocol):
+    """Where an answer is pushed, in this order: head once, data often, then end or failed, once.
+
+    Called from the transport's `data_received`: it must return quickly and must not raise.
+    Header names are lower case.
+    """
+
+    def head(self, status: int, headers: RawHeaders) -> None: ...
+    def data(self, chunk: bytes) -> None: ...
+    def end(self) -> None: ...
+    def failed(self, fault: TransportFault) -> None: ...
+
+
+class Call(Protocol):
+    """One attempt under way.
+
+    `due` (seconds of the monotonic clock) and `phase` are the limit in force: the sweeper ends the
+    call with `TransportFault(phase)` at most 100 ms after `due`.  The owner moves them as the
+    answer goes on.  `cancel` closes the connection at once and calls nothing.
+    """
+
+    due: float
+    phase: str
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def cancel(self) -> None: ...
+
+
+class Upstream(Protocol):
+    """The way to one endpoint: a pool of connections."""
+
+    def start(
+        self, outgoing: Outgoing, sink: Sink, *, connect_s: float, due: float, phase: str
+    ) -> Call:
+        """Send one request; its answer is pushed into `sink`.  Never raises: faults go to the sink.
+
+        Connecting is limited by `connect_s`.  A reused connection that dies before any byte of an
+        answer is replaced by a fresh one once, unseen by the sink (failover.md §8.5).
+        """
+        ...
+
+
+class Upstreams(Protocol):
+    def of(self, workspace_id: str, endpoint: Endpoint) -> Upstream: ...
+
+
+class Journal(Protocol):
+    """The spool, as the gateway sees it: one line per request, on disk before the last write."""
+
+    def append(self, line: bytes, *, critical: bool) -> None: ...
+
+
+class Store(Protocol):
+    """What must not be lost.  One atomic write, narrow reads (storage.md §1, §2)."""
+
+    async def commit(self, workspace_id: str, batch: Batch) -> CommitResult:
+        """All or nothing.  Raises StoreConflict, StoreUnavailable."""
+        ...
+
+    async def get(self, workspace_id: str, kind: str, doc_id: str) -> tuple[int, bytes] | None:
+        """(revision, body)"""
+        ...
+
+    async def scan(self, workspace_id: str, kind: str) -> Sequence[tuple[str, int, bytes]]:
+        """(id, revision, body), by id"""
+        ...
+
+    async def range(self, workspace_id: str, log: str, query: LogFilter) -> LogPage:
+        """A page of a log in order of `seq`."""
+        ...
+
+    async def event(self, workspace_id: str, event_id: str) -> StoredEvent | None: ...
+
+    async def head(self, workspace_id: str, log: str) -> int:
+        """The last `seq`, 0 when the log is empty."""
+        ...
+
+    async def cursor(self, workspace_id: str, name: str) -> int: ...
+
+    async def idempotency(self, workspace_id: str, key: bytes) -> "IdempotencyRecord | None": ...
+
+    def writable(self) -> bool: ...
+
+
+class IdempotencyRecord(Protocol):
+    @property
+    def fingerprint(self) -> bytes: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> bytes: ...
+    @property
+    def body(self) -> bytes: ...

@@ -1,0 +1,3 @@
+"""The only door to time, chance, ids and tasks. Everything above takes these through a port, so
+that tests can move time.
+"""

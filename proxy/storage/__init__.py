@@ -1,0 +1,3 @@
+"""What must not be lost: one atomic `commit` and narrow ports over it, with an engine per
+database.
+"""

@@ -1,0 +1,1 @@
+"""The SQLite engine: one writer thread, group commit, event segments."""

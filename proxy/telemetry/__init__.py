@@ -1,0 +1,3 @@
+"""What is measured and logged: two consumers of observations. The data path imports neither
+library.
+"""

@@ -1,0 +1,26 @@
+"""What holds for every test: no blocking call on the loop, no outside network."""
+
+import ipaddress
+import sys
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.fixture(autouse=True)
+def never_block_the_loop() -> Iterator[BlockBuster]:
+    with blockbuster_ctx("proxy") as guard:
+        guard.functions["os.write"].can_block_in("proxy/spool/writer.py", {"append"})
+        yield guard
+
+
+def _only_loopback(event: str, args: tuple[object, ...]) -> None:
+    if event != "socket.connect":
+        return
+    address = args[1]
+    if isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback:
+        raise OSError(f"a test reached for {address[0]}")
+
+
+sys.addaudithook(_only_loopback)

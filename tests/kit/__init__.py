@@ -1,0 +1,1 @@
+"""Fakes of the ports, and real-socket players: what the tests of every floor share."""
