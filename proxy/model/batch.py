@@ -1,4 +1,8 @@
-"""The vocabulary of `commit` (storage.md §2): operations in, revisions and sequence numbers out."""
+"""The vocabulary of `commit` (storage.md §2): operations in, revisions and sequence numbers out.
+
+A revision belongs to one document: 1 when it is created, one more with every change.  A document
+that is created again after a deletion goes on counting, so that an old revision never fits it.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -160,10 +164,49 @@ class StoredEvent:
 
 @dataclass(slots=True)
 class LogPage:
-    """`total` is None when the filter met the bound on rows read; then `next_seq` goes on from
-    there."""
+    """`total` is None when the filter met the bound on rows read (`partial`).
+
+    `next_seq` goes on from here, as `before_seq` newest first and as `after_seq` oldest first.
+    None: nothing is left.
+    """
 
     entries: list[StoredEvent]
     total: int | None
     next_seq: int | None = None
     partial: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class FinishedIdem:
+    """What `idempotency` gives back: the answer that was given."""
+
+    fingerprint: bytes
+    status: int
+    headers: bytes
+    body: bytes
+
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(slots=True, frozen=True)
+class Retention:
+    """How long things are kept (storage.md §6); the log `events` also by size.  Logs without a
+    member here are kept."""
+
+    events_ms: int = 7 * _DAY_MS
+    events_bytes: int = 2 << 30
+    rollups_ms: int = 90 * _DAY_MS
+    audit_ms: int = 365 * _DAY_MS
+    attempts_ms: int = 30 * _DAY_MS  # the logs `attempts` and `decisions`
+    dead_ms: int = 14 * _DAY_MS
+
+    def log_ms(self) -> dict[str, int]:
+        """For how long each log is kept."""
+        return {
+            "events": self.events_ms,
+            "audit": self.audit_ms,
+            "attempts": self.attempts_ms,
+            "decisions": self.attempts_ms,
+            "dead": self.dead_ms,
+        }

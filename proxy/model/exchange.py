@@ -155,29 +155,71 @@ class Delta:
 class Seen:
     """What one event of a stream means, whatever the dialect (failover.md §9).
 
+    `raw` is what the caller gets when nothing is changed; empty for an event that must not reach
+    him (usage that he did not ask for).  `doc` is the parsed event, None for trailers, pings and
+    comments; after a holder of a delta was changed, the reader renders it anew.
     `content`: the caller would see content.  `terminal`: with this event the answer is whole.
     `done`: the dialect's trailer (`[DONE]`, `message_stop`).  `ends`: lanes that this event
     closes, so what is held of them must leave before it; `ends_all`: it closes every lane.
-    `doc` is the parsed event; None for trailers, pings and comments.
+    `carries`: besides its deltas it says something (role, finish reason, usage, id), so that it
+    leaves even when its deltas are held.  `structural`: losing it would break the stream.
+    `whole`: its one delta is a complete tool call or reasoning block that the reader assembled.
     """
 
+    raw: bytes
+    name: str = ""
     doc: dict[str, Json] | None = None
-    content: bool = False
-    terminal: bool = False
-    done: bool = False
     deltas: list[Delta] = field(default_factory=list)
     ends: list[tuple[int, Part, int]] = field(default_factory=list)
     ends_all: bool = False
-    usage_only: bool = False
-    error: "InBandError | None" = None
+    content: bool = False
+    terminal: bool = False
+    done: bool = False
+    carries: bool = False
+    structural: bool = False
+    whole: bool = False
+    error: "ErrorSeen | None" = None
 
 
 @dataclass(slots=True)
-class InBandError:
-    """An error told inside a 200 stream, in the provider's own words.  `status`: the HTTP status of
-    that type where it has one, else 500."""
+class ErrorSeen:
+    """A provider's error in its own words, from an error answer or inside a 200 stream.
 
-    type: str
-    code: str
-    message: str
+    `status` is the HTTP status, inside a stream that of the error's type (500 when it has none).
+    `type`, `code`: the dialect's strings, empty when it gave none.  `retry_after_s`: its hint.
+    """
+
     status: int
+    type: str = ""
+    code: str = ""
+    message: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Credential:
+    """What the caller showed.  `parapet_key` is a whole `ppt_…` key; `provider_key` is his own
+    credential for a provider, as it may go up when the endpoint has none (wire.md §2.3)."""
+
+    parapet_key: str | None = None
+    provider_key: str | None = None
+    conflict: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """One attempt, planned: how it is forwarded and what came of the body."""
+
+    level: Level
+    outgoing: Outgoing
+    model: str | None
+    framing: Literal["sse", "claude_frames"] = "sse"
+    usage_injected: bool = False
+    dropped: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Refused:
+    """This endpoint cannot take this request: `no_credential`, `cannot express <field>`."""
+
+    reason: str

@@ -87,6 +87,35 @@ class Upstreams(Protocol):
     def of(self, workspace_id: str, endpoint: Endpoint) -> Upstream: ...
 
 
+class Downstream(Protocol):
+    """The caller's side of one request.
+
+    `begin` says the head, which leaves with the first bytes of the body; `write` sends at once;
+    `hold` keeps the last bytes until `end`, so that the record is on disk before them.  With
+    `cut` the answer ends without its last chunk and the connection closes (wire.md §7.6).
+    `gone`: the caller has left.  `begun`: bytes have left, so no other answer is possible.
+    """
+
+    @property
+    def gone(self) -> bool: ...
+    @property
+    def begun(self) -> bool: ...
+    @property
+    def bytes_sent(self) -> int: ...
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """The request's body.  Raises TooLarge, InvalidRequest (a bad or slow body)."""
+        ...
+
+    def begin(self, status: int, head: bytes, *, length: int | None) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def hold(self, last: bytes, *, cut: bool = False) -> None: ...
+    def end(self) -> None: ...
+    def follow(self, call: "Call | None") -> None:
+        """Pause this call while the caller does not read."""
+        ...
+
+
 class Journal(Protocol):
     """The spool, as the gateway sees it: one line per request, on disk before the last write."""
 

@@ -21,6 +21,18 @@ HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\t\x20-\x7e]{0,4096}$")]
 
 
+class PriceTier(Doc):
+    """Other prices, above so many input tokens; what is not named stays."""
+
+    above_input_tokens: int = Field(ge=1)
+    input_per_mtok: float | str | None = None
+    output_per_mtok: float | str | None = None
+    cache_read_per_mtok: float | str | None = None
+    cache_write_5m_per_mtok: float | str | None = None
+    cache_write_1h_per_mtok: float | str | None = None
+    reasoning_per_mtok: float | str | None = None
+
+
 class Price(Doc):
     """USD per million tokens, as decimal strings or numbers (wire.md §10)."""
 
@@ -31,6 +43,7 @@ class Price(Doc):
     cache_write_1h_per_mtok: float | str | None = None
     reasoning_per_mtok: float | str | None = None
     multiplier: float | str | None = None
+    tiers: list[PriceTier] = Field(default_factory=list, max_length=20)
 
 
 class Endpoint(Doc):
@@ -181,6 +194,14 @@ class EventSettings(Doc):
     user_header: str | None = None
 
 
+class DrainSettings(Doc):
+    """How long a stop may take (reliability.md §4.4)."""
+
+    lb_delay_seconds: int = Field(5, ge=0, le=600)
+    timeout_seconds: int = Field(60, ge=0, le=3600)
+    stream_seconds: int = Field(300, ge=0, le=86_400)
+
+
 class WorkspaceRules(Doc):
     """All that a data worker needs of one workspace.  `policies` hold every pack a route names."""
 
@@ -208,6 +229,7 @@ class SnapshotDoc(Doc):
     max_body_bytes: int = 33_554_432
     guard: GuardSettings = Field(default_factory=GuardSettings)
     events: EventSettings = Field(default_factory=EventSettings)
+    drain: DrainSettings = Field(default_factory=DrainSettings)
     prices: dict[str, Price] = Field(default_factory=dict)
     price_version: str = ""
     workspaces: list[WorkspaceRules] = Field(default_factory=list)

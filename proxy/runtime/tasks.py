@@ -22,6 +22,12 @@ def spawn(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
     return task
 
 
+def background(work: Coroutine[Any, Any, None], *, name: str) -> None:
+    """`spawn` for work that nobody waits for or cancels."""
+    task = spawn(work, name=name)
+    assert task in _alive
+
+
 def alive() -> list[str]:
     """Names of the tasks under way."""
     return sorted(task.get_name() for task in _alive)
