@@ -1,0 +1,115 @@
+"""How an attempt is judged: one table of consequences, and the reading of a provider's refusal.
+
+Every upstream attempt ends in exactly one `Outcome` (failover.md §4).  The table says who may try
+again; `judge_refusal` reads status and error (failover.md §4.1), whatever the dialect.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.model.exchange import ErrorSeen
+from proxy.model.failover import Outcome
+
+YES, NO = True, False
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """`error`: an error sample of the endpoint.  `elsewhere`: another endpoint may be asked."""
+
+    error: bool
+    elsewhere: bool
+    told_as: str  # the outcome in the request event when it is the last attempt's
+
+
+# fmt: off
+CONSEQUENCES: Final[Mapping[Outcome, Consequence]] = {
+    #                                    error  elsewhere  told as
+    Outcome.CONNECT:         Consequence(YES,   YES,       "upstream_error"),
+    Outcome.STALE:           Consequence(NO,    YES,       "upstream_error"),
+    Outcome.NO_ANSWER:       Consequence(YES,   YES,       "timeout"),
+    Outcome.UPSTREAM_5XX:    Consequence(YES,   YES,       "upstream_error"),
+    Outcome.BAD_ANSWER:      Consequence(YES,   YES,       "upstream_error"),
+    Outcome.CUT:             Consequence(YES,   YES,       "interrupted"),
+    Outcome.STALL:           Consequence(YES,   YES,       "interrupted"),
+    Outcome.RATE_LIMITED:    Consequence(NO,    YES,       "rate_limited"),
+    Outcome.QUOTA:           Consequence(NO,    YES,       "rate_limited"),
+    Outcome.AUTH:            Consequence(NO,    YES,       "upstream_error"),
+    Outcome.MODEL_MISSING:   Consequence(NO,    YES,       "upstream_error"),
+    Outcome.MISCONFIGURED:   Consequence(NO,    YES,       "upstream_error"),
+    Outcome.CONTEXT_WINDOW:  Consequence(NO,    NO,        "invalid_request"),
+    Outcome.REFUSAL:         Consequence(NO,    NO,        "invalid_request"),
+    Outcome.CALLER:          Consequence(NO,    NO,        "invalid_request"),
+    Outcome.CANCELLED:       Consequence(NO,    NO,        "client_cancelled"),
+    Outcome.BLOCKED:         Consequence(NO,    NO,        "blocked"),
+    Outcome.INTERNAL:        Consequence(NO,    NO,        "gateway_error"),
+    Outcome.SUCCESS:         Consequence(NO,    NO,        "success"),
+}
+# fmt: on
+
+SERVER_STATUSES = frozenset({408, 424, 500, 502, 503, 504, *range(520, 530)})
+QUOTA_CODES = frozenset({"insufficient_quota", "billing_error", "ServiceQuotaExceededException"})
+MISSING_CODES = frozenset({"model_not_found"})
+REFUSAL_CODES = frozenset({"content_policy_violation", "content_filter"})
+CONTEXT_CODES = frozenset({"context_length_exceeded"})
+CONTEXT_TEXTS = ("prompt is too long", "input is too long", "too many tokens", "too many input")
+MISCONFIGURED_TEXTS = ("invalid beta flag", "extra inputs are not permitted", "extraneous key")
+NOT_READY = "ModelNotReadyException"
+NO_SUCH_MODEL_TEXTS = ("no such model", "model does not exist", "model identifier is invalid")
+
+
+def judge_refusal(error: ErrorSeen, *, own_credential: bool) -> Outcome:
+    """The class of an answer that is not 2xx, or of an error inside a 200 stream before content.
+
+    `own_credential`: the endpoint's key was used, not the caller's, so a 401 is not his fault.
+    """
+    status, codes = error.status, {error.code, error.type}
+    if status == 402 or codes & QUOTA_CODES:
+        return Outcome.QUOTA
+    if status == 429:
+        return Outcome.UPSTREAM_5XX if NOT_READY in codes else Outcome.RATE_LIMITED
+    if status in SERVER_STATUSES or status >= 500:
+        return Outcome.UPSTREAM_5XX
+    if status in (401, 403) or "API_KEY_INVALID" in codes:
+        return Outcome.AUTH if own_credential else Outcome.CALLER
+    if status < 400:
+        return Outcome.MISCONFIGURED if status >= 300 else Outcome.BAD_ANSWER
+    return _judge_400s(error, codes)
+
+
+def _judge_400s(error: ErrorSeen, codes: set[str]) -> Outcome:
+    text = error.message.lower()
+    if error.status == 404 or codes & MISSING_CODES:
+        return Outcome.MODEL_MISSING
+    if error.status == 400:
+        if codes & REFUSAL_CODES:
+            return Outcome.REFUSAL
+        if codes & CONTEXT_CODES or any(hint in text for hint in CONTEXT_TEXTS):
+            return Outcome.CONTEXT_WINDOW
+        if any(hint in text for hint in MISCONFIGURED_TEXTS):
+            return Outcome.MISCONFIGURED
+        if any(hint in text for hint in NO_SUCH_MODEL_TEXTS):
+            return Outcome.MODEL_MISSING
+    return Outcome.CALLER
+
+
+_PHASES: Final[Mapping[str, Outcome]] = {
+    "first_content": Outcome.NO_ANSWER,
+    "unary": Outcome.NO_ANSWER,
+    "idle": Outcome.NO_ANSWER,
+    "total": Outcome.NO_ANSWER,
+    "caller": Outcome.CANCELLED,
+    "bad_http": Outcome.BAD_ANSWER,
+}
+
+
+def judge_transport(phase: str, *, response_bytes: int, content_sent: bool) -> Outcome:
+    """The class of a fault on the way (`TransportFault.phase`)."""
+    if phase == "caller":
+        return Outcome.CANCELLED
+    if content_sent:
+        return Outcome.STALL if phase in ("idle", "total") else Outcome.CUT
+    if phase in _PHASES:
+        return _PHASES[phase]
+    return Outcome.BAD_ANSWER if response_bytes else Outcome.CONNECT
