@@ -1,0 +1,139 @@
+"""The store on SQLite: `model.ports.Store` over one writer and four readers (storage.md §3).
+
+Nothing here touches the database on the event loop: a call is a message to a thread and a future.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from proxy.model.batch import (
+    Batch,
+    CommitResult,
+    FinishedIdem,
+    LogFilter,
+    LogPage,
+    Retention,
+    StoredEvent,
+)
+from proxy.model.events import EVENTS_LOG
+from proxy.model.ports import Clock
+from proxy.storage.sqlite import query as ask
+from proxy.storage.sqlite.bounds import DEFAULT, Bounds
+from proxy.storage.sqlite.files import library_note
+from proxy.storage.sqlite.reader import Readers
+from proxy.storage.sqlite.retention import trim
+from proxy.storage.sqlite.writer import Writer
+
+
+class SqliteStore:
+    """`trouble`: what the operator must know of the database, None when all is well."""
+
+    def __init__(self, path: Path, clock: Clock, bounds: Bounds = DEFAULT) -> None:
+        self._clock = clock
+        self._bounds = bounds
+        self._readers = Readers(path, clock, bounds)
+        self._writer = Writer(path, clock, self._readers.oldest_s, bounds)
+
+    def open(self) -> None:
+        """Blocks.  Raises files.CannotOpen."""
+        self._writer.start()
+        self._readers.start()
+
+    async def close(self) -> None:
+        """Write what was taken, then close cleanly."""
+        await asyncio.to_thread(self._readers.stop)
+        await asyncio.to_thread(self._writer.stop)
+
+    @property
+    def library(self) -> str:
+        """For the log at start."""
+        return library_note()
+
+    @property
+    def trouble(self) -> str | None:
+        return self._writer.failure
+
+    def queue_depth(self) -> int:
+        """Batches that wait."""
+        return self._writer.depth()
+
+    def writable(self) -> bool:
+        return self._writer.writable()
+
+    async def commit(self, workspace_id: str, batch: Batch) -> CommitResult:
+        """Raises StoreConflict, StoreUnavailable; ValueError for what no store could hold.
+
+        A caller that is cancelled does not cancel the batch.
+        """
+        answer = await asyncio.shield(self._writer.submit(workspace_id, batch))
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, CommitResult)
+        return answer
+
+    async def get(self, workspace_id: str, kind: str, doc_id: str) -> tuple[int, bytes] | None:
+        return await self._readers.ask(
+            partial(ask.document, ws=workspace_id, kind=kind, doc_id=doc_id)
+        )
+
+    async def scan(self, workspace_id: str, kind: str) -> Sequence[tuple[str, int, bytes]]:
+        return await self._readers.ask(partial(ask.documents, ws=workspace_id, kind=kind))
+
+    async def range(self, workspace_id: str, log: str, query: LogFilter) -> LogPage:
+        return await self._readers.ask(
+            partial(ask.page, ws=workspace_id, log=log, query=query, bounds=self._bounds)
+        )
+
+    async def event(self, workspace_id: str, event_id: str) -> StoredEvent | None:
+        return await self._readers.ask(
+            partial(ask.event, ws=workspace_id, log=EVENTS_LOG, event_id=event_id)
+        )
+
+    async def head(self, workspace_id: str, log: str) -> int:
+        return await self._readers.ask(partial(ask.head, ws=workspace_id, log=log))
+
+    async def cursor(self, workspace_id: str, name: str) -> int:
+        return await self._readers.ask(partial(ask.cursor, ws=workspace_id, name=name))
+
+    async def idempotency(self, workspace_id: str, key: bytes) -> FinishedIdem | None:
+        now_ms = self._clock.now_ms()
+        return await self._readers.ask(
+            partial(ask.idempotency, ws=workspace_id, key=key, now_ms=now_ms)
+        )
+
+    async def rollup(
+        self, workspace_id: str, since_minute: int, until_minute: int
+    ) -> Sequence[tuple[int, str, int, int]]:
+        """(minute, series, counter, n), half-open, by minute."""
+        return await self._readers.ask(
+            partial(
+                ask.rollup,
+                ws=workspace_id,
+                since_minute=since_minute,
+                until_minute=until_minute,
+            )
+        )
+
+    async def trim(self, retention: Retention) -> bool:
+        """One bounded step of forgetting; True when there is more.  Ask once a second."""
+        step = partial(trim, retention=retention, now_ms=self._clock.now_ms())
+        answer = await asyncio.shield(self._writer.ask(step))
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
+
+
+@asynccontextmanager
+async def open_store(
+    path: Path, clock: Clock, bounds: Bounds = DEFAULT
+) -> AsyncIterator[SqliteStore]:
+    """Raises files.CannotOpen (in use, newer schema, unreadable)."""
+    store = SqliteStore(path, clock, bounds)
+    await asyncio.to_thread(store.open)
+    try:
+        yield store
+    finally:
+        await store.close()

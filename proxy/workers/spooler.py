@@ -1,0 +1,193 @@
+"""Spool to store: each line's events exactly once (storage.md §5).
+
+One chunk of lines is taken per lane.  The lines of each workspace are committed in one batch with
+that workspace's cursor over the lane, so events and position are true together or not at all; then
+the reader may move its position file.  A restart reads from the position file and leaves out lines
+at or below a workspace's cursor: killed between any two steps, nothing is lost and nothing doubled.
+
+A cursor is named `spool/<spool id>/<slot>/<class>`; its value is a position (`spool/segment.py`:
+segment number * 2**40 + offset behind the line).
+
+A chunk is given up by nothing: while the store is away it waits here and the rest waits on disk.
+Only a line that no store could hold is left out, alone, and counted.  A step that is cancelled
+loses nothing either: the reader gives a chunk again until it is done.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.model.batch import Appended, Cursor, Op, StoreConflict, StoreUnavailable
+from proxy.model.events import NewEvent
+from proxy.model.ports import Clock, Store
+from proxy.spool.reader import Chunk, SpoolLine, SpoolReader
+
+IDLE_S = 0.05
+RETRY_S = 0.25
+RETRY_MAX_S = 2.0
+
+
+class Accept(Protocol):
+    """The one way into the event log: events and operations in one commit (`control.intake`)."""
+
+    def __call__(
+        self, workspace_id: str, events: Sequence[NewEvent], *, source: str, also: Sequence[Op] = ()
+    ) -> Awaitable[Sequence[Appended]]: ...
+
+
+@dataclass(slots=True)
+class SpoolProgress:
+    """For the metrics and `/v1/status`.  `refused`: lines that no store could hold.  `gaps`:
+    segments that were dropped unread.  `faults`: looks at the spool that the disk refused."""
+
+    waiting_bytes: int
+    lag_s: float
+    lines: int
+    events: int
+    corrupt: int
+    refused: int
+    gaps: int
+    faults: int
+
+
+class Spooler:
+    """The loop.  `node` names this machine in the events' source."""
+
+    def __init__(
+        self, reader: SpoolReader, store: Store, accept: Accept, clock: Clock, *, node: str
+    ) -> None:
+        self._reader = reader
+        self._store = store
+        self._accept = accept
+        self._clock = clock
+        self._node = node
+        self._spool_id = ""
+        self._cursors: dict[tuple[str, str], int] = {}
+        self._stopping = False
+        self._caught_up_at = clock.monotonic()
+        self._lines = 0
+        self._events = 0
+        self._refused = 0
+        self._faults = 0
+
+    async def run(self) -> None:
+        """Until `stop`."""
+        with contextlib.suppress(StoreUnavailable):  # raised only when stopping
+            while not self._stopping:
+                if not await self.step():
+                    await self._clock.sleep(IDLE_S)
+
+    def stop(self) -> None:
+        """After the chunk in hand; a store that is away is not waited for any more."""
+        self._stopping = True
+
+    async def drain(self) -> None:
+        """After `stop` and the end of `run`: all that is written now, and the position files.
+        What cannot be committed stays in the spool for the next start."""
+        self._stopping = True
+        with contextlib.suppress(StoreUnavailable):
+            while await self.step():
+                pass
+        await asyncio.to_thread(self._reader.note, self._clock.monotonic())
+
+    async def step(self) -> bool:
+        """One chunk of each lane.  False: there was nothing to read."""
+        now_s = self._clock.monotonic()
+        try:
+            if not self._spool_id:
+                self._spool_id = await asyncio.to_thread(self._reader.identity)
+            chunks = await asyncio.to_thread(self._reader.poll, now_s)
+        except OSError:
+            self._faults += 1
+            return False
+        if not chunks:
+            self._caught_up_at = now_s
+            return False
+        for chunk in chunks:
+            await self._settle(chunk)
+            self._reader.done(chunk)
+        return True
+
+    def progress(self) -> SpoolProgress:
+        waiting = self._reader.waiting_bytes
+        return SpoolProgress(
+            waiting_bytes=waiting,
+            lag_s=self._clock.monotonic() - self._caught_up_at if waiting else 0.0,
+            lines=self._lines,
+            events=self._events,
+            corrupt=self._reader.corrupt,
+            refused=self._refused,
+            gaps=self._reader.gaps,
+            faults=self._faults,
+        )
+
+    async def _settle(self, chunk: Chunk) -> None:
+        """Commit a chunk, workspace by workspace."""
+        groups: dict[str, list[SpoolLine]] = {}
+        for line in chunk.lines:
+            groups.setdefault(line.said.workspace_id, []).append(line)
+        cursor = f"spool/{self._spool_id}/{chunk.slot}/{chunk.lane}"
+        source = f"proxy/{self._node}/{chunk.slot}"
+        for workspace_id, lines in groups.items():
+            await self._insist(workspace_id, lines, cursor, source)
+
+    async def _insist(
+        self, workspace_id: str, lines: Sequence[SpoolLine], cursor: str, source: str
+    ) -> None:
+        """Commit the lines of one workspace, however long the store is away."""
+        pause_s = RETRY_S
+        while True:
+            try:
+                await self._commit(workspace_id, lines, cursor, source)
+            except StoreUnavailable:
+                if self._stopping:
+                    raise
+                await self._clock.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_MAX_S)
+            except StoreConflict:
+                # somebody moved the cursor: a commit of ours whose answer was lost
+                self._cursors.pop((workspace_id, cursor), None)
+                await self._clock.sleep(IDLE_S)
+            except ValueError:
+                await self._one_by_one(workspace_id, lines, cursor, source)
+                return
+            else:
+                return
+
+    async def _commit(
+        self, workspace_id: str, lines: Sequence[SpoolLine], cursor: str, source: str
+    ) -> None:
+        """Events and position, in one batch."""
+        old = await self._position(workspace_id, cursor)
+        fresh = [line for line in lines if line.end > old]
+        if not fresh:
+            return
+        events = [event for line in fresh for event in line.said.events]
+        move = Cursor(cursor, old, fresh[-1].end)
+        await self._accept(workspace_id, events, source=source, also=(move,))
+        self._cursors[workspace_id, cursor] = move.new
+        self._lines += len(fresh)
+        self._events += len(events)
+
+    async def _one_by_one(
+        self, workspace_id: str, lines: Sequence[SpoolLine], cursor: str, source: str
+    ) -> None:
+        """One of the lines cannot be stored: leave out that one, and only that one."""
+        if len(lines) > 1:
+            for line in lines:
+                await self._insist(workspace_id, [line], cursor, source)
+            return
+        self._refused += 1
+        if not lines[0].said.events:
+            return  # not even the position can be kept: it is read again after a restart
+        lines[0].said.events.clear()
+        await self._insist(workspace_id, lines, cursor, source)
+
+    async def _position(self, workspace_id: str, cursor: str) -> int:
+        known = self._cursors.get((workspace_id, cursor))
+        if known is None:
+            known = await self._store.cursor(workspace_id, cursor)
+            self._cursors[workspace_id, cursor] = known
+        return known

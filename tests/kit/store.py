@@ -1,0 +1,264 @@
+"""Stores for tests: the model that every engine must agree with, and one that fails on purpose."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from proxy.model.batch import (
+    ABSENT,
+    ANY,
+    Append,
+    Appended,
+    Batch,
+    CommitResult,
+    Count,
+    Cursor,
+    Delete,
+    FinishedIdem,
+    Idem,
+    LogFilter,
+    LogPage,
+    Op,
+    Put,
+    StoreConflict,
+    StoredEvent,
+    StoreUnavailable,
+)
+from proxy.model.events import NewEvent
+from proxy.model.ports import Clock, Store
+from proxy.wire import jsonbody
+
+
+class HandClock:
+    """`Clock` that stands still; `sleep` moves it.  The time is 2024-03-15T14:30:00Z at first."""
+
+    def __init__(self, at_ms: int = 1_710_513_000_000) -> None:
+        self.at_ms = at_ms
+        self.slept_s = 0.0
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    def monotonic(self) -> float:
+        return self.at_ms / 1000
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        self.at_ms += int(seconds * 1000)
+
+
+@dataclass
+class _Doc:
+    revision: int
+    body: bytes | None
+    unique: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class _Room:
+    """All that one workspace has."""
+
+    docs: dict[tuple[str, str], _Doc] = field(default_factory=dict)
+    logs: dict[str, list[Append]] = field(default_factory=dict)
+    known: dict[tuple[str, str], tuple[int, bytes, int, int]] = field(default_factory=dict)
+    idem: dict[bytes, tuple[FinishedIdem, int]] = field(default_factory=dict)
+    cursors: dict[str, int] = field(default_factory=dict)
+    rollup: dict[tuple[int, str, int], int] = field(default_factory=dict)
+
+    def copy(self) -> "_Room":
+        return _Room(
+            {key: _Doc(doc.revision, doc.body, doc.unique) for key, doc in self.docs.items()},
+            {log: list(entries) for log, entries in self.logs.items()},
+            dict(self.known),
+            dict(self.idem),
+            dict(self.cursors),
+            dict(self.rollup),
+        )
+
+
+class MemoryStore:
+    """The `Store` port in dictionaries: slow, small, obviously right."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rooms: dict[str, _Room] = {}
+        self.can_write = True
+
+    def writable(self) -> bool:
+        return self.can_write
+
+    async def commit(self, workspace_id: str, batch: Batch) -> CommitResult:
+        if not self.can_write:
+            raise StoreUnavailable("storage-unavailable", "read-only")
+        room = self._rooms.get(workspace_id, _Room()).copy()
+        result = CommitResult()
+        for index, op in enumerate(batch.ops):
+            match op:
+                case Put() | Delete():
+                    self._document(room, op, index, result)
+                case Append():
+                    result.appended.append(self._append(room, op))
+                case Idem():
+                    self._idem(room, op, index)
+                case Cursor():
+                    if room.cursors.get(op.name, 0) != op.old:
+                        raise StoreConflict(index, "cursor")
+                    room.cursors[op.name] = op.new
+                case Count():
+                    for counter, n in op.counters.items():
+                        key = (op.minute, op.series, counter)
+                        room.rollup[key] = room.rollup.get(key, 0) + n
+        self._rooms[workspace_id] = room
+        return result
+
+    async def get(self, workspace_id: str, kind: str, doc_id: str) -> tuple[int, bytes] | None:
+        doc = self._room(workspace_id).docs.get((kind, doc_id))
+        return (doc.revision, doc.body) if doc is not None and doc.body is not None else None
+
+    async def scan(self, workspace_id: str, kind: str) -> Sequence[tuple[str, int, bytes]]:
+        docs = self._room(workspace_id).docs
+        return [
+            (key[1], doc.revision, doc.body)
+            for key, doc in sorted(docs.items())
+            if key[0] == kind and doc.body is not None
+        ]
+
+    async def range(self, workspace_id: str, log: str, query: LogFilter) -> LogPage:
+        entries = list(enumerate(self._room(workspace_id).logs.get(log, []), start=1))
+        if query.newest_first:
+            entries.reverse()
+        found = [
+            StoredEvent(seq, entry.body)
+            for seq, entry in entries
+            if (query.after_seq is None or seq > query.after_seq)
+            and (query.before_seq is None or seq < query.before_seq)
+            and _fits(entry, query)
+        ]
+        page = found[query.offset : query.offset + query.limit]
+        more = bool(page) and len(found) > query.offset + len(page)
+        return LogPage(page, len(found), page[-1].seq if more else None)
+
+    async def event(self, workspace_id: str, event_id: str) -> StoredEvent | None:
+        entries = self._room(workspace_id).logs.get("events", [])
+        for seq in range(len(entries), 0, -1):
+            if entries[seq - 1].event_id == event_id:
+                return StoredEvent(seq, entries[seq - 1].body)
+        return None
+
+    async def head(self, workspace_id: str, log: str) -> int:
+        return len(self._room(workspace_id).logs.get(log, []))
+
+    async def cursor(self, workspace_id: str, name: str) -> int:
+        return self._room(workspace_id).cursors.get(name, 0)
+
+    async def idempotency(self, workspace_id: str, key: bytes) -> FinishedIdem | None:
+        found, expires = self._room(workspace_id).idem.get(key, (None, 0))
+        return found if expires > self._clock.now_ms() else None
+
+    async def rollup(
+        self, workspace_id: str, since_minute: int, until_minute: int
+    ) -> Sequence[tuple[int, str, int, int]]:
+        return [
+            (*key, n)
+            for key, n in sorted(self._room(workspace_id).rollup.items())
+            if since_minute <= key[0] < until_minute
+        ]
+
+    def _room(self, workspace_id: str) -> _Room:
+        return self._rooms.get(workspace_id, _Room())
+
+    def _document(self, room: _Room, op: Put | Delete, index: int, result: CommitResult) -> None:
+        doc = room.docs.get((op.kind, op.id), _Doc(0, None))
+        there = doc.body is not None
+        if op.expect == ABSENT and there:
+            raise StoreConflict(index, "exists")
+        if op.expect >= 0 and not there:
+            raise StoreConflict(index, "missing")
+        if op.expect >= 0 and doc.revision != op.expect:
+            raise StoreConflict(index, "revision")
+        if isinstance(op, Delete):
+            if not there and op.expect == ANY:
+                return
+            if not there:
+                raise StoreConflict(index, "missing")
+            room.docs[op.kind, op.id] = _Doc(doc.revision + 1, None)
+            return
+        others = (d for key, d in room.docs.items() if key[0] == op.kind and key[1] != op.id)
+        held = {pair for other in others for pair in other.unique}
+        if held & set(op.unique) or len(set(op.unique)) != len(op.unique):
+            raise StoreConflict(index, "unique")
+        room.docs[op.kind, op.id] = _Doc(doc.revision + 1, op.body, op.unique)
+        result.revisions[op.kind, op.id] = doc.revision + 1
+
+    def _append(self, room: _Room, op: Append) -> Appended:
+        now_ms = self._clock.now_ms()
+        entries = room.logs.setdefault(op.log, [])
+        received_ms = op.received_ms or now_ms
+        if op.event_id and op.dedupe_ttl_s > 0:
+            known = room.known.get((op.log, op.event_id))
+            if known is not None and known[3] > now_ms:
+                same = known[1] == op.content_hash
+                return Appended(known[0], "duplicate" if same else "conflict", known[2])
+            expires = now_ms + op.dedupe_ttl_s * 1000
+            seen = (len(entries) + 1, op.content_hash, received_ms, expires)
+            room.known[op.log, op.event_id] = seen
+        entries.append(op)
+        return Appended(len(entries), "accepted", received_ms)
+
+    def _idem(self, room: _Room, op: Idem, index: int) -> None:
+        now_ms = self._clock.now_ms()
+        _, expires = room.idem.get(op.key, (None, 0))
+        if expires > now_ms:
+            raise StoreConflict(index, "idem")
+        finished = FinishedIdem(op.fingerprint, op.status, op.headers, op.body)
+        room.idem[op.key] = (finished, now_ms + op.ttl_s * 1000)
+
+
+def _fits(entry: Append, query: LogFilter) -> bool:
+    at_ms = entry.at_ms or entry.received_ms
+    wanted: list[tuple[object, Sequence[object] | None]] = [
+        (entry.route_id, query.route_ids),
+        (entry.provider, query.providers),
+        (entry.model, query.models),
+        (entry.severity, query.severities),
+        (entry.outcome, query.outcomes),
+        (entry.request_id, query.request_ids),
+        (entry.incident_id, query.incident_ids),
+    ]
+    return (
+        all(values is None or value in values for value, values in wanted)
+        and (query.types is None or any(_is_of(entry.type, one) for one in query.types))
+        and (query.since_ms is None or at_ms >= query.since_ms)
+        and (query.until_ms is None or at_ms < query.until_ms)
+    )
+
+
+def _is_of(kind: str, pattern: str) -> bool:
+    return kind.startswith(pattern[:-1]) if pattern.endswith(".*") else kind == pattern
+
+
+class PlainIntake:
+    """`workers.spooler.Accept` with nothing but the commit.  No event is recognised again, so what
+    is stored once is so because of the cursor alone."""
+
+    def __init__(self, store: Store, *, before: Callable[[], None] = lambda: None) -> None:
+        self._store = store
+        self._before = before
+
+    async def __call__(
+        self, workspace_id: str, events: Sequence[NewEvent], *, source: str, also: Sequence[Op] = ()
+    ) -> Sequence[Appended]:
+        self._before()
+        ops: list[Op] = [
+            Append(
+                "events",
+                jsonbody.dumps({**event.body, "source": source}),
+                event_id=str(event.body["event_id"]),
+                content_hash=event.content_hash or hashlib.sha256(b"").digest(),
+                at_ms=event.at_ms,
+                type=str(event.body["type"]),
+            )
+            for event in events
+        ]
+        result = await self._store.commit(workspace_id, Batch("cm-test", (*ops, *also)))
+        return result.appended
