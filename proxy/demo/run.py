@@ -1,0 +1,108 @@
+"""`parapet demo`: the providers, the configuration, Parapet itself, the page or the self-test."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.app.serve import serve_loaded
+from proxy.demo.provider import HOST, DemoProviders
+from proxy.demo.rehearsal import Rehearsal
+from proxy.demo.story import Pen, Place, page
+from proxy.settings.load import load_config
+
+OnReady = Callable[[], None]
+Serve = Callable[[Path, OnReady], int]
+"""Serves a configuration file in this process until a signal ends it: the exit code."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """`parapet demo`.  A port that is taken is replaced by a free one."""
+
+    port: int = 8080
+    control_port: int = 8081
+    self_test: bool = False
+
+
+_USUAL = DemoOptions()
+
+
+def demo(options: DemoOptions = _USUAL) -> int:
+    """Run the demo on Parapet itself."""
+    return run_demo(options, _serve)
+
+
+def _serve(config: Path, on_ready: OnReady) -> int:
+    return serve_loaded(load_config(config), single=True, on_ready=on_ready)
+
+
+def run_demo(options: DemoOptions, serve: Serve) -> int:
+    """Tell the story until Ctrl-C; with `self_test`, play it and end.  The exit code."""
+    pen = Pen(sys.stdout.isatty())
+    with tempfile.TemporaryDirectory(prefix="parapet-demo-") as folder, DemoProviders() as running:
+        data, control = free_ports(options.port, options.control_port)
+        place = Place(f"{HOST}:{data}", f"{HOST}:{control}", Path(folder), running.urls)
+        place.config_file.write_text(place.config())
+        code = _play(options, serve, place, pen)
+        if code:
+            sys.stderr.write(place.log_file.read_text())
+        return code
+
+
+def _play(options: DemoOptions, serve: Serve, place: Place, pen: Pen) -> int:
+    """The application's log goes to a file: the page is for people."""
+    with place.log_file.open("w") as log, contextlib.redirect_stderr(log):
+        if not options.self_test:
+            return serve(place.config_file, lambda: print(page(place, pen), flush=True))
+        rehearsing = _Rehearsing(place, pen)
+        return serve(place.config_file, rehearsing.start) or rehearsing.result()
+
+
+class _Rehearsing:
+    """The self-test in a thread of its own, which ends the demo when it is over."""
+
+    def __init__(self, place: Place, pen: Pen) -> None:
+        self._rehearsal = Rehearsal(place, pen, lambda line: print(line, flush=True))
+        self._thread = threading.Thread(target=self._run, name="demo-self-test")
+        self._failed = 1
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def result(self) -> int:
+        """0 when it ran to its end and all was as it must be."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        return self._failed
+
+    def _run(self) -> None:
+        try:
+            self._failed = asyncio.run(self._rehearsal.run())
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def free_ports(*wanted: int) -> list[int]:
+    """The wanted ports; where one is taken, a free one."""
+    with contextlib.ExitStack() as held:
+        return list(_bound(wanted, held))
+
+
+def _bound(wanted: tuple[int, ...], held: contextlib.ExitStack) -> Iterator[int]:
+    for port in wanted:
+        sock = held.enter_context(socket.socket())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((HOST, port))
+        except OSError:
+            sock.bind((HOST, 0))
+        sock.listen()
+        yield sock.getsockname()[1]
