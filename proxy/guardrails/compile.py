@@ -1,0 +1,142 @@
+"""From packs to a guard: everything a pack says is checked here, or refused here.
+
+In charge of validation of whole packs (guardrails.md §3.3).  The whole pack compiles or none of it.
+Invariant: what this version cannot do is refused with a fault that names the member; nothing is
+ignored in silence at run time.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from proxy.guardrails import samples
+from proxy.guardrails.checks.validators import VALIDATORS, Validator
+from proxy.guardrails.engine import Guard, attempt
+from proxy.guardrails.faults import PackError, PackFault, Report
+from proxy.guardrails.matching import Break, View, search
+from proxy.guardrails.program import Limits
+from proxy.guardrails.reading import RuleReader
+from proxy.guardrails.rules import LiveRule, PackFacts
+from proxy.model.policy import PolicyPack
+from proxy.model.tenancy import GuardSettings
+
+__all__ = ["PackError", "PackFault", "check_pack", "compile_guard", "compile_rules"]
+
+OFTEN: Final = 0.2  # share of the sample sentences that a sensible rule does not hit
+
+
+def check_pack(
+    pack: PolicyPack, *, validators: Mapping[str, Validator] = VALIDATORS
+) -> tuple[list[PackFault], list[PackFault]]:
+    """The faults that refuse the pack, and the warnings that come with it."""
+    report = Report()
+    _read(pack, 0, GuardSettings().hold_max_chars, validators, report)
+    return report.faults, report.warnings
+
+
+def compile_guard(
+    packs: Sequence[PolicyPack],
+    settings: GuardSettings,
+    *,
+    validators: Mapping[str, Validator] = VALIDATORS,
+) -> Guard:
+    """The guard of a route with these packs, in their order.  Raises PackError."""
+    rules = compile_rules(packs, settings, validators=validators)
+    limits = Limits(hold_max=settings.hold_max_chars, overflow=settings.overflow)
+    return Guard([pack for pack in packs if pack.enabled], rules, limits)
+
+
+def compile_rules(
+    packs: Sequence[PolicyPack],
+    settings: GuardSettings,
+    *,
+    validators: Mapping[str, Validator] = VALIDATORS,
+) -> list[LiveRule]:
+    """All rules that can run, of all packs that are switched on.  Raises PackError."""
+    rules: list[LiveRule] = []
+    faults: list[PackFault] = []
+    for order, pack in enumerate(packs):
+        if not pack.enabled:
+            continue
+        report = Report()
+        rules += _read(pack, order, settings.hold_max_chars, validators, report)
+        for fault in report.faults:
+            fault.message = f"{pack.policy_pack_id}: {fault.message}"
+        faults += report.faults
+    if faults:
+        raise PackError(faults)
+    return rules
+
+
+def _read(
+    pack: PolicyPack,
+    order: int,
+    hold_max: int,
+    validators: Mapping[str, Validator],
+    report: Report,
+) -> list[LiveRule]:
+    _refuse_unbuilt(pack, report)
+    facts = PackFacts(pack.policy_pack_id, pack.version, pack.message, order)
+    reader = RuleReader(pack, facts, validators, hold_max, report)
+    seen: set[str] = set()
+    rules: list[LiveRule] = []
+    for index, rule in enumerate(pack.rules):
+        if rule.rule_id in seen:
+            report.refuse(
+                f"rules[{index}].rule_id", "duplicate_rule_id", f"{rule.rule_id} is there twice."
+            )
+        seen.add(rule.rule_id)
+        live = reader.read(index)
+        if live is not None:
+            _test(pack, index, live, report)
+            rules.append(live)
+    return rules
+
+
+def _refuse_unbuilt(pack: PolicyPack, report: Report) -> None:
+    if pack.extends is not None:
+        report.refuse(
+            "extends", "kind_not_possible", "The pack must be merged with what it extends first."
+        )
+    if pack.scoring.mode != "first":
+        report.refuse("scoring.mode", "kind_not_possible", "Scoring by sum is not built yet.")
+    if pack.block_style != "error":
+        report.refuse("block_style", "action_not_possible", "Style finish is not built yet.")
+
+
+def _test(pack: PolicyPack, index: int, live: LiveRule, report: Report) -> None:
+    """Run the rule's own tests, and see whether it hits nearly everything."""
+    rule = pack.rules[index]
+    where = f"rules[{index}]"
+    for at, text in enumerate(rule.tests.match):
+        field = f"{where}.tests.match[{at}]"
+        if not _hits(live, text):
+            report.refuse(field, "test_failed", f"{rule.rule_id} does not hit its match {at}.")
+        elif rule.keywords and not _has_keyword(live, rule.keywords, text):
+            report.refuse(
+                f"{where}.keywords",
+                "keywords_not_implied",
+                f"{rule.rule_id} hits its match {at}, which has none of its keywords.",
+            )
+    for at, text in enumerate(rule.tests.no_match):
+        if _hits(live, text):
+            field = f"{where}.tests.no_match[{at}]"
+            report.refuse(field, "test_failed", f"{rule.rule_id} hits its no_match {at}.")
+    often = sum(_hits(live, text) for text in samples.SENTENCES)
+    if often > OFTEN * len(samples.SENTENCES):
+        report.warn(
+            f"{where}.pattern",
+            "matches_very_often",
+            f"{rule.rule_id} hits {often} of {len(samples.SENTENCES)} ordinary sentences.",
+        )
+
+
+def _hits(live: LiveRule, text: str) -> bool:
+    """By the rule alone, prefilter left aside.  A check that breaks counts as no hit here."""
+    found = attempt(lambda: search(live, View(text), 0, len(text), False))
+    return not isinstance(found, Break) and bool(found)
+
+
+def _has_keyword(live: LiveRule, keywords: Sequence[str], text: str) -> bool:
+    fold = live.pattern.folding
+    seen = fold.text(text) if fold else text.lower()
+    return any((fold.text(word) if fold else word.lower()) in seen for word in keywords)

@@ -1,0 +1,213 @@
+"""The guard of a route: why was this blocked?
+
+In charge of judging whole texts and of handing out lanes for streams, by the rules of the packs on
+the route.  A guard is built once per snapshot and shared by all requests.  Invariant: a check that
+breaks is a verdict (`error`, or `bypassed` where its pack allows it), never a pass.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from proxy.guardrails import samples
+from proxy.guardrails.findings import Findings, sentence
+from proxy.guardrails.matching import Break, Breaks, RuleSet, View
+from proxy.guardrails.program import Limits, Program, lane_rules
+from proxy.guardrails.redact import Hit, rewrite, without_exempted
+from proxy.guardrails.rules import LiveRule
+from proxy.guardrails.stream import Lane
+from proxy.guardrails.watch import WatchedLane
+from proxy.model.exchange import Direction, Leaf, Part, Role
+from proxy.model.policy import PolicyPack, PolicyResult, Unscannable
+
+T = TypeVar("T")
+
+PARTS: tuple[Part, ...] = (
+    "text",
+    "reasoning",
+    "refusal",
+    "tool_name",
+    "tool_args",
+    "tool_result",
+    "tool_def",
+    "annotation",
+    "metadata",
+)
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+
+def attempt(search: Callable[[], list[Hit]]) -> list[Hit] | Break:
+    """Run a check.  The one place where anything may be caught: it becomes a verdict."""
+    try:
+        return search()
+    except Exception as fault:
+        return Break(type(fault).__name__)
+
+
+@dataclass(slots=True)
+class Judgement:
+    """`message`: the sentence for the caller when `block` is set.  `rewrites`: new texts of leaves,
+    empty on a block.  `flagged`: an enforcing `flag` rule hit."""
+
+    block: PolicyResult | None = None
+    message: str = ""
+    results: list[PolicyResult] = field(default_factory=list)
+    rewrites: list[tuple[Leaf, str]] = field(default_factory=list)
+    scanned_chars: int = 0
+    total_chars: int = 0
+    flagged: bool = False
+
+
+class Guard:
+    """All rules of a route, strongest pack settings first where packs differ."""
+
+    def __init__(
+        self, packs: Sequence[PolicyPack], rules: Sequence[LiveRule], limits: Limits
+    ) -> None:
+        self.profile = ",".join(f"{pack.policy_pack_id}@{pack.version}" for pack in packs)
+        self.reasoning: Literal["hold", "live", "off"] = _strictest(
+            [pack.reasoning for pack in packs], ("hold", "live", "off")
+        )
+        self.tool_args: Literal["hold", "live"] = _strictest(
+            [pack.tool_args for pack in packs], ("hold", "live")
+        )
+        self.unscannable = Unscannable(
+            binary=_strictest([p.unscannable.binary for p in packs], ("block", "allow")),
+            remote=_strictest([p.unscannable.remote for p in packs], ("block", "allow")),
+        )
+        self._rules = list(rules)
+        self._limits = limits
+        sets: dict[tuple[int, ...], RuleSet] = {}
+        self._request: dict[tuple[Part, Role, bool], RuleSet] = {}
+        self._response: dict[tuple[Part, Role, bool], RuleSet] = {}
+        for part in PARTS:
+            for role in ROLES:
+                for latest in (True, False):
+                    for direction, plans in self._plans():
+                        found = self._in_scope(direction, part, role, latest)
+                        if found:
+                            key = tuple(map(id, found))
+                            if key not in sets:
+                                sets[key] = RuleSet(found, attempt)
+                            plans[part, role, latest] = sets[key]
+        self._lanes = self._lane_programs()
+        self._idle = Program(RuleSet([], attempt), limits)
+
+    def _plans(
+        self,
+    ) -> tuple[tuple[Direction, dict[tuple[Part, Role, bool], RuleSet]], ...]:
+        return ("request", self._request), ("response", self._response)
+
+    def _in_scope(
+        self, direction: Direction, part: Part, role: Role, latest: bool
+    ) -> list[LiveRule]:
+        return [r for r in self._rules if r.reach.covers(direction, part, role, latest)]
+
+    def _lane_programs(self) -> dict[Part, tuple[Program | None, RuleSet | None]]:
+        """For each part: the program of enforcing lanes, and the rules that watch beside them."""
+        programs: dict[tuple[int, ...], Program] = {}
+        lanes: dict[Part, tuple[Program | None, RuleSet | None]] = {}
+        for part in PARTS:
+            enforcing, watching = lane_rules(self._in_scope("response", part, "assistant", True))
+            key = tuple(map(id, enforcing))
+            if enforcing and key not in programs:
+                programs[key] = Program(RuleSet(enforcing, attempt), self._limits)
+            if enforcing or watching:
+                watch = RuleSet(watching, attempt) if watching else None
+                lanes[part] = programs.get(key), watch
+        return lanes
+
+    # ---- what it looks at
+
+    def covers(self, direction: Direction) -> bool:
+        """Any rule, enforcing or shadow, looks there."""
+        return any(direction in rule.reach.directions for rule in self._rules)
+
+    def enforces(self, direction: Direction, part: Part) -> bool:
+        """A rule that blocks or rewrites covers that part for some role."""
+        return any(
+            rule.enforces and any(rule.reach.covers(direction, part, role, True) for role in ROLES)
+            for rule in self._rules
+        )
+
+    # ---- whole texts
+
+    def judge(self, leaves: Sequence[Leaf], direction: Direction) -> Judgement:
+        """Decide on all texts of a request or of a unary answer.  Never raises."""
+        plans = self._request if direction == "request" else self._response
+        judgement = Judgement()
+        findings = Findings(direction)
+        for leaf in leaves:
+            size = len(leaf.text)
+            judgement.total_chars += size
+            rules = plans.get((leaf.part, leaf.role, leaf.latest))
+            if rules is None:
+                continue
+            judgement.scanned_chars += size
+            if size:
+                rewritten = _judge_leaf(rules, leaf, findings)
+                if rewritten is not None:
+                    judgement.rewrites.append((leaf, rewritten))
+        if findings:
+            self._conclude(judgement, findings, direction)
+        return judgement
+
+    def _conclude(self, judgement: Judgement, findings: Findings, direction: Direction) -> None:
+        judgement.results = findings.results()
+        judgement.flagged = findings.flagged
+        blocking = findings.strongest_block()
+        if blocking is not None:
+            judgement.block = findings.result(blocking)
+            judgement.message = sentence(blocking, direction)
+            judgement.rewrites.clear()
+
+    # ---- streams
+
+    def lane(self, part: Part) -> Lane | None:
+        """A lane for one growing string of an answer; None when no rule covers that part."""
+        programs = self._lanes.get(part)
+        if programs is None:
+            return None
+        program, watch = programs
+        if watch is None:
+            assert program is not None
+            return Lane(program, part)
+        return WatchedLane(program or self._idle, watch, part, enforcing=program is not None)
+
+    def warm(self) -> None:
+        """Meet every kind of text once, so that the first stream does not build the states."""
+        for text in samples.WARM:
+            for part in self._lanes:
+                lane = self.lane(part)
+                assert lane is not None
+                for at in range(0, len(text), 5):
+                    lane.feed(text[at : at + 5])
+            self.judge([Leaf(text, "text", "user", ())], "request")
+            self.judge([Leaf(text, "text", "assistant", ())], "response")
+
+    def __repr__(self) -> str:
+        return f"<Guard {self.profile or 'empty'} {len(self._rules)} rules>"
+
+
+def _judge_leaf(rules: RuleSet, leaf: Leaf, findings: Findings) -> str | None:
+    """Record what one text holds; the new text when it was rewritten."""
+    breaks: Breaks = []
+    found = attempt(lambda: rules.scan(View(leaf.text), breaks))
+    if isinstance(found, Break):  # not one check but all of them
+        breaks, found = [(rule, found) for rule in rules.rules], []
+    if breaks:
+        findings.broken(breaks, leaf.part)
+    if not found:
+        return None
+    hits = without_exempted(found)
+    for hit in hits:
+        findings.hit(hit, leaf.part, rewritable=leaf.rewritable)
+    changing = [hit for hit in hits if hit.rule.enforces and hit.rule.rewrites]
+    if not changing or not leaf.rewritable:
+        return None
+    return rewrite(leaf.text, changing)[0]
+
+
+def _strictest(values: Sequence[T], order: tuple[T, ...]) -> T:
+    """The first of `order` that some pack asks for; the last when there is no pack."""
+    return next((value for value in order if value in values), order[-1])

@@ -1,0 +1,135 @@
+"""What was found, counted for the record: one result per (rule, part), strongest first.
+
+In charge of the words of a policy result (guardrails.md §11).  The matched text stands nowhere.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.guardrails.matching import Breaks
+from proxy.guardrails.redact import Hit
+from proxy.guardrails.rules import LiveRule
+from proxy.model.exchange import Direction, Part
+from proxy.model.policy import ActionTaken, PolicyResult, Verdict
+
+MAX_RESULTS: Final = 50
+
+
+@dataclass(slots=True)
+class Finding:
+    """`stopped`: a rewrite that was not possible there and became a block."""
+
+    rule: LiveRule
+    part: Part
+    verdict: Verdict
+    start: int
+    end: int
+    count: int = 0
+    stopped: bool = False
+    fault: str | None = None
+
+    @property
+    def blocks(self) -> bool:
+        if self.verdict != "violation":
+            return self.verdict == "error"
+        return self.rule.enforces and (self.stopped or self.rule.action == "block")
+
+    @property
+    def weight(self) -> tuple[bool, bool, bool, tuple[int, int, int, int]]:
+        return not self.blocks, self.rule.shadow, self.verdict == "bypassed", self.rule.rank
+
+
+class Findings:
+    """The findings of one direction, or of one lane."""
+
+    __slots__ = ("_direction", "_found")
+
+    def __init__(self, direction: Direction) -> None:
+        self._direction = direction
+        self._found: dict[tuple[int, Part, Verdict], Finding] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def hit(self, hit: Hit, part: Part, base: int = 0, *, rewritable: bool = True) -> Finding:
+        """Count a hit; `base` moves its offsets to the whole leaf or lane."""
+        finding = self._of(hit.rule, part, "violation", base + hit.start, base + hit.end)
+        finding.stopped = finding.stopped or (hit.rule.rewrites and not rewritable)
+        return finding
+
+    def broken(self, breaks: Breaks, part: Part) -> Finding | None:
+        """Count checks that broke; the finding of the first that must block."""
+        first = None
+        for rule, fault in breaks:
+            blocks = rule.on_error == "block" and (rule.enforces or rule.exempts)
+            finding = self._of(rule, part, "error" if blocks else "bypassed", 0, 0)
+            finding.fault = fault.fault
+            first = first or (finding if blocks else None)
+        return first
+
+    def passed_unseen(self, rule: LiveRule, part: Part, start: int, end: int) -> None:
+        """A rule could not be settled and the text left all the same."""
+        self._of(rule, part, "bypassed", start, end).fault = "overflow"
+
+    def _of(self, rule: LiveRule, part: Part, verdict: Verdict, start: int, end: int) -> Finding:
+        key = (id(rule), part, verdict)
+        finding = self._found.get(key)
+        if finding is None:
+            finding = self._found[key] = Finding(rule, part, verdict, start, end)
+        finding.count += 1
+        return finding
+
+    @property
+    def flagged(self) -> bool:
+        return any(f.rule.action == "flag" and not f.rule.shadow for f in self._found.values())
+
+    def strongest_block(self) -> Finding | None:
+        blocking = [finding for finding in self._found.values() if finding.blocks]
+        return min(blocking, key=lambda finding: finding.weight, default=None)
+
+    def results(self) -> list[PolicyResult]:
+        ordered = sorted(self._found.values(), key=lambda finding: finding.weight)
+        return [self.result(finding) for finding in ordered[:MAX_RESULTS]]
+
+    def result(self, finding: Finding) -> PolicyResult:
+        rule = finding.rule
+        return PolicyResult(
+            policy_id=rule.pack.policy_id,
+            verdict=finding.verdict,
+            rule_matched=rule.rule_id,
+            confidence=rule.confidence,
+            action_taken=_action_taken(finding),
+            policy_version=rule.pack.version,
+            severity=rule.severity,
+            applies_to=finding.part,
+            direction=self._direction,
+            span_start=finding.start,
+            span_end=finding.end,
+            count=finding.count,
+            enforced=not rule.shadow,
+            detector=rule.detector,
+            message=_remark(finding),
+        )
+
+
+def _action_taken(finding: Finding) -> ActionTaken:
+    if finding.blocks:
+        return "block"
+    if finding.rule.shadow or finding.verdict == "bypassed":
+        return "none"
+    return finding.rule.action
+
+
+def _remark(finding: Finding) -> str | None:
+    if finding.fault is not None:
+        return finding.fault
+    if finding.rule.shadow:
+        return f"would {'block' if finding.stopped else finding.rule.action}"
+    return finding.rule.message
+
+
+def sentence(finding: Finding, direction: Direction) -> str:
+    """What a caller reads on a block (guardrails.md §10), without the request id."""
+    if finding.verdict == "error":
+        return f"The {direction} could not be checked and was blocked."
+    return finding.rule.pack.message or f"The {direction} was blocked by a content policy."

@@ -1,0 +1,63 @@
+"""From hits to a new text: the union of spans, their replacements, and where a block cuts.
+
+In charge of guardrails.md §4.2 rule 2.  Law: what is returned is a function of the set of hits, not
+of the order in which they were found.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proxy.guardrails.rules import LiveRule
+
+
+@dataclass(slots=True)
+class Hit:
+    """What a rule found.  `first`..`last`: the whole match; `start`..`end`: the span that counts.
+
+    Offsets are characters of the text that was searched.  Not `valid`: refused by the rule's check,
+    kept only because the search went on behind it.
+    """
+
+    rule: LiveRule
+    first: int
+    last: int
+    start: int
+    end: int
+    valid: bool
+
+
+def without_exempted(hits: list[Hit]) -> list[Hit]:
+    """Drop what lies inside a hit of an `allow` rule of the same pack, and that hit itself."""
+    exempting = [hit for hit in hits if hit.rule.exempts and hit.valid]
+    if not exempting:
+        return [hit for hit in hits if not hit.rule.exempts]
+    return [
+        hit
+        for hit in hits
+        if not hit.rule.exempts
+        and not any(
+            other.rule.pack is hit.rule.pack and other.start <= hit.start and hit.end <= other.end
+            for other in exempting
+        )
+    ]
+
+
+def rewrite(text: str, hits: Sequence[Hit]) -> tuple[str, Hit | None]:
+    """The rewritten text and the first blocking hit; with one, the text ends where it begins.
+
+    Overlapping spans become one region, named by the one that starts first, then by the strongest.
+    """
+    ordered = sorted(hits, key=lambda hit: (hit.start, hit.rule.rank))
+    block = next((hit for hit in ordered if hit.rule.action == "block"), None)
+    stop = block.start if block else len(text)
+    out: list[str] = []
+    at = 0
+    for hit in ordered:
+        if not hit.rule.rewrites or hit.start >= stop:
+            continue
+        if hit.start >= at:
+            out += (text[at : hit.start], hit.rule.replacement)
+        at = max(at, hit.end)
+    if at < stop:
+        out.append(text[at:stop])
+    return "".join(out), block

@@ -1,0 +1,147 @@
+"""A rule ready to run: what a pack says about one thing to look for, compiled.
+
+In charge of the facts that matching, rewriting and the stream need of a rule, and of nothing that
+happens.  Rules are frozen and shared by all requests of a route.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.guardrails import shape
+from proxy.guardrails.fold import Folding
+from proxy.guardrails.linear import INNER_MEM_BYTES, Regex
+from proxy.guardrails.parse import Node
+from proxy.model.documents import SEVERITY_RANK, Severity
+from proxy.model.exchange import Direction, Part, Role
+from proxy.model.policy import Action, OnError
+
+# A check looks at the text of a hit and says which part of it counts; None refuses the hit.
+Check = Callable[[str], "tuple[int, int] | None"]
+
+STRENGTH: Final[dict[Action, int]] = {
+    "block": 0,
+    "reroute": 1,
+    "redact": 2,
+    "replace": 2,
+    "flag": 3,
+    "log": 4,
+    "allow": 5,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PackFacts:
+    policy_id: str
+    version: str
+    message: str | None
+    order: int  # place on the route
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where a rule looks.  `parts` None: the default parts of that direction."""
+
+    directions: frozenset[Direction]
+    roles: frozenset[Role] | None
+    parts: frozenset[Part] | None
+    latest_only: bool
+    reasoning: bool  # the pack scans reasoning of answers
+
+    def covers(self, direction: Direction, part: Part, role: Role, latest: bool) -> bool:
+        if direction not in self.directions or (self.latest_only and not latest):
+            return False
+        if self.roles is not None and role not in self.roles:
+            return False
+        if part == "reasoning" and direction == "response" and not self.reasoning:
+            return False
+        if self.parts is not None:
+            return part in self.parts
+        return part != "tool_def" and (part != "reasoning" or direction == "response")
+
+
+class Pattern:
+    """A regex twice: as RE2 runs it, and as a tree; with what follows from the tree."""
+
+    __slots__ = (
+        "folding", "keywords", "late_assertion", "max_width", "node", "open_tail",
+        "regex",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        regex: Regex,
+        node: Node,
+        *,
+        folding: Folding | None,
+        keywords: tuple[str, ...] | None = None,
+    ) -> None:
+        self.regex = regex
+        self.node = node
+        self.folding = folding
+        self.keywords = shape.literals(node) if keywords is None else keywords
+        self.max_width = shape.max_width(node)
+        self.late_assertion = shape.late_assertion(node)
+        begun, start = shape.beginnings(node), shape.opening(node)
+        # An open match: a beginning that reaches the end.  Sets are already widened for case.
+        self.open_tail = Regex(f"(?:|{start}(?:{begun}))\\z", max_mem=INNER_MEM_BYTES)
+
+    def with_keywords(self, keywords: tuple[str, ...]) -> "Pattern":
+        """The same pattern behind another prefilter."""
+        twin = copy(self)
+        twin.keywords = keywords
+        return twin
+
+    def __repr__(self) -> str:
+        return f"<Pattern {len(self.keywords)} keywords>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveRule:
+    """`check` None: every hit counts.  `certain_from`: after so many characters of a match that
+    still goes on its verdict is settled (None: never before its end).  `retry`: a refused hit is
+    tried again one character after its start."""
+
+    pack: PackFacts
+    rule_id: str
+    severity: Severity
+    action: Action
+    shadow: bool
+    on_error: OnError
+    detector: str
+    confidence: float
+    message: str | None
+    replacement: str
+    order: int  # place in the pack
+    pattern: Pattern
+    group: int
+    check: Check | None
+    certain_from: int | None
+    reach: Reach
+
+    @property
+    def retry(self) -> bool:
+        return self.check is not None and self.pattern.max_width is not None
+
+    @property
+    def rank(self) -> tuple[int, int, int, int]:
+        """Stronger rules first: action, severity, order of packs, order in the pack."""
+        weight = -SEVERITY_RANK[self.severity]
+        return STRENGTH[self.action], weight, self.pack.order, self.order
+
+    @property
+    def rewrites(self) -> bool:
+        return self.action in ("redact", "replace")
+
+    @property
+    def enforces(self) -> bool:
+        """It can hold back, change or stop a text; a rule that does not only watches."""
+        return not self.shadow and (self.rewrites or self.action == "block")
+
+    @property
+    def exempts(self) -> bool:
+        return not self.shadow and self.action == "allow"
+
+    def __repr__(self) -> str:
+        return f"<LiveRule {self.pack.policy_id}/{self.rule_id} {self.action}>"

@@ -1,0 +1,112 @@
+"""Rules that only watch a stream: shadow, log and flag.
+
+In charge of counting what they would hit, without holding a character back: the text is kept aside
+and searched in pieces, so a delta costs what it costs to note it.  Pieces are counted in characters
+of the lane, never of the chunks, so the record is the same however the text was chopped; only a
+match longer than OVERLAP that lies across two pieces may be counted short.
+"""
+
+from typing import Final
+
+from proxy.guardrails.findings import MAX_RESULTS, Findings
+from proxy.guardrails.matching import Breaks, RuleSet, View
+from proxy.guardrails.program import Program
+from proxy.guardrails.redact import without_exempted
+from proxy.guardrails.stream import Lane
+from proxy.guardrails.surrogates import UNPAIRED, mended
+from proxy.model.exchange import Part
+from proxy.model.policy import PolicyResult
+
+PIECE: Final = 8_192
+OVERLAP: Final = 512
+CONTEXT: Final = 16  # characters before a piece that a boundary may look at
+
+
+class Watch:
+    """One growing text, and the rules that look at it."""
+
+    __slots__ = (
+        "_begin", "_findings", "_next", "_part", "_rules", "_text", "_unseen", "_unseen_chars",
+        "noted_chars",
+    )  # fmt: skip
+
+    def __init__(self, rules: RuleSet, part: Part) -> None:
+        self._rules = rules
+        self._part: Part = part
+        self._findings = Findings("response")
+        self._unseen: list[str] = []
+        self._unseen_chars = 0
+        self._text = ""  # what is still to be searched, behind its left context
+        self._begin = 0  # characters of context
+        self._next = 0  # where the search goes on, in the lane
+        self.noted_chars = 0
+
+    def note(self, text: str) -> None:
+        self._unseen.append(text)
+        self._unseen_chars += len(text)
+        if self._unseen_chars >= PIECE:
+            self._gather("")
+            while len(self._text) - self._begin >= PIECE:
+                self._search(self._begin + PIECE, self._begin + PIECE - OVERLAP)
+
+    def finish(self) -> None:
+        self._gather(UNPAIRED)
+        while len(self._text) - self._begin >= PIECE:
+            self._search(self._begin + PIECE, self._begin + PIECE - OVERLAP)
+        self._search(len(self._text), len(self._text))
+
+    def results(self) -> list[PolicyResult]:
+        return self._findings.results()
+
+    def _gather(self, instead_of_half: str) -> None:
+        """Join what was noted; half a surrogate pair at the end waits, or is replaced."""
+        text, waiting = mended("".join(self._unseen))
+        if waiting and instead_of_half:
+            text, waiting = text + instead_of_half, ""
+        self._unseen = [waiting] if waiting else []
+        self._unseen_chars = 0
+        self.noted_chars += len(text)
+        self._text += text
+
+    def _search(self, end: int, stop: int) -> None:
+        """Count the hits that begin before `stop`; text up to `end` is known to them."""
+        view = View(self._text[:end])
+        mask = self._rules.candidates(view)
+        after = stop
+        if mask:
+            breaks: Breaks = []
+            hits = self._rules.find(view, mask, self._begin, stop, breaks)
+            after = max([stop, *(hit.last for hit in hits)])
+            self._findings.broken([found for found in breaks if not found[0].exempts], self._part)
+            for hit in without_exempted(hits):
+                self._findings.hit(hit, self._part, self._next - self._begin)
+        self._next += after - self._begin
+        kept = max(after - CONTEXT, 0)
+        self._text, self._begin = self._text[kept:], after - kept
+
+
+class WatchedLane(Lane):
+    """A lane with watching rules beside it; `enforcing` False: there is nothing but those."""
+
+    __slots__ = ("_enforcing", "_watch")
+
+    def __init__(self, program: Program, watch: RuleSet, part: Part, *, enforcing: bool) -> None:
+        super().__init__(program, part)
+        self._enforcing = enforcing
+        self._watch = Watch(watch, part)
+
+    @property
+    def scanned_chars(self) -> int:
+        return super().scanned_chars if self._enforcing else self._watch.noted_chars
+
+    def feed(self, text: str) -> str:
+        if self.blocked is None:
+            self._watch.note(text)
+        return Lane.feed(self, text) if self._enforcing else text
+
+    def finish(self) -> str:
+        self._watch.finish()
+        return Lane.finish(self) if self._enforcing else ""
+
+    def results(self) -> list[PolicyResult]:
+        return (Lane.results(self) + self._watch.results())[:MAX_RESULTS]

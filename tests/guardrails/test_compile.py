@@ -1,0 +1,180 @@
+"""Validation of packs: every fault names its member, and nothing unbuilt is taken in silence."""
+
+import pytest
+
+from proxy.guardrails.compile import PackError, check_pack, compile_guard
+from proxy.model.exchange import Leaf
+from proxy.model.policy import PolicyPack
+from proxy.model.tenancy import GuardSettings
+from tests.guardrails.texts import pack
+
+FAULTS = [
+    # rule, field, code
+    ({"pattern": r"a(?=b)"}, "rules[0].pattern", "unsupported_regex"),
+    ({"pattern": ["ab", r"a++"]}, "rules[0].pattern[1]", "unsupported_regex"),
+    ({"pattern": r"a("}, "rules[0].pattern", "regex_syntax"),
+    ({"pattern": r"\p{Klingon}"}, "rules[0].pattern", "regex_syntax"),
+    ({"pattern": r"\ba*"}, "rules[0].pattern", "empty_match"),
+    ({"pattern": "(" * 60 + "a" + ")" * 60}, "rules[0].pattern", "regex_too_large"),
+    ({"pattern": r"(?:[\pL\pN]{30}-){30}"}, "rules[0].pattern", "regex_too_large"),
+    ({"pattern": r"(((a{0,4}){4}b{0,4}){4}c){4}" * 99}, "rules[0].pattern", "regex_too_large"),
+    ({"kind": "pii", "pattern": "ab"}, "rules[0].kind", "kind_not_possible"),
+    ({"kind": "external"}, "rules[0].kind", "kind_not_possible"),
+    ({"kind": "regex"}, "rules[0].pattern", "missing"),
+    ({"pattern": "ab", "action": "reroute"}, "rules[0].action", "action_not_possible"),
+    ({"pattern": "ab+", "action": "allow"}, "rules[0].action", "action_not_possible"),
+    ({"pattern": "ab", "reversible": True}, "rules[0].reversible", "action_not_possible"),
+    ({"pattern": "ab", "context": {"words": ["x"]}}, "rules[0].context", "kind_not_possible"),
+    ({"pattern": "ab", "sample_pct": 5}, "rules[0].sample_pct", "sample_on_enforcing_rule"),
+    (
+        {"pattern": "ab", "sample_pct": 5, "mode": "shadow"},
+        "rules[0].sample_pct",
+        "kind_not_possible",
+    ),
+    ({"pattern": "ab", "timeout_ms": 5}, "rules[0].timeout_ms", "kind_not_possible"),
+    ({"pattern": "ab", "validator": "nope"}, "rules[0].validator", "unknown_validator"),
+    ({"pattern": "ab", "group": 1}, "rules[0].group", "out_of_range"),
+    ({"pattern": "ab", "allow": ["a", "(?!b)"]}, "rules[0].allow[1]", "unsupported_regex"),
+    ({"pattern": "ab", "config": {"lists": 1}}, "rules[0].config.lists", "extra_forbidden"),
+    ({"kind": "terms", "config": {"list": "no"}}, "rules[0].config.list", "unknown_list"),
+    (
+        {"kind": "terms", "pattern": "ab", "config": {"gaps": 9}},
+        "rules[0].config.gaps",
+        "out_of_range",
+    ),
+    (
+        {"kind": "terms", "pattern": "ab", "config": {"boundary": "x"}},
+        "rules[0].config.boundary",
+        "literal_error",
+    ),
+    ({"kind": "terms", "pattern": "a"}, "rules[0].pattern", "out_of_range"),
+    ({"kind": "terms"}, "rules[0].pattern", "out_of_range"),
+    ({"pattern": "ab", "tests": {"match": ["ab", "b"]}}, "rules[0].tests.match[1]", "test_failed"),
+    (
+        {"pattern": "ab", "tests": {"no_match": ["cab"]}},
+        "rules[0].tests.no_match[0]",
+        "test_failed",
+    ),
+    (
+        {"pattern": "ab|cd", "keywords": ["ab"], "tests": {"match": ["cd"]}},
+        "rules[0].keywords",
+        "keywords_not_implied",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "field", "code"), FAULTS)
+def test_a_fault_names_its_member(rule: dict[str, object], field: str, code: str) -> None:
+    faults, _ = check_pack(pack(rule))
+    assert [(fault.field, fault.code) for fault in faults] == [(field, code)]
+    assert "secret text" not in faults[0].message
+
+
+def test_faults_of_the_pack_itself() -> None:
+    own = pack(
+        {"rule_id": "a", "pattern": "ab"},
+        {"rule_id": "a", "pattern": "cd"},
+        extends="secrets-core",
+        scoring={"mode": "sum"},
+        block_style="finish",
+    )
+    faults, _ = check_pack(own)
+    assert {(fault.field, fault.code) for fault in faults} == {
+        ("rules[1].rule_id", "duplicate_rule_id"),
+        ("extends", "kind_not_possible"),
+        ("scoring.mode", "kind_not_possible"),
+        ("block_style", "action_not_possible"),
+    }
+
+
+def test_all_faults_come_at_once_with_their_positions() -> None:
+    own = pack({"pattern": "fine"}, {"pattern": r"\bkey\Z"}, {"pattern": r"ab(?>a)"})
+    with pytest.raises(PackError) as told:
+        compile_guard([own], GuardSettings())
+    assert [(f.field, f.position) for f in told.value.faults] == [
+        ("rules[1].pattern", 5),
+        ("rules[2].pattern", 2),
+    ]
+
+
+# fmt: off
+WARNINGS = [
+    ({"pattern": r"\w+"},                                  "matches_very_often"),
+    ({"pattern": r"a\d+b", "validator": "luhn"},           "unbounded_in_stream"),
+    ({"pattern": "ab|cd", "keywords": ["ab"]},             "keywords_not_proven"),
+    ({"pattern": "ab", "confidence": 0.3},                 "never_hits"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("rule", "code"), WARNINGS)
+def test_warnings(rule: dict[str, object], code: str) -> None:
+    faults, warnings = check_pack(pack(rule))
+    assert faults == []
+    assert [warning.code for warning in warnings] == [code]
+
+
+def test_t_gr_29_the_seeds_placeholder_is_accepted_inert_and_warned() -> None:
+    seed = PolicyPack.model_validate(
+        {
+            "policy_pack_id": "safety-v2",
+            "version": "2.1.0",
+            "rules": [
+                {
+                    "rule_id": "hate_speech",
+                    "severity": "high",
+                    "pattern": "[regulated terms]",
+                    "action": "block",
+                }
+            ],
+            "default_action": "log",
+            "description": "Comprehensive safety policies for production chat routes",
+        }
+    )
+    faults, warnings = check_pack(seed)
+    assert faults == []
+    assert [w.code for w in warnings] == ["pattern_looks_like_placeholder"]
+    guard = compile_guard([seed], GuardSettings())
+    assert guard.profile == "safety-v2@2.1.0"
+    assert not guard.covers("request")
+    assert guard.lane("text") is None
+    assert guard.judge([Leaf("regulated terms", "text", "user", ())], "request").results == []
+
+
+def test_the_placeholder_names_a_list_of_its_pack() -> None:
+    own = pack(
+        {"pattern": "[regulated terms]", "action": "block"},
+        lists={"regulated terms": ["forbidden thing"]},
+    )
+    guard = compile_guard([own], GuardSettings())
+    assert guard.judge([Leaf("A Forbidden_Thing!", "text", "user", ())], "request").block
+
+
+def test_with_a_kind_the_brackets_are_a_character_class() -> None:
+    own = pack({"kind": "regex", "pattern": "[regulated terms]", "action": "block"})
+    guard = compile_guard([own], GuardSettings())
+    assert guard.judge([Leaf("x m", "text", "user", ())], "request").block
+
+
+def test_a_long_term_list_compiles_and_finds() -> None:
+    words = [f"term{at:04d} of art" for at in range(800)]
+    own = pack({"kind": "terms", "config": {"list": "many"}}, lists={"many": words})
+    guard = compile_guard([own], GuardSettings())
+    found = guard.judge([Leaf("a TERM0799_of-art", "text", "user", ())], "request")
+    assert found.results[0].rule_matched == "r0"
+
+
+def test_disabled_packs_and_rules_do_nothing() -> None:
+    off = pack({"pattern": "ab"}, enabled=False)
+    half = pack({"pattern": "ab", "enabled": False})
+    guard = compile_guard([off, half], GuardSettings())
+    assert guard.profile == "own@1.0.0"
+    assert not guard.covers("request")
+
+
+def test_settings_of_several_packs_the_strictest_wins() -> None:
+    lax = pack({"pattern": "ab"}, reasoning="off", tool_args="live")
+    strict = pack({"pattern": "ab"}, reasoning="live", unscannable={"remote": "block"})
+    guard = compile_guard([lax, strict], GuardSettings())
+    assert (guard.reasoning, guard.tool_args) == ("live", "hold")
+    assert (guard.unscannable.binary, guard.unscannable.remote) == ("allow", "block")
