@@ -1,0 +1,95 @@
+"""What a dialect can do: the shape of every file of `dialects/`, for unary bodies and streams.
+
+A reader of a stream belongs to one attempt.  It watches; it changes nothing by itself, except that
+it *assembles*: with `hold_tools` the fragments of a tool call come as one `Seen` (`whole`) when the
+call is complete, its name and id with it; with `hold_reasoning` a signed reasoning block likewise.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from proxy.model.errors import ProxyError
+from proxy.model.exchange import Dialect, Json, Leaf, Part, Seen, Usage, WireEvent
+
+Lane = tuple[int, Part, int]
+Object = dict[str, Json]
+
+
+class StreamReader(Protocol):
+    """Reads one answer stream and writes what the guard needs to say in it.
+
+    `usage`, `finish_reason`, `model` hold what was seen so far.  `output_bytes` counts the UTF-8
+    bytes of all deltas, for an estimate when the stream is cut.
+    """
+
+    usage: Usage | None
+    finish_reason: str | None
+    model: str | None
+    output_bytes: int
+
+    def read(self, event: WireEvent) -> list[Seen]:
+        """What the event means; several when it completes something that was assembled.
+
+        Raises ValueError when its data does not parse; `structural(event)` then says whether the
+        stream can go on without it.
+        """
+        ...
+
+    def structural(self, event: WireEvent) -> bool: ...
+
+    def render(self, seen: Seen) -> bytes:
+        """The bytes of an event whose holders were changed."""
+        ...
+
+    def tail(self, lane: Lane, text: str) -> bytes:
+        """A delta event that carries held text of a lane."""
+        ...
+
+    def drop(self, seen: Seen) -> None:
+        """The assembled block of `seen` is not sent: later blocks are renumbered."""
+        ...
+
+    def flush(self) -> list[Seen]:
+        """What is still being assembled when the stream ends early or has no closing event."""
+        ...
+
+    def blocked_end(self, message: str | None) -> bytes:
+        """An orderly end after a block (guardrails.md §9.9), `message` as text before it if set."""
+        ...
+
+    def error_end(self, fault: ProxyError, request_id: str) -> bytes:
+        """The dialect's in-band error (wire.md §7.5); nothing follows it."""
+        ...
+
+    def trailer(self) -> bytes:
+        """What the provider left out after the terminal event; empty when nothing is missing."""
+        ...
+
+
+class DialectReader(Protocol):
+    """One body grammar."""
+
+    name: Dialect
+
+    def request_leaves(self, doc: Object) -> list[Leaf]:
+        """Every text of a request (guardrails.md §7.2).  Raises ValueError: not this dialect."""
+        ...
+
+    def answer_leaves(self, doc: Object) -> list[Leaf]:
+        """Every text of a unary answer (guardrails.md §7.3)."""
+        ...
+
+    def answer_usage(self, doc: Object) -> Usage | None: ...
+
+    def answer_finish(self, doc: Object) -> str | None: ...
+
+    def answer_error(self, doc: Object) -> bool:
+        """A 2xx body that is an error object."""
+        ...
+
+    def stream(
+        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool
+    ) -> StreamReader: ...
+
+
+Headers = Mapping[bytes, bytes]

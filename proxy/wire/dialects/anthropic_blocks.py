@@ -1,0 +1,126 @@
+"""One content block of an Anthropic stream, put together from its events, and taken apart again."""
+
+from proxy.model.exchange import Delta, Json, Seen
+from proxy.wire import jsonbody
+from proxy.wire.dialect import Object
+from proxy.wire.dialects.lanes import MAX_ASSEMBLED
+
+
+def event_bytes(name: str, doc: Object) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + jsonbody.dumps_event(doc) + b"\n\n"
+
+
+def start_bytes(index: int, block: Object) -> bytes:
+    doc: Object = {"type": "content_block_start", "index": index, "content_block": block}
+    return event_bytes("content_block_start", doc)
+
+
+def delta_bytes(index: int, delta: Object) -> bytes:
+    doc: Object = {"type": "content_block_delta", "index": index, "delta": delta}
+    return event_bytes("content_block_delta", doc)
+
+
+def stop_bytes(index: int) -> bytes:
+    return event_bytes("content_block_stop", {"type": "content_block_stop", "index": index})
+
+
+def text_block(index: int, text: str) -> bytes:
+    """A whole block of text."""
+    return (
+        start_bytes(index, {"type": "text", "text": ""})
+        + delta_bytes(index, {"type": "text_delta", "text": text})
+        + stop_bytes(index)
+    )
+
+
+class HeldBlock:
+    """A tool call or a thinking block under way.  `came_at`: its index as the provider counts."""
+
+    __slots__ = ("_block", "_pieces", "_raws", "_signature", "_size", "came_at", "is_tool")
+
+    def __init__(self, came_at: int, block: Object, raw: bytes, *, is_tool: bool) -> None:
+        self.came_at = came_at
+        self.is_tool = is_tool
+        self._block = block
+        self._raws = [raw]
+        self._pieces: list[str] = []
+        self._signature: list[str] = []
+        self._size = 0
+        start = block.get("thinking")
+        if not is_tool and type(start) is str:
+            self._grow(start)
+        found = block.get("signature")
+        if type(found) is str:
+            self._signature.append(found)
+
+    def __repr__(self) -> str:
+        return f"<HeldBlock {self.came_at} {self._size} held>"
+
+    def add(self, delta: Object, raw: bytes) -> int:
+        """Take in one more event; returns the bytes of text in it.  Raises ValueError: too long."""
+        self._raws.append(raw)
+        signature = delta.get("signature")
+        if type(signature) is str:
+            self._signature.append(signature)
+        text = delta.get("partial_json" if self.is_tool else "thinking")
+        if type(text) is not str:
+            return 0
+        self._grow(text)
+        return len(text.encode("utf-8", "replace"))
+
+    def _grow(self, text: str) -> None:
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._size > MAX_ASSEMBLED:
+            raise ValueError("a block too long to be held")
+
+    def whole(self, index: int, raw: bytes) -> Seen:
+        """The complete block; it stands at `index` for the caller."""
+        self._raws.append(raw)
+        if self.is_tool:
+            return self._tool(index)
+        text = "".join(self._pieces)
+        doc: Object = {"index": index, "thinking": text, "signature": "".join(self._signature)}
+        doc["block"] = self._block
+        moved = index != self.came_at
+        seen = Seen(b"" if moved else b"".join(self._raws), "", doc, content=True, whole=True)
+        seen.deltas = [Delta((index, "reasoning", 0), text, doc, "thinking")]
+        seen.carries = seen.structural = True
+        if moved:
+            seen.raw = render_whole(seen)
+        return seen
+
+    def _tool(self, index: int) -> Seen:
+        text, given = "".join(self._pieces), self._block.get("input")
+        if not text:
+            text = jsonbody.dumps_event(given if given else {}).decode()
+        name = self._block.get("name")
+        block: Json = {**self._block, "input": {}}
+        doc: Object = {"index": index, "name": name, "arguments": text, "block": block}
+        seen = Seen(b"", "", doc, content=True, carries=True, structural=True, whole=True)
+        seen.deltas = [Delta((index, "tool_args", 0), text, doc, "arguments")]
+        if type(name) is str and name:
+            seen.deltas.insert(0, Delta((index, "tool_name", 0), name, doc, "name"))
+        seen.ends = [delta.lane for delta in seen.deltas]
+        seen.raw = render_whole(seen)
+        return seen
+
+
+def render_whole(seen: Seen) -> bytes:
+    """A whole block as the three events it takes."""
+    doc = seen.doc
+    assert doc is not None, "a whole block has a document"
+    index, block = doc["index"], doc["block"]
+    assert isinstance(index, int), "our own index"
+    assert isinstance(block, dict), "our own block"
+    if "arguments" in doc:
+        shown = {**block, "name": doc["name"]}
+        delta: Object = {"type": "input_json_delta", "partial_json": doc["arguments"]}
+        return start_bytes(index, shown) + delta_bytes(index, delta) + stop_bytes(index)
+    text, signature = doc["thinking"], doc["signature"]
+    out = [start_bytes(index, {**block, "thinking": "", "signature": ""})]
+    if text:
+        out.append(delta_bytes(index, {"type": "thinking_delta", "thinking": text}))
+    if signature:
+        out.append(delta_bytes(index, {"type": "signature_delta", "signature": signature}))
+    return b"".join([*out, stop_bytes(index)])

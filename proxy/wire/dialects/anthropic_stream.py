@@ -1,0 +1,383 @@
+"""An Anthropic Messages stream, read and written (wire.md §3.7, §7.2; failover.md §9).
+
+Nearly every event is one piece of text of the open block; it takes the short way.  With
+`hold_tools` a tool call's block, with `hold_reasoning` a thinking block, is kept from its start to
+its stop and then leaves as one `whole` Seen; a block that is dropped moves later ones up, for their
+indexes have to run 0, 1, 2.
+
+What has been sent is known only up to the event before the last: a guard may stop the stream in the
+middle of the last one.  `blocked_end` therefore closes what was open before it.
+"""
+
+from typing import Final, NamedTuple
+
+from proxy.model.errors import ProxyError
+from proxy.model.exchange import Delta, Json, Part, Seen, Usage, WireEvent
+from proxy.wire import jsonbody
+from proxy.wire.dialect import Lane, Object
+from proxy.wire.dialects.anthropic_blocks import (
+    HeldBlock,
+    delta_bytes,
+    event_bytes,
+    render_whole,
+    stop_bytes,
+    text_block,
+)
+from proxy.wire.dialects.lanes import Halves, Strangers
+from proxy.wire.errors import error_doc
+from proxy.wire.failures import stream_error
+from proxy.wire.usage import estimate_bytes, merge_anthropic, read_usage, write_usage
+
+METRICS: Final = "amazon-bedrock-invocationMetrics"
+_STOPPED: Final = event_bytes("message_stop", {"type": "message_stop"})
+_TOOL_CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+_LOSABLE: Final = frozenset({"content_block_delta", "ping"})
+# fmt: off
+_TEXTS: Final[dict[str, tuple[str, Part]]] = {
+    # type of a delta:  member          part of its lane
+    "text_delta":       ("text",         "text"),
+    "input_json_delta": ("partial_json", "tool_args"),
+    "thinking_delta":   ("thinking",     "reasoning"),
+}
+# fmt: on
+_OPAQUE: Final = frozenset({"encrypted_content", "encrypted_index", "signature", "data"})
+_WORDS: Final = frozenset({"type", "id", "tool_use_id", "cache_control", "caller"}) | _OPAQUE
+_MESSAGE_WORDS: Final = frozenset(
+    {"id", "type", "role", "model", "stop_reason", "stop_sequence", "usage", "container"}
+)
+
+
+class _Sent(NamedTuple):
+    """What the caller has seen begin: the stream, a block (its index and type), the next index."""
+
+    started: bool = False
+    open_at: int | None = None
+    kind: str = ""
+    next_at: int = 0
+
+
+class MessagesStream:
+    """`StreamReader` for Anthropic Messages."""
+
+    __slots__ = (
+        "_before",
+        "_done",
+        "_halves",
+        "_held",
+        "_hold_reasoning",
+        "_hold_tools",
+        "_lanes",
+        "_now",
+        "_shift",
+        "_strangers",
+        "_terminal",
+        "_text_lane",
+        "_tools_dropped",
+        "_tools_sent",
+        "_unsigned_at",
+        "finish_reason",
+        "model",
+        "output_bytes",
+        "usage",
+    )
+
+    def __init__(self, *, hold_tools: bool, hold_reasoning: bool) -> None:
+        self.usage: Usage | None = None
+        self.finish_reason: str | None = None
+        self.model: str | None = None
+        self.output_bytes = 0
+        self._hold_tools, self._hold_reasoning = hold_tools, hold_reasoning
+        self._held: HeldBlock | None = None
+        self._now = self._before = _Sent()
+        self._shift = 0  # a block's index for the caller = the provider's − this
+        self._lanes: set[Lane] = set()  # that the open block may have
+        self._text_lane: Lane | None = None
+        self._tools_sent = self._tools_dropped = 0
+        self._unsigned_at = -1  # the block whose reasoning was rewritten
+        self._terminal = self._done = False
+        self._halves = Halves()
+        self._strangers = Strangers()
+
+    def __repr__(self) -> str:
+        state = "done" if self._done else "terminal" if self._terminal else "open"
+        return f"<MessagesStream {self._now.next_at} blocks {state}>"
+
+    # --- in
+
+    def read(self, event: WireEvent) -> list[Seen]:
+        data = event.data
+        if not data:
+            return [Seen(event.raw)]
+        try:
+            doc = jsonbody.loads(data)
+            mend = bool(self._halves)
+            if len(data) > jsonbody.SHALLOW_BYTES:
+                jsonbody.refuse_depth(doc, data)
+        except jsonbody.JsonError:
+            doc, mend = jsonbody.loads_event(data), True
+        if type(doc) is not dict:
+            raise ValueError("an event that is no object")
+        self._before = self._now
+        lane = self._text_lane
+        if lane is not None and not mend and len(doc) == 3:  # the short way: a piece of text
+            delta = doc.get("delta")
+            if (
+                type(delta) is dict
+                and len(delta) == 2
+                and delta.get("type") == "text_delta"
+                and doc.get("type") == "content_block_delta"
+                and doc.get("index") == lane[0]
+            ):
+                text = delta.get("text")
+                if type(text) is str and text:
+                    self.output_bytes += len(text) if text.isascii() else len(text.encode())
+                    piece = Delta(lane, text, delta, "text")
+                    return [Seen(event.raw, event.name, doc, [piece], content=True)]
+        return self._long_way(event, doc, mend)
+
+    def _long_way(self, event: WireEvent, doc: Object, mend: bool) -> list[Seen]:
+        kind = doc.get("type")
+        seen = Seen(event.raw, event.name, doc)
+        if kind == "ping" or (kind is None and event.name == "ping"):
+            return [Seen(event.raw, event.name)]
+        if kind == "error" or (kind is None and doc.get("error")):
+            seen.error, seen.structural = stream_error(doc), True
+            return [seen]
+        first: list[Seen] = []
+        if kind == "content_block_delta":
+            self._block_delta(seen, doc)
+        elif kind == "content_block_start":
+            first = self.flush()
+            self._block_start(seen, doc)
+        elif kind == "content_block_stop":
+            whole = self._block_stop(seen, doc)
+            if whole is not None:
+                return [whole]
+        elif kind == "message_delta":
+            first = self.flush()
+            self._message_delta(seen, doc)
+        elif kind == "message_stop":
+            first = self.flush()
+            self._message_stop(seen, doc)
+        elif kind == "message_start":
+            self._message_start(seen, doc)
+        else:
+            self._strange(seen, doc, [name for name in doc if name not in _WORDS], "text", 0)
+        if mend and self._halves.mend_all(seen.deltas):
+            seen.raw = self.render(seen)
+        self.output_bytes += sum(len(d.text.encode("utf-8", "replace")) for d in seen.deltas)
+        return [*first, seen]
+
+    def _message_start(self, seen: Seen, doc: Object) -> None:
+        seen.structural = seen.carries = True
+        message = doc.get("message")
+        if type(message) is dict:
+            model = message.get("model")
+            self.model = model if type(model) is str and model else self.model
+            self._merge_usage(message.get("usage"))
+            names = [name for name in message if name not in _MESSAGE_WORDS]
+            self._strange(seen, message, names, "text", 0)
+        self._now = self._now._replace(started=True)
+
+    def _block_start(self, seen: Seen, doc: Object) -> None:
+        came_at, block = doc.get("index"), doc.get("content_block")
+        if type(came_at) is not int or type(block) is not dict:
+            raise ValueError("a content block without index or body")
+        kind = block.get("type")
+        is_tool = kind in _TOOL_CALLS
+        if (is_tool and self._hold_tools) or (kind == "thinking" and self._hold_reasoning):
+            self._held = HeldBlock(came_at, block, seen.raw, is_tool=is_tool)
+            seen.raw, seen.doc, seen.content, seen.structural = b"", None, True, True
+            return
+        at = self._place(seen, doc, came_at)
+        seen.structural = seen.carries = True
+        self._lanes = {(at, "text", 0), (at, "reasoning", 0), (at, "tool_args", 0)}
+        self._text_lane = (at, "text", 0) if kind == "text" and not self._shift else None
+        name = kind if type(kind) is str else ""
+        self._now = _Sent(True, at, name, at + 1)
+        if kind == "text":
+            self._piece(seen, block, "text", (at, "text", 0))
+            self._strange(seen, block, [n for n in block if n == "citations"], "annotation", at)
+        elif kind == "thinking":
+            self._piece(seen, block, "thinking", (at, "reasoning", 0))
+        elif is_tool:
+            self._tools_sent += 1
+            seen.content = True
+            self._piece(seen, block, "name", (at, "tool_name", 0))
+            seen.ends += [delta.lane for delta in seen.deltas]
+            self._strange(seen, block, [n for n in block if n == "input"], "tool_args", at)
+        else:
+            seen.content = True
+            part: Part = "tool_result" if name.endswith("_tool_result") else "text"
+            self._strange(seen, block, [n for n in block if n not in _WORDS], part, at)
+
+    def _block_delta(self, seen: Seen, doc: Object) -> None:
+        came_at, delta = doc.get("index"), doc.get("delta")
+        if type(came_at) is not int or type(delta) is not dict:
+            raise ValueError("a delta without index or body")
+        if self._held is not None and self._held.came_at == came_at:
+            self.output_bytes += self._held.add(delta, seen.raw)
+            seen.raw, seen.doc, seen.content = b"", None, True
+            return
+        at = self._place(seen, doc, came_at)
+        kind = delta.get("type")
+        known = _TEXTS.get(kind) if type(kind) is str else None
+        if known is not None:
+            self._piece(seen, delta, known[0], (at, known[1], 0))
+            names = [name for name in delta if name not in ("type", known[0])]
+        else:  # signatures, citations and what nobody has heard of
+            seen.carries = seen.content = True
+            names = [name for name in delta if name not in _WORDS]
+            if kind == "signature_delta" and at == self._unsigned_at:
+                seen.raw = b""  # what it signed was rewritten
+        part: Part = "annotation" if kind == "citations_delta" else "text"
+        self._strange(seen, delta, names, part, at)
+        names = [name for name in doc if name not in ("type", "index", "delta")]
+        self._strange(seen, doc, names, "metadata", at)
+
+    def _block_stop(self, seen: Seen, doc: Object) -> Seen | None:
+        """The held block, whole; None where the event speaks for itself."""
+        came_at = doc.get("index")
+        if type(came_at) is not int:
+            raise ValueError("the end of a block without index")
+        seen.structural = seen.carries = True
+        if self._held is not None and self._held.came_at == came_at:
+            return self._release(self._held, seen.raw)
+        self._place(seen, doc, came_at)
+        seen.ends = sorted(self._lanes)
+        self._lanes.clear()
+        self._text_lane = None
+        self._now = self._now._replace(open_at=None, kind="")
+        return None
+
+    def _message_delta(self, seen: Seen, doc: Object) -> None:
+        seen.structural = seen.carries = True
+        self._merge_usage(doc.get("usage"))
+        delta = doc.get("delta")
+        if type(delta) is dict:
+            reason = delta.get("stop_reason")
+            if type(reason) is str and reason:
+                self._terminal = seen.terminal = seen.ends_all = True
+                if reason == "tool_use" and self._tools_dropped and not self._tools_sent:
+                    delta["stop_reason"] = reason = "end_turn"
+                    seen.raw = self.render(seen)
+                self.finish_reason = reason
+            names = [name for name in delta if name not in _MESSAGE_WORDS]
+            self._strange(seen, delta, names, "metadata", 0)
+        names = [name for name in doc if name not in ("type", "delta", "usage")]
+        self._strange(seen, doc, names, "metadata", 0)
+
+    def _message_stop(self, seen: Seen, doc: Object) -> None:
+        metrics = read_usage("bedrock_invoke_metrics", doc.pop(METRICS, None))
+        if metrics is not None and self.usage is None:
+            self.usage = metrics
+        seen.done = seen.ends_all = self._done = True
+
+    def _merge_usage(self, raw: Json) -> None:
+        if type(raw) is dict:
+            self.usage = merge_anthropic(self.usage or Usage(), raw)
+
+    def _place(self, seen: Seen, doc: Object, came_at: int) -> int:
+        """The block's index for the caller; the event is written anew where it differs."""
+        at = came_at - self._shift
+        if self._shift:
+            doc["index"] = at
+            seen.raw = self.render(seen)
+        return at
+
+    def _piece(self, seen: Seen, holder: Object, member: str, lane: Lane) -> None:
+        text = holder.get(member)
+        if type(text) is str and text:
+            seen.deltas.append(Delta(lane, text, holder, member))
+            seen.content = True
+
+    def _strange(self, seen: Seen, holder: Object, names: list[str], part: Part, at: int) -> None:
+        if not names:
+            return
+        found = self._strangers.deltas(holder, names, part, at, _WORDS)
+        seen.deltas += found
+        seen.ends += [delta.lane for delta in found]
+        seen.carries = True
+
+    def _release(self, held: HeldBlock, raw: bytes) -> Seen:
+        self._held = None
+        at = held.came_at - self._shift
+        self._tools_sent += held.is_tool
+        self._now = _Sent(True, None, "", at + 1)
+        return held.whole(at, raw)
+
+    def structural(self, event: WireEvent) -> bool:
+        return event.name not in _LOSABLE or self._held is not None
+
+    def flush(self) -> list[Seen]:
+        held = self._held
+        return [self._release(held, b"")] if held is not None else []
+
+    # --- out
+
+    def render(self, seen: Seen) -> bytes:
+        if seen.whole:
+            return render_whole(seen)
+        assert seen.doc is not None, "an event without a document was changed"
+        kind = seen.doc.get("type")
+        if any(delta.lane[1] == "reasoning" for delta in seen.deltas):
+            self._unsigned_at = seen.deltas[0].lane[0]
+        return event_bytes(kind if type(kind) is str else seen.name, seen.doc)
+
+    def tail(self, lane: Lane, text: str) -> bytes:
+        for kind, (member, part) in _TEXTS.items():
+            if part == lane[1] and lane[2] == 0:
+                return delta_bytes(lane[0], {"type": kind, member: text})
+        return b""  # a text of unknown kind ends in its own event
+
+    def drop(self, seen: Seen) -> None:
+        assert seen.doc is not None, "only whole blocks are dropped"
+        if "arguments" in seen.doc:
+            self._tools_sent -= 1
+            self._tools_dropped += 1
+        self._shift += 1
+        self._now = self._now._replace(next_at=self._now.next_at - 1)
+
+    def notice(self, text: str) -> bytes:
+        """A text of our own, where a block was taken out: a block of its own."""
+        at = self._now.next_at
+        self._shift -= 1
+        self._now = self._now._replace(next_at=at + 1)
+        return text_block(at, text)
+
+    def blocked_end(self, message: str | None) -> bytes:
+        sent, out = self._before, []
+        usage = self.usage or Usage(input=1)
+        usage.output = max(usage.output, estimate_bytes(self.output_bytes))
+        if not sent.started:
+            out.append(self._own_start(usage))
+        if sent.open_at is not None:
+            if message and sent.kind == "text":
+                out.append(delta_bytes(sent.open_at, {"type": "text_delta", "text": message}))
+                message = None
+            out.append(stop_bytes(sent.open_at))
+        if message:
+            out.append(text_block(sent.next_at, message))
+        ended: Object = {"stop_reason": "refusal", "stop_sequence": None}
+        counted = write_usage("anthropic_messages", usage)
+        doc: Object = {"type": "message_delta", "delta": ended, "usage": counted}
+        return b"".join([*out, event_bytes("message_delta", doc), _STOPPED])
+
+    def _own_start(self, usage: Usage) -> bytes:
+        message: Object = {
+            "id": "msg_parapet",
+            "type": "message",
+            "role": "assistant",
+            "model": self.model or "",
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": write_usage("anthropic_messages", usage),
+        }
+        return event_bytes("message_start", {"type": "message_start", "message": message})
+
+    def error_end(self, fault: ProxyError, request_id: str) -> bytes:
+        return event_bytes("error", error_doc("anthropic_messages", fault, request_id))
+
+    def trailer(self) -> bytes:
+        return _STOPPED if self._terminal and not self._done else b""

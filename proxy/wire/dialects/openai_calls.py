@@ -1,0 +1,172 @@
+"""Tool calls of a Chat Completions stream, put together from their fragments (wire.md §7.2).
+
+A fragment belongs to the call of its index; without an index to the call of its id, else to the one
+at its position.  A new id on an old index is a new call.  Only the first id, name and type of each
+call count; they may come late, and the whole arguments may come in one piece.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy.model.exchange import Delta, Json, Seen
+from proxy.wire import jsonbody
+from proxy.wire.dialect import Object
+from proxy.wire.dialects.lanes import MAX_ASSEMBLED, MAX_PARTS
+
+_LEGACY = -1
+
+
+@dataclass(slots=True)
+class HeldCall:
+    """One call under way.  `kind`: the member that holds name and arguments."""
+
+    place: int
+    kind: str = "function"
+    call_id: str = ""
+    type: str = ""
+    name: str = ""
+    pieces: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+def call_places(delta: Object) -> list[tuple[int, Object]]:
+    """(index, fragment) of each tool call in a delta; the old `function_call` counts as one."""
+    found: list[tuple[int, Object]] = []
+    calls = delta.get("tool_calls")
+    for position, call in enumerate(calls if type(calls) is list else []):
+        if type(call) is dict:
+            index = call.get("index")
+            found.append((index if type(index) is int else position, call))
+    if type(delta.get("function_call")) is dict:
+        found.append((_LEGACY, delta))
+    return found
+
+
+class HeldCalls:
+    """The calls of all choices.  `last`: the event that tells why the choices finished."""
+
+    __slots__ = ("_calls", "_released", "last", "too_long")
+
+    def __init__(self) -> None:
+        self.too_long = False
+        self._calls: dict[int, list[HeldCall]] = {}
+        self._released: list[Seen] = []
+        self.last: tuple[Seen, Callable[[Seen], bytes]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<HeldCalls {sum(map(len, self._calls.values()))}>"
+
+    def add(self, at: int, delta: Object, fragments: list[tuple[int, Object]]) -> None:
+        """Take the fragments out of a delta.  Raises ValueError: a call is too long to hold."""
+        calls = self._calls.setdefault(at, [])
+        for place, fragment in fragments:
+            call = self._call_of(calls, place, fragment)
+            for kind in ("function", "custom", "function_call"):
+                holder = fragment.get(kind)
+                if type(holder) is dict:
+                    _grow(call, kind, holder)
+            if call.size > MAX_ASSEMBLED or len(calls) > MAX_PARTS:
+                self.too_long = True
+                raise ValueError("tool calls too long, or too many, to be held")
+        delta.pop("tool_calls", None)
+        delta.pop("function_call", None)
+
+    def _call_of(self, calls: list[HeldCall], place: int, fragment: Object) -> HeldCall:
+        found_id = fragment.get("id")
+        call_id = found_id if type(found_id) is str else ""
+        if "index" not in fragment and call_id:
+            for call in calls:
+                if call.call_id == call_id:
+                    return call
+        for call in reversed(calls):
+            if call.place == place and (not call_id or call.call_id in ("", call_id)):
+                break
+        else:
+            call = HeldCall(place)
+            calls.append(call)
+        call.call_id = call.call_id or call_id
+        kind = fragment.get("type")
+        call.type = call.type or (kind if type(kind) is str else "")
+        return call
+
+    def release(self, at: int, frame: Object) -> list[Seen]:
+        """The calls of a choice, whole, in the order they began."""
+        calls = self._calls.pop(at, [])
+        found = [_whole(at, number, call, frame) for number, call in enumerate(calls)]
+        self._released = found
+        self.last = None
+        return list(found)
+
+    def release_all(self, frame: Object) -> list[Seen]:
+        return [seen for at in list(self._calls) for seen in self.release(at, frame)]
+
+    def drop(self, seen: Seen) -> None:
+        """This call is not sent: later ones move up; the last one gone is no tool call any more."""
+        at = next((i for i, known in enumerate(self._released) if known is seen), None)
+        if at is None:
+            return
+        del self._released[at]
+        for number, later in enumerate(self._released[at:], at):
+            _renumber(later, number)
+        if not self._released and self.last is not None:
+            last, render = self.last
+            if last.doc is not None and _no_calls(last.doc):
+                last.raw = render(last)
+
+
+def _grow(call: HeldCall, kind: str, holder: Object) -> None:
+    call.kind = kind
+    name = holder.get("name")
+    if type(name) is str and name and not call.name:
+        call.name = name
+    for member in ("arguments", "input"):
+        text = holder.get(member)
+        if type(text) is str and text:
+            call.pieces.append(text)
+            call.size += len(text)
+
+
+def _whole(at: int, number: int, call: HeldCall, frame: Object) -> Seen:
+    member = "input" if call.kind == "custom" else "arguments"
+    text = "".join(call.pieces)
+    holder: Object = {"name": call.name, member: text}
+    if call.kind == "function_call":
+        delta: Object = {"function_call": holder}
+    else:
+        shown: Object = {"index": number, "id": call.call_id, "type": call.type or call.kind}
+        shown[call.kind] = holder
+        delta = {"tool_calls": [shown]}
+    choice: Json = {"index": at, "delta": delta, "finish_reason": None}
+    doc: Object = {**frame, "choices": [choice]}
+    deltas = [Delta((at, "tool_args", number), text, holder, member)]
+    if call.name:
+        deltas.insert(0, Delta((at, "tool_name", number), call.name, holder, "name"))
+    raw = b"data: " + jsonbody.dumps_event(doc) + b"\n\n"
+    ends = [delta.lane for delta in deltas]
+    return Seen(raw, "", doc, deltas, ends, content=True, carries=True, whole=True)
+
+
+def _renumber(seen: Seen, number: int) -> None:
+    for choice in _choices(seen.doc):
+        delta = choice.get("delta")
+        calls = delta.get("tool_calls") if type(delta) is dict else None
+        if type(calls) is list and calls and type(calls[0]) is dict:
+            calls[0]["index"] = number
+    for piece in seen.deltas:
+        piece.lane = (piece.lane[0], piece.lane[1], number)
+    seen.ends = [piece.lane for piece in seen.deltas]
+    seen.raw = b"data: " + jsonbody.dumps_event(seen.doc) + b"\n\n"
+
+
+def _no_calls(doc: Object) -> bool:
+    changed = False
+    for choice in _choices(doc):
+        if choice.get("finish_reason") in ("tool_calls", "function_call"):
+            choice["finish_reason"] = "stop"
+            changed = True
+    return changed
+
+
+def _choices(doc: Object | None) -> list[Object]:
+    choices = doc.get("choices") if doc is not None else None
+    return [c for c in choices if type(c) is dict] if type(choices) is list else []

@@ -1,0 +1,307 @@
+"""OpenAI Chat Completions: where its texts are, and what its answers say (wire.md §3.4)."""
+
+from typing import Final
+
+from proxy.model.exchange import Dialect, Json, Leaf, Role, Usage
+from proxy.wire import jsonbody
+from proxy.wire.dialect import Object
+from proxy.wire.dialects.openai_stream import ChatStream
+from proxy.wire.jsonbody import Path
+from proxy.wire.leaves import Gather
+from proxy.wire.usage import read_usage
+
+ROLES: Final[dict[str, Role]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+# Settings, ids and bookkeeping: words of the protocol, never words of a user.
+_SETTINGS: Final = frozenset(
+    {"model", "stream", "stream_options", "modalities", "reasoning_effort", "service_tier"}
+    | {"verbosity", "prompt_cache_retention", "prompt_cache_options", "logit_bias", "moderation"}
+)
+_MESSAGE_IDS: Final = frozenset({"role", "tool_call_id", "id", "tool_calls", "function_call"})
+_PART_WORDS: Final = frozenset({"type", "id", "prompt_cache_breakpoint"})
+_ANSWER_WORDS: Final = frozenset(
+    {"id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"}
+    | {"x_groq", "prompt_filter_results", "prompt_annotations", "kv_transfer_params"}
+)
+_CHOICE_WORDS: Final = frozenset(
+    {"index", "finish_reason", "stop_reason", "logprobs", "message", "content_filter_results"}
+    | {"content_filter_offsets", "token_ids"}
+)
+
+
+class ChatReader:
+    """`POST …/chat/completions`"""
+
+    name: Dialect = "openai_chat"
+
+    def request_leaves(self, doc: Object) -> list[Leaf]:
+        return self.request_map(doc).leaves
+
+    def request_map(self, doc: Object) -> Gather:
+        """The leaves, and the counts of what cannot be scanned."""
+        messages = doc.get("messages")
+        if type(messages) is not list:
+            raise ValueError("`messages` is not a list")
+        gather = Gather("user")
+        for name, value in doc.items():
+            if name in _TOP:
+                _TOP[name](gather, value, (name,))
+            elif name not in _SETTINGS:
+                gather.walk(value, "metadata", (name,))
+        last = _last_assistant(messages)
+        for place, message in enumerate(messages):
+            if type(message) is not dict:
+                raise ValueError(f"`messages[{place}]` is not an object")
+            role = message.get("role")
+            gather.role = ROLES.get(role, "user") if type(role) is str else "user"
+            gather.latest = place > last
+            _message(gather, message, ("messages", place))
+        return gather
+
+    def answer_leaves(self, doc: Object) -> list[Leaf]:
+        gather = Gather("assistant")
+        for name, value in doc.items():
+            if name not in _ANSWER_WORDS:
+                gather.walk(value, "metadata", (name,))
+        for place, choice in enumerate(choices_of(doc)):
+            path: Path = ("choices", place)
+            for name, value in choice.items():
+                if name == "message" and type(value) is dict:
+                    _message(gather, value, (*path, "message"))
+                elif name not in _CHOICE_WORDS:
+                    gather.walk(value, "metadata", (*path, name))
+        return gather.leaves
+
+    def answer_usage(self, doc: Object) -> Usage | None:
+        return read_usage("openai_chat", doc.get("usage"))
+
+    def answer_finish(self, doc: Object) -> str | None:
+        return finish_of(doc)
+
+    def answer_error(self, doc: Object) -> bool:
+        return is_error(doc)
+
+    def answer_block(self, message: str | None, request_id: str, model: str | None) -> bytes:
+        """A whole answer that says no more than that it was blocked (`block_style: finish`)."""
+        said: Object = {"role": "assistant", "content": message or "", "refusal": None}
+        choice: Object = {"index": 0, "message": said, "finish_reason": "content_filter"}
+        return jsonbody.dumps(
+            {
+                "id": f"chatcmpl-{request_id}",
+                "object": "chat.completion",
+                "created": 0,
+                "model": model or "",
+                "choices": [{**choice, "logprobs": None}],
+                "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+            }
+        )
+
+    def stream(self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool) -> ChatStream:
+        return ChatStream(hold_tools=hold_tools, want_usage=want_usage)
+
+
+def choices_of(doc: Object) -> list[Object]:
+    choices = doc.get("choices")
+    if type(choices) is not list:
+        return []
+    return [choice if type(choice) is dict else {} for choice in choices]
+
+
+def finish_of(doc: Object) -> str | None:
+    for choice in choices_of(doc):
+        reason = choice.get("finish_reason")
+        if type(reason) is str:
+            return reason
+    return None
+
+
+def is_error(doc: Object) -> bool:
+    """A 2xx body that is an error object."""
+    return bool(doc.get("error")) or doc.get("object") == "error"
+
+
+def _last_assistant(messages: list[Json]) -> int:
+    for place in range(len(messages) - 1, -1, -1):
+        message = messages[place]
+        if type(message) is dict and message.get("role") == "assistant":
+            return place
+    return -1
+
+
+# --- a message, asked or answered
+
+
+def _message(gather: Gather, message: Object, path: Path) -> None:
+    for name, value in message.items():
+        at = (*path, name)
+        if name == "content":
+            _content(gather, value, at)
+        elif name in ("reasoning_content", "reasoning", "reasoning_details"):
+            gather.text(value, "reasoning", at)
+        elif name == "refusal":
+            gather.text(value, "refusal", at)
+        elif name == "tool_calls":
+            _tool_calls(gather, value, at)
+        elif name == "function_call":
+            _call(gather, value, at)
+        elif name == "annotations":
+            gather.walk(value, "annotation", at, skip=_PART_WORDS)
+        elif name == "audio" and type(value) is dict:
+            gather.binary += "data" in value
+            gather.remote += "id" in value and "data" not in value
+            gather.text(value.get("transcript"), "text", (*at, "transcript"))
+        elif name not in _MESSAGE_IDS:
+            gather.text(value, "text", at)
+
+
+def _content(gather: Gather, content: Json, path: Path) -> None:
+    part = "tool_result" if gather.role == "tool" else "text"
+    if type(content) is str:
+        if content:
+            gather.text(content, "tool_result" if part == "tool_result" else "text", path)
+        return
+    if content is None:
+        return
+    if type(content) is not list:
+        raise ValueError(f"`{path[-1]}` is neither a string nor a list")
+    for place, piece in enumerate(content):
+        at = (*path, place)
+        if type(piece) is str:
+            gather.text(piece, "tool_result" if part == "tool_result" else "text", at)
+        elif type(piece) is dict:
+            _piece(gather, piece, at)
+        else:
+            raise ValueError(f"`{path[-1]}[{place}]` is not a part")
+
+
+def _piece(gather: Gather, piece: Object, path: Path) -> None:
+    for name, value in piece.items():
+        at = (*path, name)
+        if name in _PART_WORDS:
+            continue
+        if name == "image_url":
+            url = value.get("url") if type(value) is dict else value
+            gather.url(url, (*at, "url") if type(value) is dict else at)
+        elif name == "input_audio":
+            gather.binary += 1
+        elif name == "file" and type(value) is dict:
+            gather.remote += "file_id" in value
+            gather.text(value.get("filename"), "metadata", (*at, "filename"))
+            data = value.get("file_data")
+            if type(data) is str and data.startswith("data:"):
+                gather.url(data, (*at, "file_data"))
+            elif data is not None:
+                gather.binary += 1
+        elif name == "refusal":
+            gather.text(value, "refusal", at)
+        else:
+            gather.text(value, "tool_result" if gather.role == "tool" else "text", at)
+
+
+def _tool_calls(gather: Gather, calls: Json, path: Path) -> None:
+    if calls is None:
+        return
+    if type(calls) is not list:
+        raise ValueError("`tool_calls` is not a list")
+    for place, call in enumerate(calls):
+        if type(call) is not dict:
+            raise ValueError(f"`tool_calls[{place}]` is not an object")
+        for name, value in call.items():
+            at = (*path, place, name)
+            if name in ("function", "custom"):
+                _call(gather, value, at)
+            elif name not in ("id", "type", "index"):
+                gather.walk(value, "tool_args", at)
+
+
+def _call(gather: Gather, call: Json, path: Path) -> None:
+    """`{name, arguments}` or `{name, input}`."""
+    if call is None:
+        return
+    if type(call) is not dict:
+        raise ValueError(f"`{path[-1]}` is not an object")
+    for name, value in call.items():
+        at = (*path, name)
+        if name == "name":
+            gather.text(value, "tool_name", at, rewritable=False)
+        elif name == "arguments":
+            gather.json_text(value, "tool_args", at)
+        else:
+            gather.walk(value, "tool_args", at)
+
+
+# --- the other members of a request
+
+
+def _skip(gather: Gather, value: Json, path: Path) -> None:
+    """Looked at elsewhere."""
+
+
+def _stop(gather: Gather, value: Json, path: Path) -> None:
+    gather.walk(value, "text", path, rewritable=False)
+
+
+def _prediction(gather: Gather, value: Json, path: Path) -> None:
+    if type(value) is dict:
+        _content(gather, value.get("content"), (*path, "content"))
+
+
+def _tools(gather: Gather, tools: Json, path: Path) -> None:
+    if tools is None:
+        return
+    if type(tools) is not list:
+        raise ValueError(f"`{path[-1]}` is not a list")
+    for place, tool in enumerate(tools):
+        if type(tool) is not dict:
+            raise ValueError(f"`{path[-1]}[{place}]` is not an object")
+        for name, value in tool.items():
+            if name == "type":
+                continue
+            _definition(gather, name, value, (*path, place, name))
+
+
+def _definition(gather: Gather, name: str, value: Json, path: Path) -> None:
+    if name == "name":
+        gather.text(value, "tool_def", path, rewritable=False)
+    elif name in ("parameters", "schema"):
+        gather.schema(value, path)
+    elif type(value) is dict:
+        for inner, child in value.items():
+            _definition(gather, inner, child, (*path, inner))
+    elif name != "type":
+        gather.walk(value, "tool_def", path)
+
+
+def _response_format(gather: Gather, value: Json, path: Path) -> None:
+    if type(value) is dict:
+        for name, child in value.items():
+            _definition(gather, name, child, (*path, name))
+
+
+def _tool_choice(gather: Gather, value: Json, path: Path) -> None:
+    if type(value) is dict:
+        gather.walk(value, "tool_name", path, skip=("type", "mode"), rewritable=False)
+
+
+def _audio(gather: Gather, value: Json, path: Path) -> None:
+    if type(value) is dict:
+        gather.walk(value, "metadata", path, skip=("voice", "format"))
+
+
+_TOP: Final = {
+    "messages": _skip,
+    "stop": _stop,
+    "prediction": _prediction,
+    "tools": _tools,
+    "functions": _tools,
+    "response_format": _response_format,
+    "tool_choice": _tool_choice,
+    "function_call": _tool_choice,
+    "audio": _audio,
+}

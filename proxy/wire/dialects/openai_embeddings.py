@@ -1,0 +1,54 @@
+"""OpenAI embeddings: texts in, vectors out that nobody reads (wire.md §3.6)."""
+
+from typing import Final
+
+from proxy.model.exchange import Dialect, Leaf, Usage
+from proxy.wire import jsonbody
+from proxy.wire.dialect import Object, StreamReader
+from proxy.wire.dialects.openai_chat import is_error
+from proxy.wire.dialects.openai_legacy import LegacyStream, prompt_leaves
+from proxy.wire.leaves import Gather
+from proxy.wire.usage import read_usage
+
+_SETTINGS: Final = frozenset({"model", "encoding_format", "dimensions"})
+_ANSWER_WORDS: Final = frozenset({"object", "model", "data", "usage", "id", "created"})
+
+
+class EmbeddingsReader:
+    """`POST …/embeddings`"""
+
+    name: Dialect = "openai_chat"
+
+    def request_leaves(self, doc: Object) -> list[Leaf]:
+        gather = Gather("user")
+        for name, value in doc.items():
+            if name == "input":
+                prompt_leaves(gather, value, name)
+            elif name not in _SETTINGS:
+                gather.walk(value, "metadata", (name,))
+        return gather.leaves
+
+    def answer_leaves(self, doc: Object) -> list[Leaf]:
+        gather = Gather("assistant")
+        for name, value in doc.items():
+            if name not in _ANSWER_WORDS:
+                gather.walk(value, "metadata", (name,))
+        return gather.leaves
+
+    def answer_usage(self, doc: Object) -> Usage | None:
+        return read_usage("openai_chat", doc.get("usage"))
+
+    def answer_finish(self, doc: Object) -> str | None:
+        return None
+
+    def answer_error(self, doc: Object) -> bool:
+        return is_error(doc)
+
+    def answer_block(self, message: str | None, request_id: str, model: str | None) -> bytes:
+        """A whole answer without vectors."""
+        usage = {"prompt_tokens": 0, "total_tokens": 0}
+        return jsonbody.dumps({"object": "list", "data": [], "model": model or "", "usage": usage})
+
+    def stream(self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool) -> StreamReader:
+        """Nobody streams vectors; an answer that does is watched like any other."""
+        return LegacyStream(want_usage=want_usage)

@@ -1,0 +1,47 @@
+"""Which reader a path's bodies have, and what the gateway asks of every request body."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.model.exchange import Operation, Surface
+from proxy.wire.dialect import DialectReader, Object
+from proxy.wire.dialects.anthropic_messages import MessagesReader
+from proxy.wire.dialects.openai_chat import ChatReader
+from proxy.wire.dialects.openai_embeddings import EmbeddingsReader
+from proxy.wire.dialects.openai_legacy import LegacyReader
+
+_READERS: Final[Mapping[Operation, DialectReader]] = {
+    "chat": ChatReader(),
+    "completions": LegacyReader(),
+    "embeddings": EmbeddingsReader(),
+    "messages": MessagesReader(),
+    "count_tokens": MessagesReader(),
+}
+
+
+def reader_of(surface: Surface) -> DialectReader | None:
+    """None: nobody here understands the bodies of this path."""
+    return _READERS.get(surface.operation)
+
+
+def request_view(surface: Surface, doc: Object) -> tuple[str | None, bool, bool, str | None]:
+    """(model, wants a stream, wants its usage, user) of a request body.
+
+    The path's model wins over the body's (Azure's callers send `null` there).
+    """
+    model = surface.model or doc.get("model")
+    stream = doc.get("stream") is True
+    if surface.operation in ("messages", "count_tokens"):
+        metadata = doc.get("metadata")
+        user = metadata.get("user_id") if type(metadata) is dict else None
+        want_usage = True
+    else:
+        user = doc.get("safety_identifier") or doc.get("user")
+        options = doc.get("stream_options")
+        want_usage = type(options) is dict and options.get("include_usage") is True
+    return (
+        model if type(model) is str and model else None,
+        stream,
+        want_usage,
+        user if type(user) is str and user else None,
+    )
