@@ -1,0 +1,146 @@
+"""The words of the frame: an operation, a request on its way through the checks, a reply.
+
+`routes.py` is the table of operations, `middleware.py` runs the checks; a resource's file has
+handlers, which take a `Passage` and give a `Reply`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from proxy.control.config import ControlConfig, Principal
+from proxy.control.intake import EventIntake
+from proxy.control.ratelimit import RateClass
+from proxy.control.readiness import StatusSource
+from proxy.model.exchange import Json
+from proxy.model.ports import Clock, Ids, Store
+from proxy.telemetry.exposition import Registry
+from proxy.wire import jsonbody
+
+KIB = 1024
+CONTROL_BODY_BYTES = 256 * KIB
+INGEST_BODY_BYTES = 1024 * KIB
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+
+Scope = str  # a scope of control-api.md §2, or one of these:
+PUBLIC, ANY_KEY, SERVER_ADMIN, METRICS = "none", "any-key", "server-admin", "metrics"
+
+
+class Query(BaseModel):
+    """Base of what an operation takes behind `?`: an unknown parameter is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(slots=True, frozen=True)
+class Operation:
+    """One row of the table.  `takes` are the media types of the body, empty: none is read."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    template: str
+    operation_id: str
+    scope: Scope
+    rate_class: RateClass
+    handler: "Handler"
+    idempotent: bool = False
+    body_cap: int = CONTROL_BODY_BYTES
+    takes: tuple[str, ...] = ()
+    gives: tuple[str, ...] = (JSON,)
+    query: type[Query] = Query
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer: `body` is JSON already written, or text of `media`."""
+
+    status: int
+    body: bytes = b""
+    media: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def json(cls, status: int, doc: Json, headers: Mapping[str, str] | None = None) -> "Reply":
+        return cls(status, jsonbody.dumps(doc), headers=dict(headers or {}))
+
+
+@dataclass(slots=True)
+class Passage:
+    """One request on its way.  What a check finds out is kept here for those after it.
+
+    `headers` go on every answer, whatever the way out.  `config` is the one in force when the
+    request came.
+    """
+
+    request: web.BaseRequest
+    request_id: str
+    address: str
+    config: ControlConfig
+    headers: dict[str, str]
+    operation: Operation | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    principal: Principal | None = None
+    workspace_id: str | None = None
+    query: Query = field(default_factory=Query)
+    media: str = ""
+    body: bytes = b""
+
+    @property
+    def path(self) -> str:
+        return self.request.rel_url.raw_path
+
+    @property
+    def caller(self) -> Principal:
+        assert self.principal is not None, "the operation is public"
+        return self.principal
+
+    @property
+    def workspace(self) -> str:
+        assert self.workspace_id is not None, "the operation has no workspace"
+        return self.workspace_id
+
+
+class Reload(Protocol):
+    """Reads the configuration file again.  Returns what is wrong in it; empty: it is in force."""
+
+    async def __call__(self) -> list[Json]: ...
+
+
+@dataclass(slots=True)
+class Running:
+    """An idempotent request that has not finished (`idempotency.py`)."""
+
+    fingerprint: bytes
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Tell = Callable[[str, dict[str, Json], BaseException | None], None]
+
+
+@dataclass(slots=True, frozen=True)
+class ControlDeps:
+    """All that the control API stands on; `app.py` fills it.
+
+    `config` gives the configuration in force, `tell(event, fields, fault)` writes a log line.
+    `server_key` (32 bytes) signs cursors and hides user ids.  `running` holds the idempotent
+    requests under way: losing it lets a retry execute, and the commit decides.
+    """
+
+    store: Store
+    clock: Clock
+    ids: Ids
+    intake: EventIntake
+    config: Callable[[], ControlConfig]
+    metrics: Registry
+    status: StatusSource
+    reload: Reload
+    server_key: bytes
+    tell: Tell
+    running: dict[tuple[str, bytes], Running] = field(default_factory=dict)
+
+
+Handler = Callable[[Passage, ControlDeps], Awaitable[Reply | web.StreamResponse]]

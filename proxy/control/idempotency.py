@@ -1,0 +1,152 @@
+"""One effect per Idempotency-Key (control-api.md §6).
+
+The record of a finished request is an operation of the same commit as its effect, so it exists if
+and only if the effect does.  A marker in memory holds back a concurrent duplicate; losing it lets
+the duplicate execute, its commit is refused (`idem`), and it replays.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.control.frame import ControlDeps, Passage, Reply, Running
+from proxy.control.problems import Problem, retry_later
+from proxy.model.batch import Batch, Idem, Op, StoreConflict
+from proxy.model.events import SERVER_WORKSPACE
+from proxy.model.ports import IdempotencyRecord
+from proxy.wire import jsonbody
+
+WAIT_S: Final = 2.0
+_BARE: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_STRING: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
+KEPT_HEADERS: Final = ("Location", "ETag")
+_SETTLED: Final = (404, 409, 412)  # outcomes of steps 15 to 17
+
+
+def read_key(header: str) -> str:
+    """The text of an Idempotency-Key: `abc` and `"abc"` are the same.  Raises Problem 400."""
+    quoted = _STRING.fullmatch(header)
+    if quoted is not None:
+        text = re.sub(r"\\(.)", r"\1", quoted[1])
+        if _BARE.fullmatch(text):
+            return text
+    elif _BARE.fullmatch(header) and '"' not in header:
+        return header
+    raise Problem("invalid-idempotency-key")
+
+
+def fingerprint_of(passage: Passage) -> bytes:
+    """What must be equal for a request to count as a repetition."""
+    query = sorted(passage.request.rel_url.query.items())
+    digest = hashlib.sha256(passage.path.encode())
+    digest.update(b"\0" + jsonbody.dumps([list(pair) for pair in query]) + b"\0" + passage.body)
+    return digest.digest()
+
+
+@dataclass(slots=True)
+class Ticket:
+    """The right to act once.  An act that commits puts `ops(reply)` into that commit."""
+
+    key: bytes
+    fingerprint: bytes
+    ttl_s: int
+    recorded: bool = False
+
+    def ops(self, reply: Reply) -> tuple[Op, ...]:
+        if not self.key:
+            return ()
+        self.recorded = True
+        kept = {name: reply.headers[name] for name in KEPT_HEADERS if name in reply.headers}
+        return (
+            Idem(
+                self.key, self.fingerprint, reply.status, jsonbody.dumps(kept), reply.body,
+                self.ttl_s,
+            ),
+        )  # fmt: skip
+
+
+Act = Callable[[Ticket], Awaitable[Reply]]
+Replay = Callable[[IdempotencyRecord], Awaitable[Reply]]
+
+
+async def as_stored(record: IdempotencyRecord) -> Reply:
+    headers = jsonbody.loads(record.headers)
+    assert isinstance(headers, dict), "we wrote it"
+    return Reply(
+        record.status, record.body, headers={name: str(value) for name, value in headers.items()}
+    )
+
+
+async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = as_stored) -> Reply:
+    """Act, or answer as the first request with this key was answered."""
+    header = passage.request.headers.get("Idempotency-Key")
+    ttl_s = passage.config.control.idempotency_ttl_hours * 3600
+    if header is None:
+        return await act(Ticket(b"", b"", ttl_s))
+    assert passage.operation is not None, "step 14 comes after step 4"
+    workspace_id = passage.workspace_id or SERVER_WORKSPACE
+    template = f"{passage.operation.method}\0{passage.operation.template}\0{read_key(header)}"
+    key = hashlib.sha256(template.encode()).digest()
+    fingerprint = fingerprint_of(passage)
+    found = await _find(deps, workspace_id, key, fingerprint)
+    if found is None:
+        ticket = Ticket(key, fingerprint, ttl_s)
+        running = deps.running[workspace_id, key] = Running(fingerprint)
+        try:
+            return await _act(deps, workspace_id, ticket, act)
+        except StoreConflict as conflict:
+            if conflict.reason != "idem":
+                raise
+            found = await _stored(deps, workspace_id, key, fingerprint)
+            if found is None:
+                raise
+        finally:
+            deps.running.pop((workspace_id, key), None)
+            running.done.set()
+    reply = await replay(found)
+    reply.headers["Idempotent-Replayed"] = "true"
+    deps.metrics.add("idempotent_replays_total")
+    return reply
+
+
+async def _act(deps: ControlDeps, workspace_id: str, ticket: Ticket, act: Act) -> Reply:
+    reply = await act(ticket)
+    settled = reply.status < 300 or reply.status in _SETTLED
+    if settled and not ticket.recorded:
+        await deps.store.commit(workspace_id, Batch(deps.ids.new("cm-"), ticket.ops(reply)))
+    return reply
+
+
+async def _find(
+    deps: ControlDeps, workspace_id: str, key: bytes, fingerprint: bytes
+) -> IdempotencyRecord | None:
+    """The finished record, after waiting for a request that runs; None: act now."""
+    for final in (False, True):
+        running = deps.running.get((workspace_id, key))
+        if running is None:
+            found = await _stored(deps, workspace_id, key, fingerprint)
+            if found is not None or (workspace_id, key) not in deps.running:
+                return found
+            running = deps.running[workspace_id, key]
+        if running.fingerprint != fingerprint:
+            raise Problem("idempotency-key-reused")
+        if final:
+            break
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await running.done.wait()
+        except TimeoutError:
+            break
+    raise retry_later("idempotency-in-progress")
+
+
+async def _stored(
+    deps: ControlDeps, workspace_id: str, key: bytes, fingerprint: bytes
+) -> IdempotencyRecord | None:
+    record = await deps.store.idempotency(workspace_id, key)
+    if record is not None and record.fingerprint != fingerprint:
+        raise Problem("idempotency-key-reused")
+    return record

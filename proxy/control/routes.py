@@ -1,0 +1,124 @@
+"""The one table of the control API: every path, its scope, its rate class, its handler.
+
+Whoever adds an operation adds a row here and nothing elsewhere in the frame.  Matching is by
+segments of the raw path, each decoded alone, so that `%2F` never becomes a separator.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from proxy.control.events import EventsQuery, get_event, list_events
+from proxy.control.frame import (
+    ANY_KEY,
+    INGEST_BODY_BYTES,
+    JSON,
+    METRICS,
+    PUBLIC,
+    SERVER_ADMIN,
+    Operation,
+)
+from proxy.control.ingest import NDJSON, post_change, post_runtime
+from proxy.control.status import (
+    healthz,
+    list_workspaces,
+    metrics,
+    problem_page,
+    readyz,
+    reload,
+    status,
+)
+from proxy.control.stream import MEDIA, StreamQuery, stream_events
+from proxy.control.wire import ListQuery
+
+W: Final = "/v1/workspaces/{workspace}"
+TEXT: Final = "text/plain"
+READ: Final = "control-read"
+WRITE: Final = "control-write"
+INGEST: Final = "ingest"
+STREAM: Final = "stream"
+
+# fmt: off
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    # method, path, operation id, scope, rate class, handler
+    Operation("GET", "/healthz", "healthz", PUBLIC, READ, healthz),
+    Operation("GET", "/readyz", "readyz", PUBLIC, READ, readyz),
+    Operation("GET", "/metrics", "metrics", METRICS, READ, metrics, gives=(TEXT,)),
+    Operation("GET", "/problems/{slug}", "getProblem", PUBLIC, READ, problem_page, gives=(TEXT,)),
+    Operation("GET", "/v1/status", "getStatus", ANY_KEY, READ, status),
+    Operation("POST", "/v1/admin/reload", "reload", SERVER_ADMIN, WRITE, reload, idempotent=True),
+    Operation("GET", "/v1/workspaces", "listWorkspaces", "workspaces:read", READ, list_workspaces,
+              query=ListQuery),
+    Operation("POST", "/v1/ingest/runtime", "ingestRuntime", "ingest:write", INGEST, post_runtime,
+              idempotent=True, body_cap=INGEST_BODY_BYTES, takes=(JSON, NDJSON)),
+    Operation("POST", "/v1/ingest/change", "ingestChange", "ingest:write", INGEST, post_change,
+              idempotent=True, body_cap=INGEST_BODY_BYTES, takes=(JSON, NDJSON)),
+    Operation("GET", W + "/events", "listEvents", "events:read", READ, list_events,
+              query=EventsQuery),
+    Operation("GET", W + "/events/stream", "streamEvents", "events:read", STREAM, stream_events,
+              gives=(MEDIA,), query=StreamQuery),
+    Operation("GET", W + "/events/{eventId}", "getEvent", "events:read", READ, get_event),
+)
+# fmt: on
+
+
+@dataclass(slots=True)
+class _Node:
+    """One segment of the table's tree.  A literal wins over a parameter."""
+
+    literals: dict[str, "_Node"] = field(default_factory=dict)
+    parameter: tuple[str, "_Node"] | None = None
+    methods: dict[str, Operation] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class Found:
+    """What a path leads to: an operation per method, and the path's parameters."""
+
+    methods: dict[str, Operation]
+    params: dict[str, str]
+
+    @property
+    def allow(self) -> str:
+        names = {*self.methods, "OPTIONS"} | ({"HEAD"} if "GET" in self.methods else set())
+        return ", ".join(sorted(names))
+
+    def operation(self, method: str) -> Operation | None:
+        return self.methods.get("GET" if method == "HEAD" else method)
+
+
+class Table:
+    """The operations by path."""
+
+    def __init__(self, operations: tuple[Operation, ...] = OPERATIONS) -> None:
+        self._root = _Node()
+        for operation in operations:
+            node = self._root
+            for part in operation.template.strip("/").split("/"):
+                if part.startswith("{"):
+                    if node.parameter is None:
+                        node.parameter = (part[1:-1], _Node())
+                    assert node.parameter[0] == part[1:-1], "one name per place"
+                    node = node.parameter[1]
+                else:
+                    node = node.literals.setdefault(part, _Node())
+            assert operation.method not in node.methods, "one operation per method and path"
+            node.methods[operation.method] = operation
+
+    def find(self, raw_path: str) -> Found | None:
+        node, params = self._root, {}
+        for part in raw_path.removeprefix("/").split("/"):
+            literal = node.literals.get(part)
+            if literal is not None:
+                node = literal
+                continue
+            if node.parameter is None:
+                return None
+            name, node = node.parameter
+            try:
+                params[name] = unquote_to_bytes(part).decode()
+            except UnicodeDecodeError:
+                return None
+            if not params[name]:
+                return None
+        return Found(node.methods, params) if node.methods else None

@@ -1,0 +1,236 @@
+"""The event stream: every event once, in order, over any number of connections."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from proxy.control import stream
+from proxy.settings.schema import Control
+from tests.control.world import ADMIN, EVENT, World, bearer, running
+
+STREAM = "/v1/workspaces/default/events/stream"
+
+
+@dataclass
+class Told:
+    """One event of a stream; a comment has only `comment`."""
+
+    id: str = ""
+    event: str = ""
+    data: Any = None
+    comment: str = ""
+
+
+class Stream:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+
+    async def next(self) -> Told:
+        told = Told()
+        async with asyncio.timeout(5):
+            while True:
+                line = (await self.response.content.readline()).decode()
+                if not line:
+                    raise EOFError
+                name, _, value = line.rstrip("\n").partition(":")
+                value = value.removeprefix(" ")
+                if line == "\n":
+                    if told != Told():
+                        return told
+                elif name == "":
+                    told.comment = value
+                elif name == "data":
+                    told.data = json.loads(value)
+                elif name in ("id", "event"):
+                    setattr(told, name, value)
+
+    async def rest(self) -> list[Told]:
+        found = []
+        try:
+            while True:
+                found.append(await self.next())
+        except EOFError:
+            return found
+
+
+@asynccontextmanager
+async def opened(
+    world: World, query: str = "", session: aiohttp.ClientSession | None = None, **headers: str
+) -> AsyncIterator[Stream]:
+    url = f"http://127.0.0.1:{world.port}{STREAM}{query}"
+    async with (session or world.session).get(url, headers={**ADMIN, **headers}) as response:
+        assert response.status == 200, await response.read()
+        assert response.headers["Content-Type"] == "text/event-stream"
+        assert (await response.content.readline()) == b"retry: 3000\n"
+        yield Stream(response)
+
+
+async def put(world: World, *ids: str, **more: Any) -> None:
+    answer = await world.ingest_runtime([{**EVENT, "event_id": i, **more} for i in ids])
+    assert answer.status == 202
+
+
+async def test_events_come_as_they_happen(stored: World) -> None:
+    await put(stored, "old")
+    async with opened(stored) as events:
+        await put(stored, "a", "b")
+        first, second = await events.next(), await events.next()
+    assert (first.id, first.event) == ("2", "runtime.request.completed")
+    assert first.data == (await stored.get("/v1/workspaces/default/events/a")).doc
+    assert (second.id, second.data["event_id"], second.data["seq"]) == ("3", "b", 3)
+
+
+async def test_resume_by_id_without_gap_or_repeat(stored: World) -> None:
+    names = [f"e{i}" for i in range(250)]
+    await put(stored, *names[:200])
+    seen: list[str] = []
+    last = "0"
+    while len(seen) < 250:
+        async with opened(stored, "?max_events=50", **{"Last-Event-ID": last}) as events:
+            for told in await events.rest():
+                seen.append(told.data["event_id"])
+                last = told.id
+        if len(seen) == 150:
+            await put(stored, *names[200:])
+    assert seen == names
+
+
+async def test_after_wins_over_the_header(world: World) -> None:
+    await put(world, "a", "b", "c")
+    async with opened(world, "?after=2&max_events=1", **{"Last-Event-ID": "0"}) as events:
+        assert [told.data["event_id"] for told in await events.rest()] == ["c"]
+
+
+async def test_filters_narrow_a_stream(stored: World) -> None:
+    async with opened(stored, "?type=runtime.request.*&route_id=b&max_events=2") as events:
+        await put(stored, "1", route_id="a")
+        await put(stored, "2", route_id="b")
+        await put(stored, "3", route_id="b", type="runtime.rate_limited")
+        await put(stored, "4", route_id="b")
+        assert [told.data["event_id"] for told in await events.rest()] == ["2", "4"]
+
+
+async def test_a_stream_ends_by_itself_and_its_connection_lives_on(world: World) -> None:
+    await put(world, "a")
+    async with opened(world, "?after=0&max_events=1") as events:
+        assert len(await events.rest()) == 1
+    async with opened(world, "?timeout_s=10") as events:
+        world.clock.advance(11)
+        assert await events.rest() == []
+
+
+async def test_silence_is_broken_by_a_comment(world: World) -> None:
+    async with opened(world) as events:
+        world.clock.advance(15)
+        assert (await events.next()).comment
+
+
+async def test_a_drain_ends_streams(world: World) -> None:
+    async with opened(world) as events:
+        world.status.stopping = True
+        assert await events.rest() == []
+
+
+async def test_a_position_the_log_does_not_have_is_a_reset(world: World) -> None:
+    await put(world, "a")
+    async with opened(world, "?after=7") as events:
+        reset = await events.next()
+        assert (reset.event, reset.id, reset.data) == ("stream.reset", "1", {"seq": 1})
+        await put(world, "b")
+        assert (await events.next()).data["event_id"] == "b"
+
+
+def narrow(address: tuple[Any, ...]) -> socket.socket:
+    """A socket that takes little before it is read."""
+    found = socket.socket(address[0], address[1], address[2])
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return found
+
+
+async def test_a_reader_that_stops_is_told_and_resumes(world: World) -> None:
+    connector = aiohttp.TCPConnector(socket_factory=narrow)
+    async with (
+        aiohttp.ClientSession(connector=connector, read_bufsize=4096) as session,
+        opened(world, "?after=0", session) as events,
+    ):
+        await put(world, "first")
+        assert (await events.next()).id == "1"
+        for start in range(0, 3000, 250):  # 12 MB: more than all buffers on the way hold
+            await put(world, *(f"e{i}" for i in range(start, start + 250)), note="x" * 4000)
+        told = await events.rest()
+    assert told[-1].event == "stream.overflow"
+    last = int(told[-1].id)
+    assert [int(one.id) for one in told[:-1]] == list(range(2, last + 1))
+    assert last < 3001
+    async with opened(world, f"?after={last}&max_events={3001 - last}") as events:
+        assert [int(one.id) for one in await events.rest()] == list(range(last + 1, 3002))
+
+
+async def test_a_backlog_is_no_falling_behind(world: World) -> None:
+    for start in range(0, 2000, 500):
+        await put(world, *(f"e{i}" for i in range(start, start + 500)))
+    async with opened(world, "?after=0&max_events=2000") as events:
+        assert len(await events.rest()) == 2000
+
+
+async def test_twenty_streams_a_key(world: World) -> None:
+    world.control = Control.model_validate({"rate_limits": {"stream": 2}})
+    async with opened(world), opened(world) as second:
+        assert second.response.headers["X-RateLimit-Remaining"] == "0"
+        refused = await world.get(STREAM)
+        assert (refused.status, refused.doc["violated-policies"]) == (429, ["stream"])
+        other = await world.get(STREAM + "?timeout_s=x", bearer("viewer000000"))
+        assert other.status == 422
+    async with asyncio.timeout(5):
+        while (await world.get(STREAM + "?limit=1")).status == 429:
+            pass  # the server has not seen yet that both are gone
+    async with opened(world):
+        pass
+
+
+# fmt: off
+BAD = [
+    ("?after=-1", {}, 422), ("?after=x", {}, 422), ("?max_events=0", {}, 422), ("?page=1", {}, 422),
+    ("", {"Last-Event-ID": "x"}, 422), ("", {"Last-Event-ID": "9" * 19}, 422),
+    ("?after=9999999999999999999", {}, 422), ("", {"Accept": "application/json"}, 406),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("query", "headers", "status"), BAD)
+async def test_bad_streams(world: World, query: str, headers: dict[str, str], status: int) -> None:
+    answer = await world.get(STREAM + query, {**ADMIN, **headers})
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_readers_of_two_workspaces_see_their_own(stored: World) -> None:
+    url = f"http://127.0.0.1:{stored.port}/v1/workspaces/other/events/stream?max_events=1"
+    async with stored.session.get(url, headers=bearer("foreign00000")) as response:
+        await put(stored, "mine")
+        await stored.post(
+            "/v1/ingest/runtime", {**EVENT, "event_id": "theirs"}, bearer("foreign00000")
+        )
+        assert b'"theirs"' in await response.read()
+
+
+async def test_a_caller_that_leaves_gives_its_place_back() -> None:
+    control = Control.model_validate({"rate_limits": {"stream": 1}})
+    async with running(control=control) as world:
+        for _ in range(5):
+            async with asyncio.timeout(5):
+                while (await world.get(STREAM + "?after=x")).status == 429:
+                    pass
+            async with opened(world):
+                pass
+
+
+def test_bounds_of_the_contract() -> None:
+    assert (stream.BEHIND_MAX, stream.HEARTBEAT_S) == (1000, 15.0)

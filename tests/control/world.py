@@ -1,0 +1,219 @@
+"""The control API on a loopback socket, with a store, a clock and keys that tests choose."""
+
+import asyncio
+import hashlib
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from proxy.control.body import BodyPace
+from proxy.control.config import ControlConfig
+from proxy.control.frame import ControlDeps
+from proxy.control.intake import EventIntake
+from proxy.control.listener import ListenerLimits
+from proxy.control.readiness import ConfigState, NodeStatus, Readiness, WorkerState
+from proxy.control.server import start_control
+from proxy.model.exchange import Json
+from proxy.model.ports import Store
+from proxy.model.tenancy import ApiKey, Endpoint, Route, WorkspaceRules
+from proxy.settings.schema import Control, Ingest
+from proxy.telemetry.exposition import Registry
+from tests.kit.fakes import CountingIds, FakeClock
+from tests.kit.store import MemoryStore
+
+ADMIN_KEY = "admin-key-of-the-tests-0123456789abcdef"
+SECRET = "s" * 40
+NOW = "2024-03-15T14:30:00Z"
+EVENT = {"event_id": "evt-1", "route_id": "prod-chat", "timestamp": NOW}
+CHANGE = {"provider": "anthropic", "change_id": "c-1", "classification": "pricing_change"}
+
+
+def key(key_id: str, role: str | None = "admin", secret: str = SECRET, **more: Any) -> ApiKey:
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    return ApiKey.model_validate({"id": key_id, "secret_sha256": digest, "role": role, **more})
+
+
+def bearer(key_id: str, secret: str = SECRET) -> dict[str, str]:
+    return {"Authorization": f"Bearer ppt_{key_id}_{secret}"}
+
+
+ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
+
+
+def workspace(workspace_id: str, *keys: ApiKey) -> WorkspaceRules:
+    return WorkspaceRules(
+        id=workspace_id,
+        endpoints=[Endpoint(id="anthropic-claude", provider="anthropic")],
+        routes=[Route(id="prod-chat", endpoint="anthropic-claude")],
+        keys=list(keys),
+    )
+
+
+WORKSPACES = (
+    workspace(
+        "default",
+        key("admin0000000"),
+        key("viewer000000", "viewer"),
+        key("operator0000", "operator"),
+        key("ingest000000", "ingest"),
+        key("app000000000", "app"),
+        key("scoped000000", None, scopes=["events:read"]),
+        key("expired00000", expires_at="2024-03-15T14:29:59Z"),
+        key("elsewhere000", allowed_cidrs=["10.0.0.0/8"]),
+        key("both00000000", workspaces=["default", "other"]),
+        key("root00000000", workspaces=["*"]),
+    ),
+    workspace("other", key("foreign00000")),
+)
+
+
+@dataclass
+class Status:
+    """A `StatusSource` whose answers tests set."""
+
+    ready: Readiness = field(default_factory=lambda: Readiness(True, True, True))
+    lag_s: float = 0.0
+    stopping: bool = False
+
+    def status(self) -> NodeStatus:
+        return NodeStatus(
+            "node-1", "0.1.0", 12.34, ConfigState("abc123"), 7, [WorkerState(0, config_version=7)]
+        )
+
+    def readiness(self) -> Readiness:
+        return self.ready
+
+    def draining(self) -> bool:
+        return self.stopping
+
+    def loop_lag_s(self) -> float:
+        return self.lag_s
+
+
+@dataclass
+class World:
+    """Everything of one running control API that a test may look at or change."""
+
+    store: Store
+    clock: FakeClock
+    status: Status = field(default_factory=Status)
+    control: Control = field(default_factory=Control)
+    ingest: Ingest = field(default_factory=Ingest)
+    told: list[tuple[str, dict[str, Json]]] = field(default_factory=list)
+    wrong: list[Json] = field(default_factory=list)
+    reloads: int = 0
+    crash: Exception | None = None
+    port: int = 0
+    metrics: Registry = field(default_factory=lambda: Registry("0.1.0"))
+    session: aiohttp.ClientSession = field(init=False)
+    intake: EventIntake = field(init=False)
+    runner: web.ServerRunner = field(init=False)
+
+    def config(self) -> ControlConfig:
+        return ControlConfig.of(
+            WORKSPACES, ADMIN_KEY, "http://control.test", self.control, self.ingest
+        )
+
+    async def reload(self) -> list[Json]:
+        self.reloads += 1
+        if self.crash is not None:
+            raise self.crash
+        return self.wrong
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] = ADMIN,
+        **more: Any,
+    ) -> "Answer":
+        sent: dict[str, Any] = {"json": body} if body is not None else {}
+        url = f"http://127.0.0.1:{self.port}{path}"
+        async with self.session.request(method, url, headers=headers, **sent, **more) as got:
+            content = await got.read()
+            doc = await got.json(content_type=None) if b"{" in content[:1] else None
+            return Answer(got.status, got.headers, content, doc)
+
+    async def get(self, path: str, headers: Mapping[str, str] = ADMIN) -> "Answer":
+        return await self.call("GET", path, headers=headers)
+
+    async def post(self, path: str, body: object, headers: Mapping[str, str] = ADMIN) -> "Answer":
+        return await self.call("POST", path, body, headers)
+
+    async def ingest_runtime(self, body: object, **headers: str) -> "Answer":
+        return await self.post("/v1/ingest/runtime", body, {**bearer("admin0000000"), **headers})
+
+    async def ingest_change(self, body: object, **headers: str) -> "Answer":
+        return await self.post("/v1/ingest/change", body, {**bearer("admin0000000"), **headers})
+
+    async def raw_or_nothing(self) -> bytes:
+        """A health check on a connection of its own; nothing when it is closed at once."""
+        try:
+            return await self.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        except ConnectionError:
+            return b""
+
+    async def raw(self, data: bytes) -> bytes:
+        """What comes back for raw bytes until the server closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(data)
+            async with asyncio.timeout(5):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    doc: Any
+
+    @property
+    def slug(self) -> str:
+        return str(self.doc["type"]).rpartition("/")[2]
+
+    def codes(self) -> list[tuple[str, str]]:
+        return [(error["field"], error["code"]) for error in self.doc["errors"]]
+
+
+@asynccontextmanager
+async def running(
+    store: Store | None = None,
+    *,
+    limits: ListenerLimits | None = None,
+    pace: BodyPace | None = None,
+    **more: Any,
+) -> AsyncIterator[World]:
+    clock = more.pop("clock", None) or FakeClock()
+    world = World(store or MemoryStore(clock), clock, **more)
+    ids = CountingIds()
+    world.intake = EventIntake(world.store, clock, ids, world.metrics)
+    deps = ControlDeps(
+        store=world.store,
+        clock=clock,
+        ids=ids,
+        intake=world.intake,
+        config=world.config,
+        metrics=world.metrics,
+        status=world.status,
+        reload=world.reload,
+        server_key=b"k" * 32,
+        tell=lambda event, fields, fault: world.told.append((event, fields)),
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    world.port = listener.getsockname()[1]
+    world.runner = await start_control(deps, listener, limits=limits, pace=pace)
+    try:
+        async with aiohttp.ClientSession(auto_decompress=False) as world.session:
+            yield world
+    finally:
+        await world.runner.cleanup()
