@@ -1,6 +1,261 @@
-"""The command line."""
+"""The command line: one function per command, exit codes 0, 1 (failure), 2 (usage, configuration).
+
+A fault is one clear line on stderr, never a stack trace.  What runs is handed in as `Entries`, so
+that the parser can be tested without starting anything.
+"""
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from proxy.app.serve import run_control, run_worker, serve
+from proxy.app.version import VERSION
+from proxy.demo.run import DemoOptions, demo
+from proxy.model.documents import SLUG
+from proxy.settings.check import as_json, problems_as_json, report_on
+from proxy.settings.load import load_config
+from proxy.settings.options import ControlOptions, ServeOptions, WorkerOptions
+from proxy.settings.problems import ConfigError
+from proxy.settings.report import as_text, problems_as_text
+from proxy.settings.secrets import environment, new_key
+from proxy.settings.starter import find_providers, starter
+from proxy.wire import jsonbody
+
+DEFAULT_CONFIG = Path("parapet.yaml")
+ROLES = ("app", "viewer", "operator", "admin", "ingest")
+_HIDDEN = ("_control", "_worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What the commands start.  Each returns the exit code."""
+
+    serve: Callable[[ServeOptions], int]
+    demo: Callable[[DemoOptions], int]
+    control: Callable[[ControlOptions], int]
+    worker: Callable[[WorkerOptions], int]
 
 
 def main() -> int:
-    """Run one command."""
+    """Run the command of this process's arguments."""
+    entries = Entries(serve=serve, demo=demo, control=run_control, worker=run_worker)
+    return run(sys.argv[1:], entries, environment())
+
+
+def run(arguments: Sequence[str], entries: Entries, environ: Mapping[str, str]) -> int:
+    """Run one command and say how it ended."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        code = _dispatch(options, entries, environ)
+        sys.stdout.flush()
+    except ConfigError as error:
+        _complain(problems_as_text(_file_of(options), error.problems))
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        _complain(f"parapet {options.command}: {what}{error.strerror or error}\n")
+        return 1
+    return code
+
+
+def _dispatch(options: argparse.Namespace, entries: Entries, environ: Mapping[str, str]) -> int:
+    match options.command:
+        case "serve":
+            return entries.serve(ServeOptions(options.config, options.single, options.insecure))
+        case "demo":
+            return entries.demo(DemoOptions(options.port, options.control_port, options.self_test))
+        case "check":
+            return check(options, environ)
+        case "init":
+            return init(options.output, environ)
+        case "keys":
+            return create_key(options)
+        case "_control":
+            return entries.control(
+                ControlOptions(
+                    options.config, options.insecure, options.listen_fd, options.alive_fd
+                )
+            )
+        case "_worker":
+            return entries.worker(
+                WorkerOptions(options.slot, options.state_dir, options.listen_fd, options.alive_fd)
+            )
+        case _:
+            print(f"parapet {VERSION}")
+            return 0
+
+
+def check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Validate a file and print what it does."""
+    try:
+        loaded = load_config(options.config, environ, insecure=options.insecure)
+    except ConfigError as error:
+        if options.format == "json":
+            print(problems_as_json(str(options.config), error.problems).decode())
+            return 2
+        raise
+    report = report_on(loaded)
+    print(as_json(report).decode() if options.format == "json" else as_text(report), end="")
+    if options.strict and report.holes:
+        _complain("".join(f"not guarded: {hole}\n" for hole in report.holes))
+        return 1
     return 0
+
+
+def init(output: Path, environ: Mapping[str, str]) -> int:
+    """Write a first configuration; an existing file is never touched."""
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(starter(environ))
+    except FileExistsError:
+        _complain(f"parapet init: {output} exists; it is not overwritten\n")
+        return 1
+    found = ", ".join(each.id for each in find_providers(environ)) or "none"
+    print(f"{output} written; provider keys found: {found}")
+    print(f"next: parapet check -c {output}, then parapet serve -c {output}")
+    return 0
+
+
+def create_key(options: argparse.Namespace) -> int:
+    """Print a new key, once, and the line that the configuration keeps of it."""
+    key_id, key = new_key()
+    digest = hashlib.sha256(key.rpartition("_")[2].encode()).hexdigest()
+    members = [f"id: {key_id}", f"secret_sha256: {digest}", f"role: {options.role}"]
+    if options.route:
+        members.append(f"route: {options.route}")
+    if options.name:
+        members.append(f"name: {jsonbody.dumps(options.name).decode()}")
+    print(key)
+    print("\nThis key is shown once.  The configuration keeps only its hash; put this line under")
+    print("`keys:` of the workspace:\n")
+    print(f"      - {{{', '.join(members)}}}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="parapet",
+        description="LLM routing reverse proxy with inline guardrails.",
+        epilog="example: parapet demo",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    serving = _command(commands, "serve", "run the proxy", "parapet serve -c parapet.yaml")
+    _config(serving)
+    serving.add_argument("--single", action="store_true", help="one process for both halves")
+    _insecure(serving)
+    _demo(commands)
+    checking = _command(commands, "check", "validate a configuration; print what it guards",
+                        "parapet check -c parapet.yaml --strict")  # fmt: skip
+    _config(checking)
+    hole = "exit 1 when a guarded route has a hole that no setting names"
+    checking.add_argument("--strict", action="store_true", help=hole)
+    checking.add_argument("--format", choices=("text", "json"), default="text")
+    _insecure(checking)
+    starting = _command(commands, "init", "write a configuration from the keys in the environment",
+                        "OPENAI_API_KEY=… parapet init -o parapet.yaml")  # fmt: skip
+    starting.add_argument("-o", "--output", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    _keys(commands)
+    _command(commands, "version", "print the version", "parapet version")
+    _processes(commands)
+    return parser
+
+
+class Commands(Protocol):
+    """What argparse returns from `add_subparsers`."""
+
+    def add_parser(
+        self,
+        name: str,
+        *,
+        help: str = ...,  # noqa: A002 - argparse's own name
+        description: str = ...,
+        epilog: str = ...,
+    ) -> argparse.ArgumentParser: ...
+
+
+def _command(commands: Commands, name: str, does: str, example: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=does, description=f"{does[0].upper()}{does[1:]}.", epilog=f"example: {example}"
+    )
+
+
+def _demo(commands: Commands) -> None:
+    does = "run with two built-in fake providers; no key needed"
+    demo = _command(commands, "demo", does, "parapet demo --self-test")
+    demo.add_argument("--port", type=_port, default=8080, help="of the data plane (default: 8080)")
+    demo.add_argument("--control-port", type=_port, default=8081, metavar="PORT",
+                      help="of the control API (default: 8081)")  # fmt: skip
+    demo.add_argument("--self-test", action="store_true", help="play the story once and end")
+
+
+def _keys(commands: Commands) -> None:
+    keys = _command(commands, "keys", "make keys for callers", "parapet keys create --role app")
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+    example = "parapet keys create --role app --route prod-chat --name billing"
+    create = _command(actions, "create", "print a new key and the line to keep", example)
+    create.add_argument("--role", choices=ROLES, default="app")
+    create.add_argument("--route", type=_slug, metavar="ID", help="the only route it may use")
+    create.add_argument(
+        "--name", type=_name, metavar="TEXT", help="for people; at most 100 letters"
+    )
+
+
+def _processes(commands: Commands) -> None:
+    """The entries that the supervisor starts; not shown in the help."""
+    control, worker = (commands.add_parser(name) for name in _HIDDEN)
+    _config(control)
+    _insecure(control)
+    worker.add_argument("--slot", type=int, required=True)
+    worker.add_argument("--state-dir", type=Path, required=True)
+    for parser in (control, worker):
+        parser.add_argument("--listen-fd", type=int, required=True)
+        parser.add_argument("--alive-fd", type=int, required=True)
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE",
+                        help="the configuration file (default: parapet.yaml)")  # fmt: skip
+
+
+def _insecure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--insecure", action="store_true",
+                        help="allow a reachable listener without keys")  # fmt: skip
+
+
+def _slug(text: str) -> str:
+    if not re.fullmatch(SLUG, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id (a-z, 0-9, '.', '_', '-')")
+    return text
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not 1 <= len(text) <= 100:
+        raise argparse.ArgumentTypeError("must have 1 to 100 letters")
+    return text
+
+
+def _file_of(options: argparse.Namespace) -> str:
+    return str(getattr(options, "config", "configuration"))
+
+
+def _complain(text: str) -> None:
+    print(text, end="", file=sys.stderr)

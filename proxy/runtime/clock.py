@@ -7,11 +7,10 @@ import time
 class SystemClock:
     """`model.ports.Clock` on the machine's own clocks."""
 
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+    monotonic = staticmethod(time.monotonic)
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    def now_ms(self) -> int:
+        return int(time.time() * 1000)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

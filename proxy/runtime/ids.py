@@ -3,11 +3,12 @@ that no request pays for randomness and ids of one process sort by time."""
 
 import os
 import secrets
-import time
+from time import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_COUNTED = 1 << 20  # the last four characters
 
 
 def encode_ulid(value: int) -> str:
@@ -17,20 +18,23 @@ def encode_ulid(value: int) -> str:
 
 
 class UlidIds:
-    """`model.ports.Ids`: prefix + ULID.  Unique between processes by 80 random bits per tick."""
+    """`model.ports.Ids`: prefix + ULID.  Unique between processes by 60 random bits per tick; the
+    last 20 bits count up within it."""
 
     def __init__(self) -> None:
         self._at_ms = 0
-        self._random = 0
+        self._head = ""
+        self._count = 0
 
     def new(self, prefix: str) -> str:
-        now_ms = time.time_ns() // 1_000_000
-        if now_ms > self._at_ms:
-            self._at_ms = now_ms
-            self._random = int.from_bytes(os.urandom(10), "big") >> 1  # room to count up
-        else:
-            self._random += 1
-        return prefix + encode_ulid(self._at_ms << 80 | self._random)
+        now_ms = int(time() * 1000)
+        if now_ms > self._at_ms or self._count >= _COUNTED - 1:
+            self._at_ms = now_ms = max(now_ms, self._at_ms + 1)
+            random = int.from_bytes(os.urandom(10), "big")
+            self._head = encode_ulid(now_ms << 80 | random)[:22]
+            self._count = random & 0x3FFFF  # room to count up
+        self._count = count = self._count + 1
+        return f"{prefix}{self._head}{_PAIRS[count >> 10]}{_PAIRS[count & 1023]}"
 
 
 def base62(length: int) -> str:

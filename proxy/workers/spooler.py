@@ -22,9 +22,10 @@ from typing import Protocol
 from proxy.model.batch import Appended, Cursor, Op, StoreConflict, StoreUnavailable
 from proxy.model.events import NewEvent
 from proxy.model.ports import Clock, Store
-from proxy.spool.reader import Chunk, SpoolLine, SpoolReader
+from proxy.spool.reader import CHUNK_LINES, Chunk, SpoolLine, SpoolReader
 
-IDLE_S = 0.05
+GATHER_S = 0.1  # lines gather meanwhile: many small commits would cost the workers their caches
+MOVED_S = 0.05
 RETRY_S = 0.25
 RETRY_MAX_S = 2.0
 
@@ -66,6 +67,7 @@ class Spooler:
         self._spool_id = ""
         self._cursors: dict[tuple[str, str], int] = {}
         self._stopping = False
+        self._more = False  # a chunk was full: there is more to read at once
         self._caught_up_at = clock.monotonic()
         self._lines = 0
         self._events = 0
@@ -76,8 +78,8 @@ class Spooler:
         """Until `stop`."""
         with contextlib.suppress(StoreUnavailable):  # raised only when stopping
             while not self._stopping:
-                if not await self.step():
-                    await self._clock.sleep(IDLE_S)
+                if not await self.step() or not self._more:
+                    await self._clock.sleep(GATHER_S)
 
     def stop(self) -> None:
         """After the chunk in hand; a store that is away is not waited for any more."""
@@ -105,6 +107,7 @@ class Spooler:
         if not chunks:
             self._caught_up_at = now_s
             return False
+        self._more = any(len(chunk.lines) >= CHUNK_LINES for chunk in chunks)
         for chunk in chunks:
             await self._settle(chunk)
             self._reader.done(chunk)
@@ -149,7 +152,7 @@ class Spooler:
             except StoreConflict:
                 # somebody moved the cursor: a commit of ours whose answer was lost
                 self._cursors.pop((workspace_id, cursor), None)
-                await self._clock.sleep(IDLE_S)
+                await self._clock.sleep(MOVED_S)
             except ValueError:
                 await self._one_by_one(workspace_id, lines, cursor, source)
                 return

@@ -13,6 +13,7 @@ from proxy.model.policy import PolicyPack, Rule
 from proxy.model.records import RequestRecord
 from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, Timeouts, WorkspaceRules
 from proxy.spool.record import is_critical, line_of
+from proxy.wire.headers import walk
 from tests.kit.fakes import (
     CountingIds,
     FakeClock,
@@ -95,7 +96,9 @@ class World:
         self, path: str, headers: RawHeaders | None = None, method: str = "POST"
     ) -> Inbound:
         sent = headers if headers is not None else [(b"content-type", b"application/json")]
-        return Inbound(self.gateway.ids.new("req-"), method, path, sent, peer="127.0.0.1")
+        headers, marks = walk(sent)
+        request_id = self.gateway.ids.new("req-")
+        return Inbound(request_id, method, path, headers, peer="127.0.0.1", marks=marks)
 
     @property
     def record(self) -> RequestRecord:

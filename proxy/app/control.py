@@ -1,0 +1,295 @@
+"""The control half: configuration in force, store, control API, spooler, link to the workers."""
+
+import asyncio
+import platform
+import re
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from proxy.app.version import VERSION
+from proxy.control.config import ControlConfig
+from proxy.control.frame import ControlDeps
+from proxy.control.intake import EventIntake
+from proxy.control.readiness import (
+    ConfigState,
+    NodeStatus,
+    ProcessState,
+    Readiness,
+    SpoolState,
+    WorkerState,
+)
+from proxy.control.server import build_control
+from proxy.model.batch import Retention
+from proxy.model.exchange import Json
+from proxy.model.ports import Clock, Ids
+from proxy.model.tenancy import SnapshotDoc
+from proxy.runtime.tasks import background, spawn
+from proxy.settings.load import Loaded, load_config
+from proxy.settings.problems import ConfigError, Problem, path_text
+from proxy.settings.secrets import ensure_admin_key, ensure_server_key
+from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
+from proxy.spool.reader import SpoolReader
+from proxy.storage.sqlite.engine import SqliteStore
+from proxy.telemetry.exposition import Registry
+from proxy.telemetry.logs import Log
+from proxy.workers.spooler import Spooler
+
+WATCH_S: Final = 1.0
+DAY_MS: Final = 86_400_000
+
+
+class WorkersView(Protocol):
+    """What the control half knows of the data workers, whichever way they are attached."""
+
+    def states(self) -> Sequence[WorkerState]: ...
+    def processes(self) -> Sequence[ProcessState]: ...
+
+
+Publish = Callable[[SnapshotDoc], None]
+
+
+class ControlHalf:
+    """Also the `StatusSource` of the control API."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        state_dir: Path,
+        clock: Clock,
+        ids: Ids,
+        log: Log,
+        workers: WorkersView,
+        publish: Publish,
+    ) -> None:
+        self._clock = clock
+        self._log = log
+        self._workers = workers
+        self._publish = publish
+        self._state_dir = state_dir
+        self._started_at = clock.monotonic()
+        self._lag_s = 0.0
+        self._draining = False
+        self._loaded = loaded
+        self._listening = _restart_only(loaded)
+        self._version = 0
+        self._sha256 = ""
+        self.config_state = ConfigState(loaded.sha256)
+        self.metrics = Registry(VERSION)
+        self.store = SqliteStore(state_dir / "parapet.db", clock)
+        self.intake = EventIntake(self.store, clock, ids, self.metrics)
+        self.node_id = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64] or "node"
+        self._reader = SpoolReader(state_dir)
+        self._spooler = Spooler(
+            self._reader, self.store, self.intake.accept, clock, node=self.node_id
+        )
+        self._spooling: asyncio.Task[None] | None = None
+        admin_key = loaded.admin_key
+        if admin_key is None:
+            path, admin_key, fresh = ensure_admin_key(state_dir)
+            if fresh:
+                log.info("admin_key.written", {"path": str(path)})
+        self._admin_key = admin_key
+        self._view = self._control_config(loaded)
+        self._deps = ControlDeps(
+            store=self.store,
+            clock=clock,
+            ids=ids,
+            intake=self.intake,
+            config=lambda: self._view,
+            metrics=self.metrics,
+            status=self,
+            reload=self.reload,
+            server_key=ensure_server_key(state_dir),
+            tell=log.tell,
+        )
+        self._runner: web.ServerRunner | None = None
+
+    def __repr__(self) -> str:
+        return f"<ControlHalf v{self._version}>"
+
+    # --- lifetime
+
+    async def start(self, listener: socket.socket) -> None:
+        """Open the store, publish the rules, serve.  Raises CannotOpen when the store is taken."""
+        await asyncio.to_thread(self.store.open)
+        await self._apply(self._loaded)
+        self._runner = build_control(self._deps)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
+        self._spooling = spawn(self._spooler.run(), name="spooler")
+        background(self._beat(), name="loop lag")
+        background(self._watch_files(), name="reloader")
+        background(self._trim(), name="retention")
+
+    async def stop(self) -> None:
+        """Everything that was written is in the store when this returns."""
+        self._draining = True
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._spooler.stop()
+        if self._spooling is not None:
+            await self._spooling
+        await self._spooler.drain()
+        await self.store.close()
+
+    def take_totals(self, slot: int, totals: dict[str, Json]) -> None:
+        """What a worker counted so far; a malformed message changes nothing."""
+        try:
+            self.metrics.worker_totals(slot, totals)
+        except ValueError as why:
+            self._log.warning("totals.rejected", {"slot": slot, "reason": str(why)})
+
+    def begin_drain(self) -> None:
+        self._draining = True
+
+    # --- configuration
+
+    async def reload(self) -> list[Json]:
+        """Read the file again; returns what is wrong in it, and then nothing has changed."""
+        try:
+            loaded = await asyncio.to_thread(load_config, self._loaded.path, insecure=True)
+        except ConfigError as error:
+            self.config_state.valid = False
+            self.config_state.error = str(error)
+            self._log.warning("config.rejected", {"problems": len(error.problems)})
+            self.metrics.set("config_file_valid", (), 0)
+            return [_problem_doc(problem) for problem in error.problems]
+        await self._apply(loaded)
+        return []
+
+    async def _apply(self, loaded: Loaded) -> None:
+        previous = await asyncio.to_thread(read_snapshot, self._state_dir)
+        newest = max(self._version, previous.version if previous is not None else 0)
+        snapshot = await asyncio.to_thread(compile_snapshot, loaded, newest + 1)
+        if previous is not None and previous.sha256 == snapshot.sha256:
+            snapshot = previous  # the same rules: no new version
+        else:
+            await asyncio.to_thread(write_snapshot, self._state_dir, snapshot)
+        self._loaded, self._version = loaded, snapshot.version
+        self._view = self._control_config(loaded)
+        self.config_state = ConfigState(
+            loaded.sha256,
+            loaded_at_ms=self._clock.now_ms(),
+            warnings=[str(warning) for warning in loaded.warnings],
+            restart_required=_changed(self._listening, _restart_only(loaded)),
+        )
+        self.metrics.set("config_file_valid", (), 1)
+        self._publish(snapshot)
+        self._log.info("config.applied", {"version": snapshot.version})
+
+    def _control_config(self, loaded: Loaded) -> ControlConfig:
+        return ControlConfig.of(
+            compile_snapshot(loaded, 1).workspaces,
+            self._admin_key,
+            loaded.config.server.public_url,
+            loaded.config.control,
+            loaded.config.ingest,
+        )
+
+    async def _watch_files(self) -> None:
+        """A changed file reloads."""
+        seen = await asyncio.to_thread(_stamps, self._loaded)
+        while True:
+            await self._clock.sleep(WATCH_S)
+            now = await asyncio.to_thread(_stamps, self._loaded)
+            if now != seen:
+                await self.reload()
+                seen = await asyncio.to_thread(_stamps, self._loaded)
+
+    # --- upkeep
+
+    async def _beat(self) -> None:
+        """How late the loop runs, and what the metrics show of store and spool."""
+        while True:
+            before = self._clock.monotonic()
+            await self._clock.sleep(0.5)
+            self._lag_s = max(0.0, self._clock.monotonic() - before - 0.5)
+            spool = self._spooler.progress()
+            self.metrics.set("spool_bytes", (), spool.waiting_bytes)
+            self.metrics.set("spool_lag_seconds", (), spool.lag_s)
+            self.metrics.set("spool_corrupt_total", (), spool.corrupt)
+            self.metrics.set("store_writable", (), int(self.store.writable()))
+            self.metrics.set("store_queue_depth", (), self.store.queue_depth())
+            for worker in self._workers.states():
+                slot = (str(worker.slot),)
+                self.metrics.set("worker_restarts_total", slot, worker.restarts)
+
+    async def _trim(self) -> None:
+        """Forget what retention allows, one bounded step per second."""
+        while True:
+            await self._clock.sleep(1.0)
+            if self.store.writable():
+                retention = self._loaded.config.retention
+                await self.store.trim(
+                    Retention(
+                        events_ms=retention.events_days * DAY_MS,
+                        events_bytes=retention.events_bytes,
+                        rollups_ms=retention.rollups_days * DAY_MS,
+                    )
+                )
+
+    # --- StatusSource
+
+    def status(self) -> NodeStatus:
+        spool = self._spooler.progress()
+        return NodeStatus(
+            node_id=self.node_id,
+            version=VERSION,
+            uptime_seconds=self._clock.monotonic() - self._started_at,
+            config=self.config_state,
+            config_version=self._version,
+            workers=list(self._workers.states()),
+            spool=SpoolState(spool.waiting_bytes, spool.lag_s),
+            processes=list(self._workers.processes()),
+        )
+
+    def readiness(self) -> Readiness:
+        states = self._workers.states()
+        return Readiness(
+            config=self._version > 0,
+            storage=self.store.writable(),
+            workers=bool(states) and all(s.connected and s.config_version for s in states),
+            draining=self._draining,
+        )
+
+    def draining(self) -> bool:
+        return self._draining
+
+    def loop_lag_s(self) -> float:
+        return self._lag_s
+
+
+def _problem_doc(problem: Problem) -> Json:
+    return {"field": path_text(problem.path), "code": "invalid", "detail": str(problem)}
+
+
+def _stamps(loaded: Loaded) -> list[tuple[int, int]]:
+    """What tells a changed file: modification time and size of each."""
+    stamps = []
+    for path in loaded.files:
+        try:
+            info = path.stat()
+            stamps.append((info.st_mtime_ns, info.st_size))
+        except OSError:
+            stamps.append((0, 0))
+    return stamps
+
+
+def _restart_only(loaded: Loaded) -> dict[str, object]:
+    """Settings that a reload cannot change (reliability.md §4.5)."""
+    server = loaded.config.server
+    return {
+        "server.listen": server.listen,
+        "server.control_listen": server.control_listen,
+        "server.workers": server.workers,
+        "server.state_dir": server.state_dir,
+        "store": loaded.config.store,
+    }
+
+
+def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    return [name for name, value in after.items() if before[name] != value]

@@ -1,0 +1,349 @@
+"""One attempt's answer, as it is pushed by the transport: the sink that decides when it has begun.
+
+* An error answer (not 2xx) is read to its end, up to a bound.
+* A unary answer is read whole before anything of it leaves, up to `HOLD_BYTES`; then it is passed
+  on.  Under a response pack it is read whole up to `guard.max_answer_bytes`.
+* A stream has begun when its first content may leave (failover.md §9); until then the endpoint may
+  still change, and nothing has been written to the caller.
+* A path that nobody understands is passed on from its head.
+
+`decided` is set once: begun, complete, or failed.  `finished` is set when nothing more will come.
+"""
+
+import asyncio
+import zlib
+from typing import Final
+
+from proxy.gateway.snapshot import EndpointView
+from proxy.gateway.stream import Pump
+from proxy.gateway.turn import Turn
+from proxy.model.exchange import Dialect, Json, Plan, RawHeaders
+from proxy.model.ports import Call, Clock, Downstream, TransportFault
+
+HOLD_BYTES: Final = 4 * 1024 * 1024
+ERROR_BYTES: Final = 256 * 1024
+TRAILER_S: Final = 1.0
+
+UNARY, STREAM, PASS, ERROR = range(4)
+_STREAM_TYPES: Final = (b"text/event-stream", b"application/vnd.amazon.eventstream")
+
+
+class Answer:
+    """`model.ports.Sink` for one attempt."""
+
+    __slots__ = (
+        "_attached",
+        "_clock",
+        "_decoder",
+        "_held",
+        "_limit",
+        "_turn",
+        "bad",
+        "body",
+        "call",
+        "candidate",
+        "complete",
+        "decided",
+        "doc",
+        "fault",
+        "finished",
+        "first_content_at",
+        "headers",
+        "mode",
+        "plan",
+        "pump",
+        "size",
+        "started",
+        "status",
+        "too_big",
+    )
+
+    def __init__(
+        self,
+        turn: Turn,
+        candidate: EndpointView,
+        plan: Plan,
+        clock: Clock,
+        limit_bytes: int,
+    ) -> None:
+        self._turn = turn
+        self._clock = clock
+        self._limit = limit_bytes if turn.guarded else HOLD_BYTES
+        self.candidate = candidate
+        self.plan = plan
+        self._held: list[bytes] = []
+        self._attached: Downstream | None = None
+        self._decoder: zlib._Decompress | None = None
+        loop = asyncio.get_running_loop()
+        self.decided: asyncio.Future[None] = loop.create_future()
+        self.finished: asyncio.Future[None] | None = None
+        self.call: Call | None = None
+        self.started = clock.monotonic()
+        self.first_content_at = 0.0
+        self.mode = UNARY
+        self.status = 0
+        self.headers: RawHeaders = []
+        self.body = b""
+        self.size = 0
+        self.pump: Pump | None = None
+        self.fault: TransportFault | None = None
+        self.complete = False
+        self.too_big = False
+        self.bad = ""  # why a 2xx answer cannot be used
+        self.doc: dict[str, Json] | None = None  # the parse of a whole unary body
+
+    def __repr__(self) -> str:
+        names = ("unary", "stream", "pass", "error")
+        return f"<Answer {self.status} {names[self.mode]} {self.size} bytes>"
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._turn.exchange.surface.dialect
+
+    @property
+    def decoded(self) -> bool:
+        """Its content coding was undone on the way."""
+        return self._decoder is not None
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will come."""
+        return self.complete or self.fault is not None or bool(self.bad)
+
+    def wall_ms(self) -> int:
+        return self._clock.now_ms()
+
+    # --- the sink
+
+    def head(self, status: int, headers: RawHeaders) -> None:
+        self.status, self.headers = status, headers
+        kind = encoding = b""
+        for name, value in headers:
+            if name == b"content-type":
+                kind = value
+            elif name == b"content-encoding":
+                encoding = value.strip().lower()
+        if self._turn.dialect is None:
+            self.mode = PASS
+            self._decide()
+            return
+        if encoding and encoding != b"identity":
+            self._decode(encoding)
+        if not 200 <= status < 300:
+            self.mode = ERROR
+        elif kind.startswith(_STREAM_TYPES):
+            self._open_stream()
+        elif kind.startswith((b"application/json", b"application/x-ndjson")) or not kind:
+            self.mode = UNARY
+        else:
+            self._reject(f"content type {kind[:64].decode('latin-1')}")
+
+    def data(self, chunk: bytes) -> None:
+        if self._decoder is not None:
+            chunk = self._inflate(chunk)
+        if self.bad or not chunk:
+            return
+        self.size += len(chunk)
+        if self.mode == STREAM:
+            self._stream(chunk)
+        elif self.mode == PASS:
+            self._extend(self._clock.monotonic())
+            self._send(chunk)
+        else:
+            self._gather(chunk)
+
+    def end(self) -> None:
+        if self.bad:
+            return
+        if self.mode == STREAM:
+            assert self.pump is not None
+            data = self.pump.finish()
+            self._note_content()
+            if data:
+                self._send(data)
+        elif self.mode != PASS:
+            self.body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            self._held.clear()
+        self._complete()
+
+    def failed(self, fault: TransportFault) -> None:
+        if self.complete or self.bad:
+            return
+        if fault.phase == "trailer" or (self.pump is not None and self.pump.done):
+            self._complete()  # the answer was whole; only the connection's end was late
+            return
+        if self.mode == STREAM and self.pump is not None and self.pump.terminal:
+            data = self.pump.finish()
+            if data:
+                self._send(data)
+            self._complete()
+            return
+        self.fault = fault
+        self._settle()
+
+    # --- streams
+
+    def _open_stream(self) -> None:
+        self.mode = STREAM
+        turn = self._turn
+        assert turn.dialect is not None
+        guard = turn.route.guard if turn.guarded else None
+        reader = turn.dialect.stream(
+            hold_tools=guard is not None
+            and guard.tool_args == "hold"
+            and guard.enforces("response", "tool_args"),
+            hold_reasoning=guard is not None
+            and guard.reasoning == "hold"
+            and guard.enforces("response", "reasoning"),
+            want_usage=turn.exchange.want_usage or not self.plan.usage_injected,
+        )
+        self.pump = Pump(self.candidate.adapter.framer(), reader, guard)
+
+    def _stream(self, chunk: bytes) -> None:
+        pump = self.pump
+        assert pump is not None
+        before = pump.progress
+        data = pump.feed(chunk)
+        if pump.progress != before:
+            now = self._clock.monotonic()
+            if pump.content and not self.first_content_at:
+                self.first_content_at = now
+            self._extend(now)
+        if data:
+            self._send(data)
+        if pump.over:
+            self._stream_over()
+        elif pump.released and not self.decided.done():
+            self._decide()
+
+    def _extend(self, now: float) -> None:
+        """Content resets the idle limit; comments and pings do not.  What flows has no limit of
+        its own but this and the total."""
+        call = self.call
+        if call is None or (self.pump is not None and not self.pump.content):
+            return
+        due = now + self._turn.route.idle_s
+        if due < self._turn.total_due:
+            call.due, call.phase = due, "idle"
+        else:
+            call.due, call.phase = self._turn.total_due, "total"
+
+    def _note_content(self) -> None:
+        if self.pump is not None and self.pump.content and not self.first_content_at:
+            self.first_content_at = self._clock.monotonic()
+
+    def _stream_over(self) -> None:
+        pump, call = self.pump, self.call
+        assert pump is not None
+        if pump.done:
+            if call is not None:  # let the body end, so that the connection can be used again
+                call.due, call.phase = self._clock.monotonic() + TRAILER_S, "trailer"
+            if pump.released:
+                self._decide()
+            return
+        if call is not None:
+            call.cancel()
+        self._complete()
+
+    # --- whole bodies
+
+    def _gather(self, chunk: bytes) -> None:
+        self._held.append(chunk)
+        if self.mode == ERROR:
+            if self.size > ERROR_BYTES:
+                self.bad = "error answer too long"
+                self._stop()
+            return
+        if self.size > self._limit:
+            if self._turn.guarded:
+                self.too_big = True
+                self._reject("answer over guard.max_answer_bytes")
+            else:
+                self.mode = PASS
+                self._decide()
+            return
+        call = self.call
+        if call is not None and call.phase == "unary":
+            idle = self._clock.monotonic() + self._turn.route.idle_s
+            call.due = min(call.due, idle) if call.due > idle else call.due
+
+    def _decode(self, encoding: bytes) -> None:
+        if encoding in (b"gzip", b"x-gzip"):
+            self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        elif encoding == b"deflate":
+            self._decoder = zlib.decompressobj()
+        else:
+            self._reject(f"content encoding {encoding[:32].decode('latin-1')}")
+
+    def _inflate(self, chunk: bytes) -> bytes:
+        """Bounded by the hold limit: a bomb is a bad answer."""
+        assert self._decoder is not None
+        try:
+            out = self._decoder.decompress(chunk, HOLD_BYTES)
+        except zlib.error:
+            self._reject("content encoding does not decode")
+            return b""
+        if self._decoder.unconsumed_tail:
+            self._reject("compressed answer too large")
+            return b""
+        return out
+
+    # --- ends
+
+    def _send(self, data: bytes) -> None:
+        if self._attached is not None:
+            self._attached.write(data)
+        else:
+            self._held.append(data)
+
+    def _reject(self, why: str) -> None:
+        self.bad = why
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.call is not None:
+            self.call.cancel()
+        self._settle()
+
+    def _complete(self) -> None:
+        self.complete = True
+        self._settle()
+
+    def _settle(self) -> None:
+        self._decide()
+        if self.finished is not None and not self.finished.done():
+            self.finished.set_result(None)
+
+    def _decide(self) -> None:
+        if not self.decided.done():
+            self.decided.set_result(None)
+
+    # --- the relay
+
+    @property
+    def begun(self) -> bool:
+        """The answer goes on: a stream at its commit point, a body too long to be held."""
+        if self.mode == STREAM:
+            assert self.pump is not None
+            return self.pump.released
+        return self.mode == PASS
+
+    def take_held(self) -> bytes:
+        held = b"".join(self._held)
+        self._held.clear()
+        return held
+
+    async def flow(self, caller: Downstream) -> None:
+        """From here on what comes is written to the caller as it comes; returns at the end."""
+        self.finished = asyncio.get_running_loop().create_future()
+        caller.write(self.take_held())
+        self._attached = caller
+        caller.follow(self.call)
+        if not self.over:
+            await self.finished
+        caller.follow(None)
+
+    def cancel(self) -> None:
+        """The caller has left, or the request is over: the upstream is closed at once."""
+        if self.call is not None and not self.complete:
+            self.call.cancel()

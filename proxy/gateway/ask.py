@@ -1,0 +1,73 @@
+"""Stage 4: guardrails on the request, and on a whole answer (stage 6 uses the same two steps).
+
+What is scanned is what is forwarded: the leaves come from the parse of the very bytes that go out,
+and a rewrite is spliced into those bytes.
+"""
+
+from typing import Final
+
+from proxy.gateway.snapshot import Rules
+from proxy.gateway.turn import Gateway, Turn
+from proxy.guardrails.engine import Judgement
+from proxy.model.errors import Blocked, Forbidden, TooLarge, Unreadable
+from proxy.model.exchange import Direction, Leaf
+from proxy.model.policy import PolicyResult
+from proxy.model.records import RequestRecord
+from proxy.wire.jsonbody import read_object
+from proxy.wire.leaves import Unscannable, apply_rewrites
+
+OFF_LOOP_BYTES: Final = 64 * 1024
+_MOST_RESULTS: Final = 50
+_SEVERITY: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3, "info": 4}
+
+
+async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
+    """Judge the request.  Raises Blocked, Unreadable, TooLarge; may rewrite the exchange."""
+    exchange, dialect, guard = turn.exchange, turn.dialect, turn.route.guard
+    if exchange.doc is None or dialect is None or guard is None:
+        return  # no body: nothing to look at (listings)
+    try:
+        leaves = dialect.request_leaves(exchange.doc)
+    except Unscannable as what:
+        raise Forbidden(
+            f"{what} The route {turn.route.doc.id!r} has policy packs.", code="unscannable_content"
+        ) from what
+    except ValueError as why:
+        raise Unreadable(f"The request is not {dialect.name}: {why}") from why
+    if len(leaves) > rules.doc.guard.max_leaves:
+        raise TooLarge(f"The request holds more than {rules.doc.guard.max_leaves} texts.")
+    judged = await judge(turn, leaves, "request", len(exchange.body), gateway)
+    if judged.block is not None:
+        turn.record.outcome = "blocked"
+        raise Blocked(judged.message)
+    if judged.rewrites:
+        exchange.body = apply_rewrites(exchange.body, exchange.doc, judged.rewrites)
+        exchange.doc = read_object(exchange.body)
+
+
+async def judge(
+    turn: Turn, leaves: list[Leaf], direction: Direction, size_bytes: int, gateway: Gateway
+) -> Judgement:
+    """Judge leaves, beside the loop when the body is large, and note the results."""
+    guard = turn.route.guard
+    assert guard is not None
+    if size_bytes > OFF_LOOP_BYTES:
+        judged = await gateway.off_loop.run(lambda: guard.judge(leaves, direction))
+    else:
+        judged = guard.judge(leaves, direction)
+    note(turn.record, judged.results, gateway.clock.now_ms())
+    turn.record.scanned_chars += judged.scanned_chars
+    turn.record.total_chars += judged.total_chars
+    turn.record.flagged = turn.record.flagged or judged.flagged
+    return judged
+
+
+def note(record: RequestRecord, results: list[PolicyResult], now_ms: int) -> None:
+    """Keep results in the record, the strongest first, at most 50."""
+    if not results:
+        return
+    for result in results:
+        result.timestamp_ms = now_ms
+    record.policy_results = sorted(
+        record.policy_results + results, key=lambda r: (not r.enforced, _SEVERITY[r.severity])
+    )[:_MOST_RESULTS]

@@ -1,0 +1,81 @@
+"""From the outcomes of a chain to the one fault that the caller is told (failover.md §8.6)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from proxy.model.errors import (
+    ClientAuth,
+    ContextWindow,
+    Forbidden,
+    InvalidRequest,
+    ModelMissing,
+    NoEndpoint,
+    ProxyError,
+    TooLarge,
+    Unreadable,
+    UpstreamAuth,
+    UpstreamBroken,
+    UpstreamOverloaded,
+    UpstreamQuota,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+)
+from proxy.model.failover import Attempt, Outcome
+
+_FAULTS: Final[Mapping[Outcome, tuple[type[ProxyError], str]]] = {
+    Outcome.CONNECT: (UpstreamBroken, "could not be reached"),
+    Outcome.STALE: (UpstreamBroken, "closed the connection"),
+    Outcome.NO_ANSWER: (UpstreamTimeout, "did not answer in time"),
+    Outcome.UPSTREAM_5XX: (UpstreamBroken, "failed"),
+    Outcome.BAD_ANSWER: (UpstreamBroken, "gave an answer that cannot be used"),
+    Outcome.CUT: (UpstreamBroken, "broke off its answer"),
+    Outcome.STALL: (UpstreamTimeout, "stopped in the middle of its answer"),
+    Outcome.RATE_LIMITED: (UpstreamRateLimited, "is limiting the rate of requests"),
+    Outcome.QUOTA: (UpstreamQuota, "has no quota left"),
+    Outcome.AUTH: (UpstreamAuth, "refused its configured credential"),
+    Outcome.MODEL_MISSING: (ModelMissing, "does not know the model"),
+    Outcome.MISCONFIGURED: (UpstreamBroken, "refused how it is configured here"),
+    Outcome.CONTEXT_WINDOW: (ContextWindow, "says that the prompt is too long"),
+    Outcome.REFUSAL: (InvalidRequest, "refused the request"),
+    Outcome.CALLER: (InvalidRequest, "refused the request"),
+}
+_OVERLOADED: Final = frozenset({503, 529})
+
+
+_CALLER_STATUS: Final[Mapping[int, type[ProxyError]]] = {
+    401: ClientAuth,
+    403: Forbidden,
+    404: ModelMissing,
+    413: TooLarge,
+    422: Unreadable,
+}
+
+
+def fault_of(attempt: Attempt, message: str = "", status: int = 0) -> ProxyError:
+    """The fault of one attempt, in our words; `message` is the provider's, where it may be said."""
+    kind, words = _FAULTS.get(attempt.outcome, (UpstreamBroken, "failed"))
+    if attempt.outcome is Outcome.UPSTREAM_5XX and attempt.upstream_status in _OVERLOADED:
+        kind, words = UpstreamOverloaded, "is overloaded"
+    if attempt.outcome is Outcome.CALLER:
+        kind = _CALLER_STATUS.get(status, kind)
+    text = f"The endpoint {attempt.endpoint_id!r} {words}"
+    if message:
+        text += f": {message}"
+    elif attempt.why:
+        text += f" ({attempt.why})"
+    return kind(text + ".", retry_after_s=attempt.retry_after_s)
+
+
+def nothing_admits(skipped: Sequence[tuple[str, str]]) -> ProxyError:
+    """No endpoint could take the request."""
+    reasons = ", ".join(f"{endpoint_id}: {reason}" for endpoint_id, reason in skipped)
+    if skipped and all(reason.startswith("cannot express") for _, reason in skipped):
+        fault: ProxyError = InvalidRequest(
+            f"No endpoint of this route takes this request: {reasons}."
+        )
+    else:
+        fault = NoEndpoint(
+            f"No endpoint of this route admits the request: {reasons}.", retry_after_s=1
+        )
+    fault.final = True
+    return fault

@@ -1,0 +1,218 @@
+"""Stage 5: decide, then do, until an answer has begun or nothing is left.
+
+`next_move` decides over what was tried; the transport does; `judged` says what became of it.  Every
+attempt starts from the original exchange and is told in the record.
+"""
+
+import asyncio
+from typing import Final, assert_never
+
+from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
+from proxy.gateway.faults import fault_of, nothing_admits
+from proxy.gateway.local import ANSWERED_HERE
+from proxy.gateway.snapshot import EndpointView, Rules
+from proxy.gateway.turn import Gateway, Turn
+from proxy.model.exchange import ErrorSeen, Refused
+from proxy.model.failover import Attempt, FailoverDecision, Outcome
+from proxy.routing.failover import Fail, Send, final_attempt, next_move, reason_of
+from proxy.routing.outcomes import judge_refusal, judge_transport
+from proxy.wire.failures import read_error
+from proxy.wire.jsonbody import read_object
+
+_ONCE: Final = frozenset({"pass", "models", "model", "count_tokens"})  # tried once, no samples
+_CALLERS: Final = frozenset({Outcome.CALLER, Outcome.REFUSAL, Outcome.CONTEXT_WINDOW})
+
+
+async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
+    """Return an answer that has begun, or a provider's error that passes on as it is; None when no
+    endpoint speaks of it and it is answered here.
+
+    Raises the fault of the chain when nothing is left.
+    """
+    route, tried = turn.route, turn.record.attempts
+    policy = None if turn.exchange.surface.operation in _ONCE else route.policy
+    skipped: dict[int, str] = {}
+    answers: list[Answer] = []
+    turn.record.original_endpoint = route.order[0].doc.id
+    while True:
+        left_s = turn.total_due - gateway.clock.monotonic()
+        match next_move(len(route.order), tried, skipped, policy, left_s=left_s):
+            case Fail():
+                return _settle(turn, answers, skipped)
+            case Send(place):
+                if tried:
+                    _tell_switch(turn, place, skipped, gateway)
+                answer = await _attempt(turn, route.order[place], rules, gateway)
+                if isinstance(answer, Refused):
+                    skipped[place] = answer.reason
+                    continue
+                answers.append(answer)
+                if tried[-1].outcome in (Outcome.SUCCESS, Outcome.BLOCKED):
+                    turn.record.failover = place > 0
+                    return answer
+            case never:
+                assert_never(never)
+
+
+async def _attempt(
+    turn: Turn, candidate: EndpointView, rules: Rules, gateway: Gateway
+) -> Answer | Refused:
+    """Plan, send, wait until the answer has begun or failed, judge."""
+    route, exchange = turn.route, turn.exchange
+    plan = candidate.adapter.plan(
+        exchange,
+        turn.visit.credential,
+        same_origin=candidate.origin == route.order[0].origin,
+        inject_usage=route.doc.usage_capture == "inject",
+        aliases=route.aliases,
+    )
+    if isinstance(plan, Refused):
+        return plan
+    answer = Answer(turn, candidate, plan, gateway.clock, rules.doc.guard.max_answer_bytes)
+    phase, limit_s = ("first_content", route.first_content_s) if exchange.stream else (
+        "unary", route.unary_s
+    )  # fmt: skip
+    due = answer.started + limit_s
+    if due > turn.total_due:
+        due, phase = turn.total_due, "total"
+    answer.call = candidate.upstream.start(
+        plan.outgoing, answer, connect_s=route.connect_s, due=due, phase=phase
+    )
+    attempt = Attempt(candidate.doc.id, Outcome.CANCELLED)
+    turn.record.attempts.append(attempt)
+    gateway.answers.add(answer)
+    try:
+        await answer.decided
+    except asyncio.CancelledError:
+        answer.cancel()
+        attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
+        raise
+    finally:
+        if answer.over:
+            gateway.answers.discard(answer)
+    judged(turn, answer, attempt, gateway.clock.monotonic())
+    return answer
+
+
+def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
+    """Fill in what became of the attempt, at the moment its answer has begun or failed."""
+    attempt.upstream_status = answer.status or None
+    attempt.latency_ms = (now - answer.started) * 1000
+    if answer.first_content_at:
+        attempt.ttft_ms = (answer.first_content_at - answer.started) * 1000
+    own = answer.candidate.own_credential
+    pump = answer.pump
+    if answer.fault is not None:
+        phase = answer.fault.phase
+        attempt.outcome = judge_transport(
+            phase, response_bytes=answer.fault.response_bytes, content_sent=False
+        )
+        attempt.why, attempt.timed_out = _why_transport(turn, phase)
+    elif answer.bad:
+        attempt.outcome, attempt.why = Outcome.BAD_ANSWER, answer.bad
+    elif answer.mode == ERROR:
+        seen = error_of(answer)
+        attempt.outcome = judge_refusal(seen, own_credential=own)
+        attempt.retry_after_s = seen.retry_after_s
+        attempt.why = f"status {answer.status}"
+    elif answer.mode == PASS:
+        attempt.outcome = Outcome.SUCCESS
+        if answer.status >= 400:
+            attempt.outcome = judge_refusal(ErrorSeen(answer.status), own_credential=own)
+    elif answer.mode == STREAM and pump is not None and not pump.released:
+        if pump.blocked is not None:
+            attempt.outcome = Outcome.BLOCKED
+        elif pump.error is not None:
+            attempt.outcome = judge_refusal(pump.error, own_credential=own)
+            attempt.why = f"error {pump.error.type or pump.error.code or 'in the stream'}"
+            attempt.retry_after_s = pump.error.retry_after_s
+        else:
+            attempt.outcome = Outcome.BAD_ANSWER
+            attempt.why = pump.broken or "the stream ended before its content"
+    elif answer.mode == STREAM:
+        attempt.outcome = Outcome.SUCCESS
+    else:
+        attempt.outcome, attempt.why = _judge_unary(turn, answer)
+
+
+def _judge_unary(turn: Turn, answer: Answer) -> tuple[Outcome, str]:
+    """A whole 2xx body must be this dialect's JSON, and no error in disguise."""
+    try:
+        answer.doc = read_object(answer.body)
+    except ValueError:
+        return Outcome.BAD_ANSWER, "unreadable answer" if answer.body else "empty answer"
+    assert turn.dialect is not None
+    if turn.dialect.answer_error(answer.doc):
+        return Outcome.BAD_ANSWER, "an error object in a 2xx answer"
+    return Outcome.SUCCESS, ""
+
+
+def error_of(answer: Answer) -> ErrorSeen:
+    return read_error(
+        answer.candidate.doc.provider, answer.status, answer.headers, answer.body, answer.wall_ms()
+    )
+
+
+def _why_transport(turn: Turn, phase: str) -> tuple[str, str]:
+    """(trigger_condition, the limit that expired)"""
+    limits = turn.route.doc.timeouts
+    expired = {
+        "first_content": limits.first_content_ms,
+        "idle": limits.idle_ms,
+        "total": limits.total_ms,
+        "unary": limits.unary_ms,
+        "connect_timeout": limits.connect_ms,
+    }
+    if phase in expired:
+        name = "connect" if phase == "connect_timeout" else phase
+        return f"{name} > {expired[phase]}ms", name
+    return f"connection {phase}", ""
+
+
+def _tell_switch(turn: Turn, place: int, skipped: dict[int, str], gateway: Gateway) -> None:
+    """One request-scope decision per switch (failover.md §14)."""
+    last, route = turn.record.attempts[-1], turn.route
+    if route.policy is None:
+        return
+    code, trigger = reason_of(last)
+    turn.record.decisions.append(
+        FailoverDecision(
+            failover_policy_id=route.policy.id or f"failover-{route.doc.id}",
+            trigger_condition=trigger,
+            original_endpoint=last.endpoint_id,
+            selected_fallback=route.order[place].doc.id,
+            timestamp_ms=gateway.clock.now_ms(),
+            reason_code=code,
+            skipped=[(route.order[at].doc.id, reason) for at, reason in skipped.items()],
+        )
+    )
+
+
+def _settle(turn: Turn, answers: list[Answer], skipped: dict[int, str]) -> Answer | None:
+    """Nothing is left: the most useful class of the chain, or the provider's own words."""
+    route, tried = turn.route, turn.record.attempts
+    if not tried:
+        if turn.exchange.surface.operation in ANSWERED_HERE:
+            return None
+        raise nothing_admits([(route.order[at].doc.id, why) for at, why in skipped.items()])
+    at = final_attempt(tried)
+    attempt, answer = tried[at], answers[at]
+    if _passes_on(turn, answer, attempt):
+        return answer
+    may_say = attempt.outcome in _CALLERS and answer.mode == ERROR
+    fault = fault_of(attempt, error_of(answer).message if may_say else "", answer.status)
+    fault.final = route.policy is not None
+    raise fault
+
+
+def _passes_on(turn: Turn, answer: Answer, attempt: Attempt) -> bool:
+    """wire.md §8.2: without a policy the provider's error is the caller's; with one only what is
+    the caller's to fix.  Never an error in another grammar, HTML, or a 401 on our own key."""
+    if answer.mode != ERROR or not answer.complete or answer.plan.level != "L0":
+        return False
+    if attempt.outcome in (Outcome.AUTH, Outcome.BAD_ANSWER):
+        return False
+    if turn.route.policy is not None and attempt.outcome not in _CALLERS:
+        return False
+    kind = dict(answer.headers).get(b"content-type", b"")
+    return kind.startswith(b"application/json") and bool(answer.body)

@@ -1,0 +1,312 @@
+"""Stage 6: the answer to the caller; and what he is told when there is none.
+
+Everything but the last write leaves here; the last bytes are held until the record is on disk
+(`tell`).  An answer's head leaves with its first bytes, in one write.
+"""
+
+import asyncio
+from typing import Final
+
+from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
+from proxy.gateway.ask import judge, note
+from proxy.gateway.faults import fault_of
+from proxy.gateway.turn import Gateway, Turn
+from proxy.model.errors import Blocked, ProxyError
+from proxy.model.exchange import Dialect, Inbound, RawHeaders, Surface, Usage
+from proxy.model.failover import Attempt, Outcome
+from proxy.model.observations import GuardOverflowed, StreamEventDropped
+from proxy.model.ports import Downstream
+from proxy.model.records import RequestRecord
+from proxy.routing.outcomes import CONSEQUENCES, judge_transport
+from proxy.wire.errors import render_error
+from proxy.wire.headers import REQUEST_ID, down, render, upstream_request_id
+from proxy.wire.leaves import apply_rewrites
+from proxy.wire.paths import read_target
+from proxy.wire.usage import estimate_bytes
+
+_UNCHECKED: Final = "The response could not be checked and was blocked."
+
+
+async def relay(turn: Turn, answer: Answer, gateway: Gateway) -> None:
+    """Hand the answer on.  Raises Blocked when the guard stops it before its first byte."""
+    record, attempt = turn.record, turn.record.attempts[-1]
+    record.status_code = answer.status
+    record.forwarding = answer.plan.level
+    record.dropped = answer.plan.dropped
+    record.model = answer.plan.model
+    record.endpoint_id = answer.candidate.doc.id
+    record.provider = answer.candidate.doc.provider
+    record.upstream_status = answer.status
+    record.ttft_ms = attempt.ttft_ms
+    if answer.mode in (STREAM, PASS):
+        flow = _stream if answer.mode == STREAM else _pass
+        try:
+            await flow(turn, answer, attempt, gateway)
+        finally:
+            gateway.answers.discard(answer)
+    elif answer.mode == ERROR:
+        _error(turn, answer)
+    else:
+        await _unary(turn, answer, attempt, gateway)
+
+
+# --- whole answers
+
+
+async def _unary(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> None:
+    record, dialect, doc, body = turn.record, turn.dialect, answer.doc, answer.body
+    assert dialect is not None
+    assert doc is not None
+    record.usage = dialect.answer_usage(doc)
+    record.finish_reason = dialect.answer_finish(doc)
+    if turn.guarded:
+        body = await _guarded(turn, answer, attempt, gateway)
+    record.outcome = "success"
+    _begin(turn, answer, gateway, length=len(body))
+    turn.caller.hold(body)
+
+
+async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> bytes:
+    """The body that may leave.  What cannot be read unambiguously is not passed on."""
+    dialect, doc, body = turn.dialect, answer.doc, answer.body
+    assert dialect is not None
+    assert doc is not None
+    try:
+        leaves = dialect.answer_leaves(doc)
+        judged = await judge(turn, leaves, "response", len(body), gateway)
+        if judged.block is None:
+            return apply_rewrites(body, doc, judged.rewrites) if judged.rewrites else body
+    except ValueError as why:
+        attempt.outcome, attempt.why = Outcome.BAD_ANSWER, "an answer that cannot be scanned"
+        raise fault_of(attempt) from why
+    attempt.outcome = Outcome.BLOCKED
+    turn.record.truncated_by_policy = True
+    raise Blocked(judged.message)
+
+
+def _error(turn: Turn, answer: Answer) -> None:
+    """The provider's own error, as it came."""
+    record, attempt = turn.record, turn.record.attempts[-1]
+    record.outcome = CONSEQUENCES[attempt.outcome].told_as
+    record.error_class = str(attempt.outcome)
+    lines = render(_passed_down(answer)) + _own_lines(turn, answer)
+    if turn.route.policy is not None:
+        lines += b"x-should-retry: false\r\n"
+    turn.caller.begin(answer.status, lines, length=len(answer.body))
+    turn.caller.hold(answer.body)
+
+
+# --- answers that flow
+
+
+async def _stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> None:
+    pump = answer.pump
+    assert pump is not None
+    try:
+        if pump.blocked is not None and not pump.released:
+            raise Blocked(pump.message)
+        if answer.over:  # small and quick: one write carries all of it
+            _begin(turn, answer, gateway, length=None)
+            held = answer.take_held()
+        else:
+            _begin(turn, answer, gateway, length=None)
+            held = b""
+            await answer.flow(turn.caller)
+        _end_stream(turn, answer, attempt, held)
+    except asyncio.CancelledError:
+        answer.cancel()
+        attempt.outcome = Outcome.CANCELLED
+        raise
+    finally:
+        _note_stream(turn, answer, attempt, gateway)
+
+
+def _end_stream(turn: Turn, answer: Answer, attempt: Attempt, held: bytes) -> None:
+    """How the stream ended, and the bytes that say so."""
+    pump, record, caller = answer.pump, turn.record, turn.caller
+    assert pump is not None
+    if pump.blocked is not None:
+        attempt.outcome = Outcome.BLOCKED
+        record.outcome = "blocked"
+        record.truncated_by_policy = True
+        said = turn.route.sayings.get(pump.blocked.policy_id)
+        caller.hold(held + pump.reader.blocked_end(said))
+    elif answer.fault is None and pump.terminal:
+        record.outcome = "success"
+        caller.hold(held + pump.last)
+    elif answer.fault is not None and answer.fault.phase == "caller":
+        attempt.outcome = Outcome.CANCELLED
+        record.outcome = "client_cancelled"
+        caller.hold(b"", cut=True)
+    else:
+        fault = _interrupted(answer, attempt)
+        record.outcome = "interrupted"
+        record.interrupted = True
+        _note_fault(record, fault)
+        caller.hold(held + pump.reader.error_end(fault, record.request_id), cut=True)
+
+
+def _interrupted(answer: Answer, attempt: Attempt) -> ProxyError:
+    """After content: `cut` or `stall`, told in-band (failover.md §10.4)."""
+    pump = answer.pump
+    assert pump is not None
+    if answer.fault is not None:
+        phase = answer.fault.phase
+        attempt.outcome = judge_transport(
+            phase, response_bytes=answer.fault.response_bytes, content_sent=True
+        )
+        attempt.why = f"stream {phase}"
+        attempt.timed_out = phase if phase in ("idle", "total") else ""
+    else:
+        attempt.outcome = Outcome.CUT
+        attempt.why = "stream cut"
+        if pump.error is not None:
+            attempt.why = f"error {pump.error.type or pump.error.code}"
+        elif pump.broken:
+            attempt.why = pump.broken
+    return fault_of(attempt)
+
+
+def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> None:
+    pump, record = answer.pump, turn.record
+    assert pump is not None
+    reader = pump.reader
+    attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
+    record.events_dropped = pump.dropped
+    record.finish_reason = reader.finish_reason
+    record.model = reader.model or record.model
+    record.usage = reader.usage
+    if record.usage is None or not pump.terminal:
+        seen = record.usage or Usage()
+        counted = max(seen.output, estimate_bytes(reader.output_bytes))
+        known = seen.input or estimate_bytes(len(turn.exchange.body))
+        record.usage = Usage(
+            known, seen.cache_read, seen.cache_write_5m, seen.cache_write_1h, counted,
+            seen.reasoning, estimated=True,
+        )  # fmt: skip
+    record.scanned_chars += pump.coverage()
+    record.total_chars += reader.output_bytes
+    note(record, pump.results(), gateway.clock.now_ms())
+    for _ in range(pump.dropped):
+        gateway.observe(StreamEventDropped(answer.candidate.doc.id))
+    for policy_id, rule_id in pump.overflows():
+        gateway.observe(GuardOverflowed(policy_id, rule_id))
+
+
+async def _pass(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> None:
+    """A body that is not looked at: a listing, an unknown path, a long unguarded answer."""
+    record = turn.record
+    length = next(
+        (int(v) for n, v in answer.headers if n == b"content-length" and v.isdigit()), None
+    )
+    if any(name == b"content-encoding" for name, _ in answer.headers) and turn.dialect is not None:
+        length = None  # it was decoded on the way
+    _begin(turn, answer, gateway, length=length)
+    try:
+        await answer.flow(turn.caller)
+    except asyncio.CancelledError:
+        answer.cancel()
+        attempt.outcome = Outcome.CANCELLED
+        raise
+    attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
+    if answer.fault is None and not answer.bad:
+        record.outcome = CONSEQUENCES[attempt.outcome].told_as
+        turn.caller.hold(b"")
+        return
+    phase = answer.fault.phase if answer.fault is not None else "cut"
+    attempt.outcome = judge_transport(phase, response_bytes=1, content_sent=True)
+    record.outcome = CONSEQUENCES[attempt.outcome].told_as
+    record.interrupted = attempt.outcome is not Outcome.CANCELLED
+    _note_fault(record, fault_of(attempt))
+    turn.caller.hold(b"", cut=True)
+
+
+# --- heads and refusals
+
+
+def _begin(turn: Turn, answer: Answer, gateway: Gateway, *, length: int | None) -> None:
+    now = gateway.clock.monotonic()
+    waited_s = sum(attempt.latency_ms for attempt in turn.record.attempts) / 1000
+    overhead_ms = max(0.0, (now - turn.started - waited_s) * 1000)
+    lines = render(_passed_down(answer)) + _own_lines(turn, answer)
+    lines += b"x-parapet-overhead-ms: %.2f\r\n" % overhead_ms
+    turn.caller.begin(answer.status, lines, length=length)
+
+
+def _passed_down(answer: Answer) -> RawHeaders:
+    """The provider's headers.  In another envelope the dialect's own name of the request id gets
+    the provider's id (wire.md §3.1), and frames have become events."""
+    if answer.plan.level == "L0":
+        return down(answer.headers, decoded=answer.decoded)
+    reframed = answer.mode == STREAM and answer.plan.framing != "sse"
+    headers = down(
+        answer.headers,
+        decoded=answer.decoded,
+        content_type=b"text/event-stream" if reframed else None,
+    )
+    request_id = upstream_request_id(answer.headers)
+    if request_id is not None:
+        headers.append((REQUEST_ID[answer.dialect], request_id))
+    return headers
+
+
+def _own_lines(turn: Turn, answer: Answer) -> bytes:
+    """The `x-parapet-` headers (architecture.md: laws)."""
+    record = turn.record
+    lines = (
+        b"x-parapet-request-id: %b\r\n%b"
+        b"x-parapet-endpoint: %b\r\nx-parapet-attempts: %d\r\n"
+        % (
+            record.request_id.encode("ascii"),
+            turn.route.head_lines,
+            answer.candidate.doc.id.encode("ascii"),
+            len(record.attempts),
+        )
+    )
+    if record.decisions:
+        lines += b"x-parapet-failover: %b\r\n" % record.decisions[-1].reason_code.encode("ascii")
+    if answer.plan.dropped:
+        lines += b"x-parapet-dropped: %b\r\n" % ",".join(answer.plan.dropped).encode(
+            "ascii", "replace"
+        )
+    return lines
+
+
+def refuse(
+    inbound: Inbound,
+    turn: Turn | None,
+    fault: ProxyError,
+    record: RequestRecord,
+    caller: Downstream,
+) -> None:
+    """Tell the caller in his own dialect what is wrong; nothing of an answer has left."""
+    _note_fault(record, fault)
+    if isinstance(fault, Blocked):
+        record.outcome = "blocked"
+    elif record.attempts and record.outcome == "gateway_error":
+        record.outcome = CONSEQUENCES[record.attempts[-1].outcome].told_as
+    elif record.outcome == "gateway_error" and fault.status < 500:
+        record.outcome = "rate_limited" if fault.status == 429 else "invalid_request"
+    dialect = turn.visit.surface.dialect if turn is not None else _dialect_of(inbound)
+    status, headers, body = render_error(dialect, fault, record.request_id)
+    record.status_code = status
+    lines = render(headers) + b"x-parapet-request-id: %b\r\n" % record.request_id.encode("ascii")
+    if turn is not None:
+        lines += turn.route.head_lines
+        if record.attempts:
+            lines += b"x-parapet-attempts: %d\r\n" % len(record.attempts)
+    caller.begin(status, lines, length=len(body))
+    caller.hold(body)
+
+
+def _dialect_of(inbound: Inbound) -> Dialect:
+    surface = read_target(inbound.method, inbound.target, inbound.headers)
+    return surface.dialect if isinstance(surface, Surface) else "openai_chat"
+
+
+def _note_fault(record: RequestRecord, fault: ProxyError) -> None:
+    record.error_class = record.error_class or (
+        str(record.attempts[-1].outcome) if record.attempts else fault.kind
+    )
+    record.error_code = fault.public_code
+    record.error_message = fault.message[:256]

@@ -1,0 +1,209 @@
+"""The rules of one snapshot, built: what a request looks at once and keeps to its last byte.
+
+Built from a `SnapshotDoc` in a helper thread (packs are compiled and warmed there), swapped as one
+reference.  Pools, breakers and counters live elsewhere and survive the swap.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from proxy.guardrails.compile import PackError, compile_guard
+from proxy.guardrails.engine import Guard
+from proxy.model.documents import Secret
+from proxy.model.failover import FailoverPolicy
+from proxy.model.policy import PolicyPack
+from proxy.model.ports import Upstream, Upstreams
+from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
+from proxy.routing.match import RouteTable
+from proxy.wire.prices import PriceBook, parse_prices
+from proxy.wire.providers.registry import Adapter, adapter_of
+
+Resolve = Callable[[Secret | None], str | None]
+
+
+class SnapshotError(ValueError):
+    """A snapshot that cannot be built is refused whole; the message says which part and why."""
+
+
+@dataclass(slots=True)
+class EndpointView:
+    """One endpoint, ready: its adapter (URL, credential, framing) and its pool."""
+
+    doc: Endpoint
+    adapter: Adapter
+    upstream: Upstream
+    origin: tuple[str, str]  # provider and host: where a caller's own key may go
+    own_credential: bool
+
+
+@dataclass(slots=True)
+class RouteView:
+    """One route, ready: endpoints in order, limits in seconds, the guard of its packs."""
+
+    doc: Route
+    workspace_id: str
+    order: tuple[EndpointView, ...]
+    policy: FailoverPolicy | None
+    guard: Guard | None
+    asks: bool  # a rule looks at requests
+    answers: bool  # a rule looks at answers
+    head_lines: bytes  # `x-parapet-route`
+    connect_s: float
+    first_content_s: float
+    idle_s: float
+    total_s: float
+    unary_s: float
+    aliases: Mapping[str, str] = field(default_factory=dict)  # the primary's models
+    sayings: Mapping[str, str] = field(default_factory=dict)  # a pack's own sentence on a block
+
+
+@dataclass(slots=True)
+class KeyView:
+    doc: ApiKey
+    workspaces: frozenset[str]
+    anywhere: bool
+
+
+@dataclass(slots=True)
+class WorkspaceView:
+    id: str
+    table: RouteTable
+    routes: dict[str, RouteView]
+    endpoints: dict[str, EndpointView]
+
+
+@dataclass(slots=True)
+class Rules:
+    """Everything a request may look at."""
+
+    version: int
+    doc: SnapshotDoc
+    workspaces: dict[str, WorkspaceView]
+    keys: dict[str, KeyView]
+    prices: PriceBook
+    known_models: frozenset[str]
+
+    def __repr__(self) -> str:
+        routes = sum(len(w.routes) for w in self.workspaces.values())
+        return f"<Rules v{self.version} {routes} routes {len(self.keys)} keys>"
+
+
+Guards = dict[tuple[str, tuple[str, ...]], Guard | None]  # by workspace and the route's packs
+
+
+def build_guards(doc: SnapshotDoc) -> Guards:
+    """Compile and warm the packs of every route: the long part, run beside the loop.
+
+    Raises SnapshotError.
+    """
+    guards: Guards = {}
+    for rules in doc.workspaces:
+        packs = {(pack.policy_pack_id, pack.version): pack for pack in rules.policies}
+        newest = {pack.policy_pack_id: pack for pack in rules.policies}
+        for route in rules.routes:
+            names = (rules.id, tuple(route.policy_packs))
+            if names in guards:
+                continue
+            try:
+                guards[names] = _guard(names[1], packs, newest, doc)
+            except PackError as fault:
+                raise SnapshotError(f"workspace {rules.id}: {fault}") from fault
+    return guards
+
+
+def build_rules(doc: SnapshotDoc, guards: Guards, upstreams: Upstreams, resolve: Resolve) -> Rules:
+    """Build everything else.  Raises SnapshotError; then nothing of `doc` is in force."""
+    workspaces, keys, models = {}, {}, set[str]()
+    for rules in doc.workspaces:
+        workspaces[rules.id] = _workspace(rules, guards, upstreams, resolve)
+        for key in rules.keys:
+            named = frozenset(key.workspaces or [rules.id])
+            keys[key.id] = KeyView(key, named, "*" in named)
+        for endpoint in rules.endpoints:
+            models |= {*endpoint.models, *endpoint.models.values()}
+        for route in rules.routes:
+            models |= {name for name in route.match.models if "*" not in name}
+    prices = parse_prices(doc.prices, doc.price_version)
+    known = frozenset(models) | prices.known_models()
+    return Rules(doc.version, doc, workspaces, keys, prices, known)
+
+
+def _workspace(
+    rules: WorkspaceRules, guards: Guards, upstreams: Upstreams, resolve: Resolve
+) -> WorkspaceView:
+    endpoints = {}
+    for endpoint in rules.endpoints:
+        adapter = adapter_of(endpoint, resolve)
+        host = urlsplit(endpoint.url).netloc
+        endpoints[endpoint.id] = EndpointView(
+            endpoint,
+            adapter,
+            upstreams.of(rules.id, endpoint),
+            (endpoint.provider, host),
+            adapter.has_credential,
+        )
+    policies = {p.route_id: p for p in rules.failover_policies if p.status == "active"}
+    sayings = {pack.policy_pack_id: pack.message for pack in rules.policies if pack.message}
+    routes = {}
+    for route in rules.routes:
+        guard = guards[rules.id, tuple(route.policy_packs)]
+        routes[route.id] = _route(route, rules.id, endpoints, policies.get(route.id), guard)
+        routes[route.id].sayings = sayings
+    return WorkspaceView(rules.id, RouteTable(rules.routes, rules.default_route), routes, endpoints)
+
+
+def _guard(
+    names: tuple[str, ...],
+    packs: Mapping[tuple[str, str], PolicyPack],
+    newest: Mapping[str, PolicyPack],
+    doc: SnapshotDoc,
+) -> Guard | None:
+    if not names:
+        return None
+    chosen = []
+    for name in names:
+        pack_id, _, version = name.partition("@")
+        pack = packs.get((pack_id, version)) if version else newest.get(pack_id)
+        if pack is None:
+            raise SnapshotError(f"policy pack {name} is not in the snapshot")
+        chosen.append(pack)
+    guard = compile_guard(chosen, doc.guard)
+    guard.warm()
+    return guard
+
+
+def _route(
+    route: Route,
+    workspace_id: str,
+    endpoints: Mapping[str, EndpointView],
+    policy: FailoverPolicy | None,
+    guard: Guard | None,
+) -> RouteView:
+    if policy is not None:
+        wanted = [policy.primary_endpoint, *policy.fallback_endpoints]
+    else:
+        wanted = [route.endpoint]
+    order = tuple(endpoints[name] for name in wanted if name in endpoints)
+    if not order:
+        raise SnapshotError(f"route {route.id}: none of its endpoints is defined")
+    limits = route.timeouts
+    total_ms = limits.total_ms
+    if policy is not None and policy.request_failover.total_deadline_ms:
+        total_ms = policy.request_failover.total_deadline_ms
+    return RouteView(
+        doc=route,
+        workspace_id=workspace_id,
+        order=order,
+        policy=policy,
+        guard=guard,
+        asks=guard is not None and guard.covers("request"),
+        answers=guard is not None and guard.covers("response"),
+        head_lines=b"x-parapet-route: " + route.id.encode("ascii") + b"\r\n",
+        connect_s=limits.connect_ms / 1000,
+        first_content_s=limits.first_content_ms / 1000,
+        idle_s=limits.idle_ms / 1000,
+        total_s=total_ms / 1000,
+        unary_s=limits.unary_ms / 1000,
+        aliases=order[0].doc.models,
+    )

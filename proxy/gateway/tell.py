@@ -1,0 +1,56 @@
+"""Stage 7: exactly one record per request, on disk before the last write of the answer.
+
+Nothing here awaits, and nothing here may fail a request: a spool that cannot be written is counted
+by the spool itself.
+"""
+
+from proxy.gateway.snapshot import Rules
+from proxy.gateway.turn import Gateway
+from proxy.model.exchange import Inbound
+from proxy.model.observations import RequestFinished
+from proxy.model.ports import Downstream
+from proxy.model.records import RequestRecord
+
+
+def open_record(inbound: Inbound, gateway: Gateway) -> RequestRecord:
+    """The record that every later stage fills."""
+    record = RequestRecord(inbound.request_id, gateway.ids.new("evt-"), gateway.clock.now_ms())
+    marks = inbound.marks
+    if b"traceparent" in marks and len(marks[b"traceparent"]) == 55:
+        record.trace_id = marks[b"traceparent"][3:35].decode("ascii", "replace")
+    count = marks.get(b"x-stainless-retry-count", b"")
+    if count.isdigit():
+        record.client_retry_count = int(count[:4])
+    return record
+
+
+def tell(
+    record: RequestRecord, caller: Downstream, gateway: Gateway, rules: Rules, started: float
+) -> None:
+    """Close the record, write it to the spool, count it."""
+    now = gateway.clock.monotonic()
+    record.finished_at_ms = gateway.clock.now_ms()
+    record.latency_ms = (now - started) * 1000
+    record.response_bytes = caller.bytes_sent
+    if record.attempts:
+        waited_ms = sum(attempt.latency_ms for attempt in record.attempts)
+        record.upstream_latency_ms = waited_ms
+        record.overhead_ms = max(0.0, record.latency_ms - waited_ms)
+        _price(record, rules)
+    gateway.journal.append(gateway.line_of(record), critical=gateway.is_critical(record))
+    gateway.observe(RequestFinished(record))
+
+
+def _price(record: RequestRecord, rules: Rules) -> None:
+    """Usage and cost belong to the attempt that answered; the record has the sum."""
+    usage, last = record.usage, record.attempts[-1]
+    if usage is None or record.endpoint_id is None:
+        return
+    endpoint = rules.workspaces[record.workspace_id].endpoints[record.endpoint_id].doc
+    record.cost_nano, record.cost_basis, record.price_version = rules.prices.cost(
+        endpoint.provider, record.model or "", usage, endpoint.pricing
+    )
+    last.cost_nano = record.cost_nano
+    last.tokens = {"input": usage.all_input, "output": usage.output}
+    if usage.estimated:
+        last.tokens["estimated"] = True

@@ -1,0 +1,66 @@
+"""One request under way: what the stages hand on to each other, and what the gateway is made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from proxy.gateway.admission import Visit
+from proxy.gateway.snapshot import RouteView, Rules
+from proxy.model.exchange import Exchange
+from proxy.model.ports import Clock, Downstream, Ids, Journal, Observe, TransportFault
+from proxy.model.records import RequestRecord
+from proxy.wire.dialect import DialectReader
+
+T = TypeVar("T")
+
+
+class OffLoop(Protocol):
+    """Runs long work beside the loop (guarded bodies over 64 KiB)."""
+
+    async def run(self, work: Callable[[], T]) -> T: ...
+
+
+class UnderWay(Protocol):
+    """An answer that has not ended."""
+
+    @property
+    def begun(self) -> bool: ...
+    def cancel(self) -> None: ...
+    def failed(self, fault: TransportFault) -> None: ...
+
+
+@dataclass(slots=True)
+class Gateway:
+    """What the data plane is made of; built by app.py, faked in tests."""
+
+    rules: Callable[[], Rules]
+    clock: Clock
+    ids: Ids
+    journal: Journal
+    line_of: Callable[[RequestRecord], bytes]
+    is_critical: Callable[[RequestRecord], bool]
+    observe: Observe
+    off_loop: OffLoop
+    server_key: bytes
+    draining: Callable[[], bool] = field(default=lambda: False)
+    in_flight: int = 0
+    answers: set[UnderWay] = field(default_factory=set)  # under way, for the drain
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request, from the moment its route is known.
+
+    `guarded`: a pack looks at the answer.  `total_due`: the deadline over all attempts, in seconds
+    of the monotonic clock.
+    """
+
+    visit: Visit
+    route: RouteView
+    exchange: Exchange
+    dialect: DialectReader | None
+    record: RequestRecord
+    caller: Downstream
+    started: float
+    total_due: float
+    guarded: bool

@@ -1,0 +1,76 @@
+"""A data worker's end: takes snapshots, sends totals.  It waits for nobody: while the control
+process is away the last snapshot stays in force, and the socket is tried again every 250 ms."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from proxy.link.frames import LinkBroken, Message, pack, receive
+from proxy.model.exchange import Json
+from proxy.model.ports import Clock
+
+RETRY_S: Final = 0.25
+TOTALS_S: Final = 1.0
+
+Apply = Callable[[dict[str, Json]], Awaitable[tuple[int, str]]]  # -> (version in force, why not)
+Totals = Callable[[], dict[str, Json]]
+
+
+class LinkClient:
+    """`apply` builds and swaps a snapshot and answers with the version in force, and with the
+    reason when the snapshot was refused."""
+
+    def __init__(self, path: Path, slot: int, apply: Apply, totals: Totals, clock: Clock) -> None:
+        self._path = path
+        self._slot = slot
+        self._apply = apply
+        self._totals = totals
+        self._clock = clock
+        self._writer: asyncio.StreamWriter | None = None
+        self.version = 0
+
+    def __repr__(self) -> str:
+        return f"<LinkClient slot {self._slot} {'up' if self._writer else 'down'}>"
+
+    async def run(self) -> None:
+        """Stay connected for ever."""
+        while True:
+            try:
+                reader, self._writer = await asyncio.open_unix_connection(str(self._path))
+                self._send({"t": "hello", "slot": self._slot, "pid": os.getpid(),
+                            "version": self.version})  # fmt: skip
+                while (message := await receive(reader)) is not None:
+                    await self._take(message)
+            except (OSError, LinkBroken):
+                pass  # no control process now: try again
+            finally:
+                if self._writer is not None:
+                    self._writer.close()
+                    self._writer = None
+            await self._clock.sleep(RETRY_S)
+
+    async def report(self) -> None:
+        """Send the totals every second for ever."""
+        while True:
+            await self._clock.sleep(TOTALS_S)
+            self.flush()
+
+    def flush(self) -> None:
+        self._send({"t": "totals", "doc": self._totals()})
+
+    async def _take(self, message: Message) -> None:
+        doc = message.get("doc")
+        if message.get("t") != "snapshot" or not isinstance(doc, dict):
+            raise LinkBroken("unknown message")
+        self.version, reason = await self._apply(doc)
+        if reason:
+            self._send({"t": "rejected", "reason": reason})
+        else:
+            self._send({"t": "applied", "version": self.version})
+
+    def _send(self, message: Message) -> None:
+        writer = self._writer
+        if writer is not None and not writer.is_closing():
+            writer.write(pack(message))

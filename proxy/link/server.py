@@ -1,0 +1,104 @@
+"""The control process's end: pushes snapshots, collects totals, knows what each worker runs."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.link.frames import LinkBroken, Message, pack, receive
+from proxy.model.exchange import Json
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """What a worker last said of itself."""
+
+    slot: int
+    pid: int
+    version: int = 0
+    rejected: str = ""
+    connected: bool = True
+    restarts: int = 0
+
+
+OnTotals = Callable[[int, dict[str, Json]], None]  # slot, totals
+
+
+class LinkServer:
+    """Listens on a Unix socket (0600).  A worker that connects gets the newest snapshot at once."""
+
+    def __init__(self, on_totals: OnTotals) -> None:
+        self._on_totals = on_totals
+        self._snapshot: bytes | None = None
+        self._writers: dict[int, asyncio.StreamWriter] = {}
+        self._server: asyncio.Server | None = None
+        self.workers: dict[int, WorkerState] = {}
+
+    def __repr__(self) -> str:
+        return f"<LinkServer {len(self._writers)} workers>"
+
+    async def start(self, path: Path) -> None:
+        if os.path.lexists(path):  # noqa: ASYNC240 - once, at start
+            os.unlink(path)
+        old = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, path=str(path))
+        finally:
+            os.umask(old)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._writers.values()):
+            writer.close()
+
+    def push(self, snapshot: dict[str, Json]) -> None:
+        """Send a snapshot to every worker; those that connect later get it too."""
+        self._snapshot = pack({"t": "snapshot", "doc": snapshot})
+        for writer in self._writers.values():
+            writer.write(self._snapshot)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        slot: int | None = None
+        try:
+            while (message := await receive(reader)) is not None:
+                if slot is None:
+                    slot = self._hello(message, writer)
+                else:
+                    self._take(slot, message)
+        except (LinkBroken, KeyError, TypeError, ValueError):
+            pass  # the worker connects again
+        finally:
+            if slot is not None and self._writers.get(slot) is writer:
+                del self._writers[slot]
+                self.workers[slot].connected = False
+            writer.close()
+
+    def _hello(self, message: Message, writer: asyncio.StreamWriter) -> int:
+        slot, pid = message["slot"], message["pid"]
+        if message["t"] != "hello" or not isinstance(slot, int) or not isinstance(pid, int):
+            raise LinkBroken("no hello")
+        version = message.get("version")
+        before = self.workers.get(slot)
+        restarts = 0 if before is None else before.restarts + (before.pid != pid)
+        known = version if isinstance(version, int) else 0
+        self.workers[slot] = WorkerState(slot, pid, known, restarts=restarts)
+        self._writers[slot] = writer
+        if self._snapshot is not None:
+            writer.write(self._snapshot)
+        return slot
+
+    def _take(self, slot: int, message: Message) -> None:
+        state = self.workers[slot]
+        match message["t"]:
+            case "totals":
+                doc = message["doc"]
+                if isinstance(doc, dict):
+                    self._on_totals(slot, doc)
+            case "applied":
+                state.version, state.rejected = int(str(message["version"])), ""
+            case "rejected":
+                state.rejected = str(message["reason"])
+            case _:
+                raise LinkBroken("unknown message")
