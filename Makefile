@@ -1,0 +1,114 @@
+# Each target sets itself up on a bare machine with Python 3.11+, git and make.
+# PYTHON=python3.12 make …   uses another interpreter; LONG=1 make test adds the long tests.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --require-hashes --no-deps -r
+PYTEST := $(VENV)/bin/python -m pytest
+CONFIG ?= config/parapet.yaml
+
+FAST := not process and not long and not redis
+SLOW := $(if $(LONG),process or redis or long,(process or redis) and not long)
+
+# $(call system,COMMAND,PACKAGE): have COMMAND, with the system's packages if that is allowed.
+define system
+	@$(1) >/dev/null 2>&1 && exit 0; \
+	say() { echo "make: $(2) is missing and cannot be installed here; install it (Debian: apt-get install $(2))" >&2; exit 1; }; \
+	command -v apt-get >/dev/null || say; \
+	sudo=; if [ "$$(id -u)" != 0 ]; then sudo -n true 2>/dev/null || say; sudo="sudo -n"; fi; \
+	echo "installing $(2) …"; \
+	log=$$(mktemp); export DEBIAN_FRONTEND=noninteractive; \
+	$$sudo apt-get -qq install -y --no-install-recommends $(2) >"$$log" 2>&1 \
+	  || { $$sudo apt-get -qq update && $$sudo apt-get -qq install -y --no-install-recommends $(2); } >>"$$log" 2>&1 \
+	  || { tail -n 3 "$$log" >&2; say; }; \
+	$(1) >/dev/null 2>&1 || say
+endef
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.run ## two fake providers, a failover and a guardrail to try; needs no key
+	@$(VENV)/bin/python -m proxy demo
+
+.PHONY: run
+run: $(VENV)/.run ## serve CONFIG (config/parapet.yaml): callers use their own provider keys
+	@$(VENV)/bin/python -m proxy serve -c $(CONFIG)
+
+.PHONY: check
+check: $(VENV)/.dev ## format, lint, import stairs, types, fast tests
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/mypy
+	$(PYTEST) -m "$(FAST)"
+
+.PHONY: test
+test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LONG=1: the long ones too
+	$(VENV)/bin/python -m coverage run -m pytest -m "$(FAST)"
+	@$(VENV)/bin/python -m coverage report --format=total | sed 's/^/coverage of these, in percent: /'
+	$(PYTEST) -m "$(SLOW)"
+
+.PHONY: bench
+bench: $(VENV)/.run nginx ## a table of ratios against nginx; SET=full PEERS=all GATE=1
+	$(VENV)/bin/python -m benchmarks $(if $(SET),--set $(SET)) $(if $(PEERS),--peers $(PEERS)) $(if $(GATE),--gate)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## the property tests, the long ones too
+	$(PYTEST) tests/fuzz
+
+.PHONY: lock
+lock: ## write requirements.lock anew from pyproject.toml
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	$(PYTHON) -m venv "$$work/venv"; "$$work/venv/bin/pip" --quiet install pip-tools; \
+	compile() { "$$work/venv/bin/pip-compile" --quiet --generate-hashes --strip-extras --allow-unsafe \
+	  --no-header --no-annotate --no-emit-find-links --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-options --build-deps-for=editable "$$@" pyproject.toml; }; \
+	compile --output-file "$$work/run"; \
+	compile --all-extras --constraint "$$work/run" --output-file "$$work/dev"; \
+	{ echo '# Every package that Parapet is run and tested with, pinned by hash.  `make lock` writes this file.'; \
+	  printf '\n# --- run: what the proxy needs, and what builds it\n\n'; \
+	  awk 'NF && !/^ *#/' "$$work/run"; \
+	  printf '\n# --- dev: what checks it\n\n'; \
+	  awk 'FNR == NR { if (/^[A-Za-z0-9]/) { split($$1, a, "=="); run[a[1]] } next } \
+	       /^[A-Za-z0-9]/ { split($$1, a, "=="); own = !(a[1] in run) } own && NF && !/^ *#/' \
+	       "$$work/run" "$$work/dev"; } > requirements.lock
+
+.PHONY: clean
+clean: ## remove what the targets made (not ./var, the state)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	find proxy tests config benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# --- set-up
+
+.PHONY: redis nginx
+redis:
+	$(call system,command -v redis-server,redis-server)
+nginx:
+	$(call system,PATH="$$PATH:/usr/sbin" command -v nginx,nginx)
+
+, := ,
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "make: Python 3.11 or newer is needed; name it: PYTHON=/path/to/python3.11 make …" >&2; exit 1; }
+	$(call system,$(PYTHON) -c "import ensurepip$(,) venv",python3-venv)
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing the run-time packages …"
+	@sed '/^# --- dev/,$$d' requirements.lock > $(VENV)/run.lock
+	@$(INSTALL) $(VENV)/run.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing the packages for checks and tests …"
+	@$(INSTALL) requirements.lock
+	@touch $@

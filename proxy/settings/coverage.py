@@ -1,0 +1,196 @@
+"""What the packs of a route look at, and what they do not (guardrails.md §12).
+
+Judged from the documents alone: per direction and part the packs that enforce, that only record,
+that run in shadow; and for a part without any, why.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, get_args
+
+from proxy.model.exchange import Direction, Part, Role
+from proxy.model.policy import PolicyPack, Rule, Scope
+
+REQUEST_PARTS: Final[tuple[Part, ...]] = (
+    "text",
+    "refusal",
+    "tool_name",
+    "tool_args",
+    "tool_result",
+    "metadata",
+    "reasoning",
+    "tool_def",
+)
+RESPONSE_PARTS: Final[tuple[Part, ...]] = (
+    "text",
+    "refusal",
+    "reasoning",
+    "tool_name",
+    "tool_args",
+    "tool_result",
+    "annotation",
+)
+REFUSED_PATHS: Final = (
+    "/v1/audio/*",
+    "/v1/images/*",
+    "/v1/files/*",
+    "/v1/batches/*",
+    "/v1/realtime",
+    "any other path",
+)
+_NAMED_ONLY: Final = "tool_def"
+_TEXTLESS: Final = ("limits", "model_access", "tool_permission")
+_RECORDS_ONLY: Final = ("log", "flag")
+_ROLES: Final = frozenset(get_args(Role))
+_ALIASES: Final = {"developer": "system", "function": "tool"}
+
+
+@dataclass(slots=True)
+class PartCoverage:
+    """One part in one direction: pack labels by what they do, or the reason why there is none."""
+
+    direction: Direction
+    part: Part
+    enforced: list[str] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
+    shadow: list[str] = field(default_factory=list)
+    reason: str = ""
+    hole: bool = False
+
+    @property
+    def scanned(self) -> bool:
+        return bool(self.enforced or self.recorded or self.shadow)
+
+
+@dataclass(slots=True)
+class RouteCoverage:
+    """All parts of a guarded route, and what lies outside the parts."""
+
+    parts: list[PartCoverage]
+    binary: str
+    remote: str
+    reasoning: str
+    tools: list[str]
+    requests: list[str]
+
+    @property
+    def holes(self) -> list[PartCoverage]:
+        return [part for part in self.parts if part.hole]
+
+
+def cover(packs: Sequence[PolicyPack]) -> RouteCoverage:
+    """The coverage of a route with these packs, in their order."""
+    active = [pack for pack in packs if pack.enabled]
+    parts = [_part(active, "request", part) for part in REQUEST_PARTS]
+    parts += [_part(active, "response", part) for part in RESPONSE_PARTS]
+    return RouteCoverage(
+        parts=parts,
+        binary="block" if any(p.unscannable.binary == "block" for p in active) else "allow",
+        remote="block" if any(p.unscannable.remote == "block" for p in active) else "allow",
+        reasoning=_strictest(pack.reasoning for pack in active),
+        tools=_packs_with(active, ("tool_permission",)),
+        requests=_packs_with(active, ("limits", "model_access")),
+    )
+
+
+def is_inert(pack: PolicyPack, rule: Rule) -> bool:
+    """A rule that cannot hit yet: it waits for its list, its tools, its names or its schema."""
+    match rule.kind:
+        case None:
+            name = _placeholder(rule.pattern)
+            return name is not None and not pack.lists.get(name)
+        case "tool_permission":
+            return not rule.config.get("tools") and rule.config.get("default") != "deny"
+        case "model_access":
+            return not any(rule.config.get(name) for name in ("allow", "deny", "providers"))
+        case "json_schema":
+            return not rule.config.get("schema")
+        case _:
+            return False
+
+
+def _placeholder(pattern: str | list[str] | None) -> str | None:
+    """`[regulated terms]` stands for the term list of that name (guardrails.md §2)."""
+    if not isinstance(pattern, str) or pattern[:1] + pattern[-1:] != "[]":
+        return None
+    name = pattern[1:-1]
+    plain = all(c.isalpha() or c == " " for c in name) and " " in name.strip()
+    return name if plain and sum(c.isalpha() for c in name) >= 8 else None
+
+
+def is_enabled(pack: PolicyPack, rule: Rule) -> bool:
+    return pack.enabled if rule.enabled is None else rule.enabled
+
+
+def _part(packs: Sequence[PolicyPack], direction: Direction, part: Part) -> PartCoverage:
+    found = PartCoverage(direction, part)
+    inert = explicit = False
+    for pack in packs:
+        doing: dict[str, list[Scope]] = {"enforced": [], "recorded": [], "shadow": []}
+        for rule in pack.rules:
+            action = rule.action or pack.default_action
+            if not is_enabled(pack, rule) or rule.kind in _TEXTLESS or action == "allow":
+                continue
+            scope = rule.scope or pack.scope
+            if not _in_scope(rule, scope or Scope(), direction, part):
+                explicit = explicit or scope is not None
+            elif is_inert(pack, rule):
+                inert = True
+            elif (rule.mode or pack.mode) == "shadow":
+                doing["shadow"].append(scope or Scope())
+            else:
+                kind = "recorded" if action in _RECORDS_ONLY else "enforced"
+                doing[kind].append(scope or Scope())
+        for name, scopes in doing.items():
+            if scopes:
+                getattr(found, name).append(pack.policy_pack_id + _limits_of(scopes))
+    if not found.scanned:
+        found.reason = "inert rule" if inert else "no rule in scope"
+        found.hole = part != _NAMED_ONLY and (inert or not explicit)
+        if direction == "request" and part == "reasoning":
+            found.reason, found.hole = "signed reasoning", False
+    return found
+
+
+def _in_scope(rule: Rule, scope: Scope, direction: Direction, part: Part) -> bool:
+    sides = {"in": "request", "out": "response"}
+    side = sides.get(scope.direction, scope.direction)
+    if side not in ("both", direction):
+        return False
+    if direction == "request" and part == "reasoning":
+        return False
+    if scope.parts is not None:
+        return part in scope.parts
+    return part != _NAMED_ONLY or rule.kind == "unicode"
+
+
+def _limits_of(scopes: Sequence[Scope]) -> str:
+    """Which roles and turns, when no rule of the pack looks at all of them."""
+    roles = [_roles(scope) for scope in scopes]
+    seen = frozenset().union(*roles)
+    notes = [] if seen >= _ROLES else [" ".join(sorted(seen))]
+    if all(scope.turns == "latest" for scope in scopes):
+        notes.append("latest turn")
+    return f" ({', '.join(notes)})" if notes else ""
+
+
+def _roles(scope: Scope) -> frozenset[str]:
+    if scope.roles is None:
+        return _ROLES
+    return frozenset(_ALIASES.get(role, role) for role in scope.roles)
+
+
+def _packs_with(packs: Sequence[PolicyPack], kinds: Sequence[str]) -> list[str]:
+    return [
+        pack.policy_pack_id
+        for pack in packs
+        if any(
+            rule.kind in kinds and is_enabled(pack, rule) and not is_inert(pack, rule)
+            for rule in pack.rules
+        )
+    ]
+
+
+def _strictest(modes: Iterable[str]) -> str:
+    named = set(modes)
+    return next((mode for mode in ("hold", "live", "off") if mode in named), "hold")

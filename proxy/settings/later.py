@@ -1,0 +1,126 @@
+"""Settings that this version takes, checks and does not act on.  Nothing pretends to.
+
+`parapet check` lists each one that a file really sets to something.  When its machinery arrives,
+its line goes.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from pydantic import BaseModel
+
+from proxy.model.tenancy import Endpoint
+from proxy.settings.notices import WorkspaceSettings
+from proxy.settings.problems import Path, Problem
+from proxy.settings.schema import Config, Workspace
+
+_API: Final = "no document is written through the API"
+_KEPT: Final = "nothing of that sort is kept"
+_RETRIES: Final = "every failed attempt goes to the next endpoint at once"
+_BREAKER: Final = "requests fail over one by one; no statistics open a breaker"
+
+# fmt: off
+IN_CONFIG: Final = (
+    ("store",                     "state is kept in SQLite under state_dir"),
+    ("egress",                    "no webhook or watcher is called"),
+    ("smtp",                      "no mail is sent"),
+    ("alerts",                    "no alert rule is evaluated"),
+    ("telemetry",                 "a spool has its default size and never refuses a request"),
+    ("control.references",        _API),
+    ("control.require_if_match",  _API),
+    ("control.secret_env_prefix", _API),
+    ("control.secrets_dir",       _API),
+    ("events.include_excerpts",   "events hold no excerpts"),
+    ("events.sample_pass",        "only results with a finding are told"),
+    ("events.sample_allowed",     "only denials are told"),
+    ("events.user_header",        "events name no user"),
+    ("retention.redis_max_events", _KEPT),
+    ("retention.incidents_days",  _KEPT),
+    ("retention.audit_days",      _KEPT),
+    ("retention.attempts_days",   _KEPT),
+    ("retention.dead_days",       _KEPT),
+    ("guard.policy_header",       "no such header is sent"),
+)
+IN_WORKSPACE: Final = (
+    ("alert_rules",               "no alert rule is evaluated"),
+    ("deliveries",                "nothing is delivered"),
+    ("watchers",                  "nothing is watched"),
+)
+IN_ENDPOINT: Final = (
+    ("supports_prefill",          "no answer is continued elsewhere"),
+    ("max_context",               "only shown in lists of models"),
+)
+IN_ROUTE: Final = (
+    ("limits",                    "no rate, concurrency or budget is enforced"),
+    ("stream_recovery",           "a stream that dies after its first content ends with an error"),
+    ("translation",               "no request is translated to another dialect"),
+    ("exposure",                  "no blast radius is computed"),
+)
+IN_KEY: Final = (
+    ("limits",                    "no rate, concurrency or budget is enforced"),
+)
+IN_POLICY: Final = (
+    ("conditions",                _BREAKER),
+    ("recovery",                  _BREAKER),
+    ("tiers",                     "endpoints are tried in their order"),
+    ("sticky",                    _BREAKER),
+    ("on_exhausted",              _BREAKER),
+    ("request_failover.same_endpoint_retries",  _RETRIES),
+    ("request_failover.rate_limit_wait_max_ms", _RETRIES),
+    ("request_failover.budget_percent",         "retries have no budget"),
+    ("request_failover.min_concurrency",        "retries have no budget"),
+)
+# fmt: on
+_UNBUILT: Final = ("gemini", "vertex")
+_ON_BY_DEFAULT: Final = {"stream_recovery": "off"}  # the value that asks for nothing
+
+
+def not_acted_on(config: Config) -> list[Problem]:
+    """Each setting of the file that has no effect in this version."""
+    return list(_all(config))
+
+
+def _all(config: Config) -> Iterator[Problem]:
+    yield from _set(config, IN_CONFIG, ())
+    for index, workspace in enumerate(config.workspaces):
+        yield from _workspace(workspace, ("workspaces", index))
+
+
+def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
+    yield from _set(workspace, IN_WORKSPACE, at)
+    if workspace.settings != WorkspaceSettings():
+        yield Problem((*at, "settings"), "no incidents, digests or notifications are made")
+    for number, endpoint in enumerate(workspace.endpoints):
+        path = (*at, "endpoints", number)
+        yield from _set(endpoint, IN_ENDPOINT, path)
+        yield from _provider(endpoint, path)
+    for number, route in enumerate(workspace.routes):
+        yield from _set(route, IN_ROUTE, (*at, "routes", number))
+    for number, key in enumerate(workspace.keys):
+        yield from _set(key, IN_KEY, (*at, "keys", number))
+    for number, policy in enumerate(workspace.failover_policies):
+        if policy.status == "active":
+            yield from _set(policy, IN_POLICY, (*at, "failover_policies", number))
+
+
+def _provider(endpoint: Endpoint, at: Path) -> Iterator[Problem]:
+    if endpoint.provider in _UNBUILT:
+        yield Problem((*at, "provider"), f"{endpoint.provider}: every request to it is refused")
+    if endpoint.provider == "bedrock" and endpoint.api_key is None and endpoint.access_key_id:
+        yield Problem((*at, "access_key_id"), "requests are not signed: only api_key works")
+    if endpoint.bedrock_api not in ("auto", "invoke"):
+        said = f"{endpoint.bedrock_api}: only InvokeModel for Claude works"
+        yield Problem((*at, "bedrock_api"), said)
+
+
+def _set(document: BaseModel, members: tuple[tuple[str, str], ...], at: Path) -> Iterator[Problem]:
+    """The listed members that are set, and not to what asks for nothing."""
+    for name, why in members:
+        holder, *path = document, *name.split(".")
+        for part in path[:-1]:
+            holder = getattr(holder, part)
+        last = path[-1]
+        field = type(holder).model_fields[last]
+        quiet = _ON_BY_DEFAULT.get(last, field.get_default(call_default_factory=True))
+        if last in holder.model_fields_set and getattr(holder, last) != quiet:
+            yield Problem((*at, *path), why)

@@ -1,0 +1,36 @@
+"""What the command line asks of the application: one small value per process entry."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """`parapet serve`.  `single`: both halves in one process."""
+
+    config: Path
+    single: bool = False
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ControlOptions:
+    """The control process, as the supervisor starts it.
+
+    `listen_fd` is the bound control listener; `alive_fd` is read until the supervisor is gone.
+    """
+
+    config: Path
+    insecure: bool
+    listen_fd: int
+    alive_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """One data worker.  It reads no configuration file: its rules come as snapshots."""
+
+    slot: int
+    state_dir: Path
+    listen_fd: int
+    alive_fd: int

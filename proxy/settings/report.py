@@ -1,0 +1,149 @@
+"""The report of `parapet check` as text: aligned, one fact a line, widest column first."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from proxy.settings.check import EndpointReport, Report, RouteReport, WorkspaceReport
+from proxy.settings.coverage import REFUSED_PATHS, PartCoverage, RouteCoverage
+from proxy.settings.problems import Problem
+
+_CREDENTIALS = {
+    "own": "key from {source}",
+    "unset": "{source} is not set: the caller's own key goes through",
+    "caller": "the caller's own key goes through",
+}
+
+
+def as_text(report: Report) -> str:
+    """The whole report, ending in a line break."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def problems_as_text(file: str, problems: Sequence[Problem]) -> str:
+    count = f"{len(problems)} problem" + ("s" if len(problems) != 1 else "")
+    return "\n".join([f"{file}: not valid, {count}", *(f"  {each}" for each in problems)]) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"{report.file}: valid"
+    yield ""
+    workers = f"{report.workers} worker" + ("" if report.workers == 1 else "s")
+    yield f"data plane    {report.listen}   data_auth {report.data_auth}, {workers}"
+    yield f"control API   {report.control_listen}   admin key: {report.admin_key}"
+    yield f"state         {report.state_dir}"
+    for workspace in report.workspaces:
+        yield ""
+        yield from _workspace(workspace)
+    yield from _section("warnings", report.warnings)
+    yield from _section("accepted, not acted on in this version", report.not_acted_on)
+
+
+def _section(title: str, problems: Sequence[Problem]) -> Iterator[str]:
+    if problems:
+        yield ""
+        yield title
+        yield from (f"  {each}" for each in problems)
+
+
+def _workspace(workspace: WorkspaceReport) -> Iterator[str]:
+    keys = f"{workspace.keys} key" + ("" if workspace.keys == 1 else "s")
+    default = f", default route {workspace.default_route}" if workspace.default_route else ""
+    yield f"workspace {workspace.id}   {keys}{default}"
+    if workspace.endpoints:
+        yield ""
+        yield from _table(["  endpoint", "provider", "address", "credential", "used by"],
+                          [_endpoint(each) for each in workspace.endpoints])  # fmt: skip
+    if not workspace.routes:
+        yield "  no routes: every request is answered with 404"
+    for route in workspace.routes:
+        yield ""
+        yield from _route(route)
+
+
+def _endpoint(endpoint: EndpointReport) -> list[str]:
+    credential = _CREDENTIALS[endpoint.credential].format(source=endpoint.source)
+    used = ", ".join(endpoint.used_by)
+    return [f"  {endpoint.id}", endpoint.provider, endpoint.url, credential, used]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "   ".join(cells).rstrip()
+
+
+def _route(route: RouteReport) -> Iterator[str]:
+    yield f"route {route.id}   packs {' '.join(route.packs) or 'none'}"
+    models = ", ".join(route.models)
+    yield f"  callers   /r/{route.id}/…" + (f", or a model like {models}" if models else "")
+    yield f"  goes to   {_way(route)}"
+    if route.coverage is None:
+        yield "  guarded   not guarded: no policy packs"
+    else:
+        yield from _coverage(route.coverage)
+
+
+def _way(route: RouteReport) -> str:
+    if route.failover is None:
+        return f"{route.endpoint}, without failover"
+    when = " or ".join(route.failover.conditions)
+    order = ", then ".join(route.failover.order)
+    return f"{order}   at most {route.failover.max_attempts} attempts; {when}"
+
+
+def _coverage(coverage: RouteCoverage) -> Iterator[str]:
+    rows: list[tuple[str, str, str]] = []
+    for direction in ("request", "response"):
+        parts = [each for each in coverage.parts if each.direction == direction]
+        label = direction
+        for said, group in _alike(parts):
+            names = " ".join(each.part for each in group)
+            if direction == "response" and group[0].scanned:
+                said += "   stream: exact"
+            rows.append((label, names, said))
+            label = ""
+        if direction == "request":
+            rows += _unscannable(coverage)
+        elif any(each.part == "reasoning" and each.scanned for each in parts):
+            rows.append(("", "reasoning in streams", _REASONING[coverage.reasoning]))
+    if coverage.tools:
+        rows.append(("tools", "declared, chosen, called", f"enforced: {' '.join(coverage.tools)}"))
+    if coverage.requests:
+        rows.append(("limits", "models and sizes", f"enforced: {' '.join(coverage.requests)}"))
+    rows.append(("paths", " ".join(REFUSED_PATHS), "refused"))
+    width = max(len(names) for _, names, _ in rows[:-1])
+    for label, names, said in rows:
+        yield f"  {label:<9} {names:<{width}}   {said}"
+
+
+_REASONING = {
+    "hold": "held until its block is whole",
+    "live": "judged as it comes, without holding",
+    "off": "not scanned: the pack says reasoning: off",
+}
+
+
+def _unscannable(coverage: RouteCoverage) -> Iterator[tuple[str, str, str]]:
+    for names, kind, setting in (
+        ("images, files", "binary", coverage.binary),
+        ("references", "remote", coverage.remote),
+    ):
+        said = f"not scanned: {kind} (unscannable.{kind}: allow)"
+        yield "", names, said if setting == "allow" else f"blocked (unscannable.{kind}: block)"
+
+
+def _alike(parts: Iterable[PartCoverage]) -> Iterator[tuple[str, list[PartCoverage]]]:
+    """Parts that are treated the same, together, in their first one's order."""
+    said = [(_said(part), part) for part in parts]
+    order = list(dict.fromkeys(text for text, _ in said))
+    by_text = sorted(said, key=lambda each: order.index(each[0]))
+    for text, group in groupby(by_text, key=lambda each: each[0]):
+        yield text, [part for _, part in group]
+
+
+def _said(part: PartCoverage) -> str:
+    if not part.scanned:
+        return f"not scanned: {part.reason}"
+    groups = (("enforced", part.enforced), ("recorded", part.recorded), ("shadow", part.shadow))
+    return "   ".join(f"{name}: {' '.join(packs)}" for name, packs in groups if packs)

@@ -1,0 +1,162 @@
+"""What is legal and probably not meant: warnings of `parapet check` and of a start.
+
+The list is failover.md §14, as far as the file alone can show it, and a few of the same sort.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+from proxy.model.failover import FailoverPolicy
+from proxy.model.tenancy import Endpoint, Route
+from proxy.settings.crosscheck import is_private
+from proxy.settings.problems import Path, Problem
+from proxy.settings.schema import Config, Workspace
+
+TTFT_SIZED_MS = 5000
+
+
+def risks(config: Config) -> Iterator[Problem]:
+    """Every warning of the file."""
+    for index, workspace in enumerate(config.workspaces):
+        at: Path = ("workspaces", index)
+        endpoints = {endpoint.id: endpoint for endpoint in workspace.endpoints}
+        routes = {route.id: route for route in workspace.routes}
+        for number, endpoint in enumerate(workspace.endpoints):
+            yield from _endpoint(endpoint, workspace, (*at, "endpoints", number))
+        for number, route in enumerate(workspace.routes):
+            yield from _route(route, (*at, "routes", number))
+        yield from _globs(workspace, at)
+        for number, policy in enumerate(workspace.failover_policies):
+            path = (*at, "failover_policies", number)
+            yield from _policy(policy, routes[policy.route_id], endpoints, path)
+        yield from _targets(workspace, at)
+    yield from _open(config)
+
+
+def _open(config: Config) -> Iterator[Problem]:
+    at: Path = ("server", "data_auth")
+    if config.server.data_auth == "open":
+        routes = [each for each in config.workspaces if each.id == "default" and each.routes]
+        if not routes and any(each.routes for each in config.workspaces):
+            yield Problem(at, "open: callers use workspace default, which has no routes")
+    elif not any(
+        key.role in ("app", "admin") or "proxy:invoke" in key.scopes
+        for each in config.workspaces
+        for key in each.keys
+    ):
+        yield Problem(at, "keys: no key in this file may call a model; see parapet keys create")
+
+
+def _endpoint(endpoint: Endpoint, workspace: Workspace, at: Path) -> Iterator[Problem]:
+    tiered = {
+        name
+        for policy in workspace.failover_policies
+        for tier in policy.tiers or []
+        for name in tier
+    }
+    if endpoint.weight != 1 and endpoint.id not in tiered:
+        yield Problem((*at, "weight"), "has no effect: no failover policy has it in its tiers")
+    parts = urlsplit(endpoint.url)
+    if parts.scheme == "http" and not is_private(parts.hostname or "") and "." in parts.netloc:
+        yield Problem((*at, "base_url"), "is plain http: credentials travel unencrypted")
+
+
+def _route(route: Route, at: Path) -> Iterator[Problem]:
+    limits = route.timeouts
+    path = (*at, "timeouts")
+    if limits.first_content_ms >= limits.total_ms:
+        yield Problem((*path, "first_content_ms"), "never expires: total_ms comes first")
+    if limits.connect_ms >= limits.first_content_ms:
+        yield Problem((*path, "connect_ms"), "never expires: first_content_ms comes first")
+
+
+def _globs(workspace: Workspace, at: Path) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for number, route in enumerate(workspace.routes):
+        for index, glob in enumerate(route.match.models):
+            if glob in seen and seen[glob] != route.id:
+                path = (*at, "routes", number, "match", "models", index)
+                yield Problem(path, f"never matches: route {seen[glob]} has the same pattern first")
+            seen.setdefault(glob, route.id)
+
+
+def _policy(
+    policy: FailoverPolicy, route: Route, endpoints: Mapping[str, Endpoint], at: Path
+) -> Iterator[Problem]:
+    if policy.status == "paused":
+        yield Problem((*at, "status"), "paused: this policy does nothing")
+        return
+    primary = endpoints[policy.primary_endpoint]
+    fallbacks = [endpoints[name] for name in policy.fallback_endpoints]
+    if policy.primary_endpoint != route.endpoint:
+        said = f"{policy.primary_endpoint} serves route {route.id}, not its endpoint"
+        yield Problem((*at, "primary_endpoint"), f"{said} {route.endpoint}")
+    yield from _thresholds(policy, route, at)
+    if policy.request_failover.max_attempts == 1:
+        yield Problem((*at, "request_failover", "max_attempts"), "1: no request is ever sent on")
+    for index, fallback in enumerate(fallbacks):
+        path = (*at, "fallback_endpoints", index)
+        if host(fallback) == host(primary):
+            yield Problem(path, f"{fallback.id} is on the same host as the primary")
+        if not has_credential(fallback) and not shares_credential(primary, fallback):
+            yield Problem(
+                path,
+                f"{fallback.id} has no credential of its own, and the caller's goes only to the "
+                "primary's provider and host: it will be skipped",
+            )
+    prefill = any(each.supports_prefill for each in [primary, *fallbacks])
+    asked = "stream_recovery" in route.model_fields_set and route.stream_recovery == "resume"
+    if asked and not prefill:
+        said = "no endpoint has supports_prefill"
+        message = f"resume: {said}; restart only: works when answers repeat exactly"
+        yield Problem((*at, "route_id"), f"route {route.id}: {message}")
+
+
+def _thresholds(policy: FailoverPolicy, route: Route, at: Path) -> Iterator[Problem]:
+    threshold = policy.conditions.latency_threshold_ms
+    if threshold is None:
+        return
+    path = (*at, "conditions", "latency_threshold_ms")
+    if threshold >= route.timeouts.first_content_ms:
+        limit = route.timeouts.first_content_ms
+        yield Problem(path, f"{threshold}: first_content_ms ({limit}) expires first")
+    if policy.conditions.latency_basis == "total" and threshold < TTFT_SIZED_MS:
+        yield Problem(path, f"{threshold}: sized for a first token, but judges whole answers")
+
+
+def _targets(workspace: Workspace, at: Path) -> Iterator[Problem]:
+    known = {target.id or _slug(target.name) for target in workspace.deliveries}
+    settings = workspace.settings
+    named: list[tuple[Path, list[str]]] = [
+        (("settings", "default_delivery_targets"), settings.default_delivery_targets),
+        (("settings", "digest", "targets"), settings.digest.targets),
+    ]
+    for index, rule in enumerate(workspace.alert_rules):
+        named.append((("alert_rules", index, "delivery_targets"), rule.delivery_targets))
+    for path, names in named:
+        for name in names:
+            if name not in known:
+                yield Problem((*at, *path), f"no delivery target {name}")
+
+
+def _slug(name: str) -> str:
+    """The id that a document gets from its name."""
+    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
+
+
+def host(endpoint: Endpoint) -> str:
+    return urlsplit(endpoint.url).netloc.lower()
+
+
+def has_credential(endpoint: Endpoint) -> bool:
+    """A credential of its own is configured; an unset variable shows only when it is resolved."""
+    named = (endpoint.api_key, endpoint.access_key_id, endpoint.access_token)
+    return any(each is not None for each in named)
+
+
+def shares_credential(primary: Endpoint, fallback: Endpoint) -> bool:
+    """The caller's own key goes on to the primary's provider and host only (wire.md §2.3)."""
+    if fallback.provider == "openai-compatible":
+        return True  # called without any
+    return fallback.provider == primary.provider and host(fallback) == host(primary)

@@ -1,0 +1,119 @@
+"""Where packs come from, and `extends`."""
+
+from collections.abc import Callable
+
+import pytest
+
+from proxy.settings.load import Loaded
+from proxy.settings.packs import BUILTIN, PackShelf, builtin_packs, settle
+from proxy.settings.problems import ConfigError
+
+Load = Callable[..., Loaded]
+ROUTE = """\
+    endpoints: [{id: e, provider: openai}]
+    routes: [{id: r, endpoint: e, policy_packs: [%s]}]
+"""
+
+
+def workspace(packs: str, named: str) -> str:
+    return f"workspaces:\n  - id: default\n{packs}{ROUTE % named}"
+
+
+def test_own_packs_come_before_shipped_ones(load: Load) -> None:
+    own = "    policies: [{policy_pack_id: secrets-core, version: 9.0.0, rules: []}]\n"
+    packs = load(workspace(own, "secrets-core")).packs["default"]
+    assert packs["secrets-core"].pack.version == "9.0.0"
+    assert packs["secrets-core"].location == "parapet.yaml#/workspaces/0/policies/0"
+    shipped = load(workspace("", "secrets-core")).packs["default"]["secrets-core"]
+    assert shipped.location == f"{BUILTIN}secrets-core.yaml"
+
+
+def test_a_version_must_fit(load: Load) -> None:
+    own = "    policies: [{policy_pack_id: p, version: 2.1.0, rules: []}]\n"
+    assert load(workspace(own, "p@2.1.0")).packs["default"]["p"].pack.version == "2.1.0"
+    with pytest.raises(ConfigError, match=r"no policy pack p@2\.0\.0; known are"):
+        load(workspace(own, "p@2.0.0"))
+
+
+def test_a_pack_may_extend_the_shipped_one_of_its_own_id(load: Load) -> None:
+    rule = "{rule_id: mine, pattern: 'MINE-[0-9]{6}', action: block}"
+    own = f"policy_pack_id: secrets-core, extends: secrets-core, rules: [{rule}]"
+    own = f"    policies: [{{{own}}}]\n"
+    pack = load(workspace(own, "secrets-core")).packs["default"]["secrets-core"].effective
+    shipped = builtin_packs()["secrets-core"].pack
+    assert [each.rule_id for each in pack.rules] == [
+        *(each.rule_id for each in shipped.rules),
+        "mine",
+    ]
+    assert pack.default_action == shipped.default_action
+
+
+def test_a_ring_of_extends_is_refused(load: Load) -> None:
+    own = """\
+    policies:
+      - {policy_pack_id: a, extends: b, rules: []}
+      - {policy_pack_id: b, extends: a, rules: []}
+"""
+    with pytest.raises(ConfigError, match="extends itself in a ring"):
+        load(workspace(own, "a"))
+
+
+def test_a_fault_names_the_rule_where_it_was_written(load: Load) -> None:
+    base = "policy_pack_id: base\nrules:\n  - {rule_id: one, pattern: x1y}\n"
+    own = """\
+    policy_files: [base.yaml]
+    policies:
+      - policy_pack_id: mine
+        extends: base
+        rules:
+          - {rule_id: two, pattern: x2y}
+          - {rule_id: one, pattern: '(x'}
+"""
+    with pytest.raises(ConfigError) as caught:
+        load(workspace(own, "mine"), files={"base.yaml": base})
+    (problem,) = caught.value.problems
+    assert problem.path == ("workspaces", 0, "policies", 0, "rules", 1, "pattern")
+    assert problem.line == 9
+
+
+def test_a_fault_in_a_pack_file_names_that_file(load: Load) -> None:
+    text = "workspaces: [{id: default, policy_files: [p.yaml, q.yaml]}]"
+    files = {
+        "p.yaml": "policy_pack_id: p\nrules:\n  - rule_id: r\n    pattren: x\n",
+        "q.yaml": "policy_pack_id: q\nrules:\n  - rule_id: r\n    pattern: (\n",
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(text, files=files)
+    said = str(caught.value)
+    assert "p.yaml:4: rules[0].pattren: unknown member; did you mean pattern?" in said
+    assert "q.yaml:4: rules[0].pattern:" in said
+
+
+def test_one_id_stands_for_one_pack(load: Load) -> None:
+    text = """\
+workspaces:
+  - id: default
+    policies: [{policy_pack_id: p, rules: []}]
+    policy_files: [p.yaml]
+"""
+    with pytest.raises(ConfigError, match=r"policy_files\[0\]: pack p is there already"):
+        load(text, files={"p.yaml": "policy_pack_id: p\nrules: []\n"})
+
+
+def test_every_shipped_pack_compiles_and_is_named_as_its_file() -> None:
+    shelf = builtin_packs()
+    assert "secrets-core" in shelf
+    for pack_id, source in shelf.items():
+        assert source.location == f"{BUILTIN}{pack_id}.yaml"
+    _, problems, _ = settle(PackShelf(builtin=shelf), list(shelf.values()))
+    assert problems == []
+
+
+def test_the_seeds_pack_is_legal_inert_and_warned(load: Load) -> None:
+    seed = (
+        '{"policy_pack_id":"safety-v2","version":"2.1.0","rules":[{"rule_id":"hate_speech",'
+        '"severity":"high","pattern":"[regulated terms]","action":"block"}],"default_action":"log",'
+        '"description":"Comprehensive safety policies for production chat routes"}'
+    )
+    loaded = load(f"workspaces: [{{id: default, policies: [{seed}]}}]")
+    assert any("inert" in str(warning) for warning in loaded.warnings)
