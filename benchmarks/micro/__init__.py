@@ -1,0 +1,1 @@
+"""Micro-benchmarks of single parts: for regressions only, never added up to a budget."""

@@ -1,0 +1,180 @@
+"""What a request costs inside the pipeline, stage by stage, without sockets.
+
+    .venv/bin/python -m benchmarks.micro.pipeline [--pack]
+
+The upstream answers at once and the caller is memory, so what is left is our own work: look, match,
+admit, read, ask, reach, relay, tell.  For comparing two versions of the code on one machine; the
+figure of record is `python -m benchmarks`.
+"""
+
+import argparse
+import asyncio
+import gc
+import hashlib
+import json
+from time import perf_counter_ns as now_ns
+
+from proxy.gateway.admission import admit
+from proxy.gateway.ask import ask
+from proxy.gateway.reach import reach
+from proxy.gateway.read import read
+from proxy.gateway.relay import relay
+from proxy.gateway.snapshot import build_guards, build_rules
+from proxy.gateway.tell import open_record, tell
+from proxy.gateway.turn import Gateway
+from proxy.model.exchange import Inbound, Outgoing, RawHeaders
+from proxy.model.ports import Call, Sink
+from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
+from proxy.runtime.clock import SystemClock
+from proxy.runtime.ids import UlidIds
+from proxy.settings.packs import builtin_packs
+from proxy.spool.record import is_critical, line_of
+from proxy.telemetry.metrics import Totals
+from proxy.wire.headers import walk
+from tests.kit.fakes import FakeCall, InLine, RecordingDownstream
+
+STAGES = ("look", "admit", "read", "ask", "reach", "relay", "tell", "end")
+ROUNDS, REQUESTS = 12, 500
+TEXT = "The quick {n} brown fox jumps over the lazy dog and goes on. "
+ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "logprobs": None, "finish_reason": "stop",
+                     "message": {"role": "assistant", "refusal": None,
+                                 "content": "The answer is forty two and so on. " * 22}}],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
+    }
+).encode()  # fmt: skip
+ANSWER_HEAD: RawHeaders = [
+    (b"content-type", b"application/json"),
+    (b"content-length", str(len(ANSWER)).encode()),
+    (b"x-request-id", b"req_1"),
+    (b"openai-processing-ms", b"12"),
+]
+ASKED_HEAD: RawHeaders = [
+    (b"Host", b"127.0.0.1:8080"),
+    (b"Content-Type", b"application/json"),
+    (b"Authorization", b"Bearer ppt_bench_" + b"s" * 40),
+    (b"Content-Length", b"1000"),
+    (b"User-Agent", b"bench"),
+    (b"Accept", b"*/*"),
+]
+
+
+class AtOnce:
+    """An upstream whose answer is there before anybody waits for it."""
+
+    def start(
+        self, outgoing: Outgoing, sink: Sink, *, connect_s: float, due: float, phase: str
+    ) -> Call:
+        sink.head(200, ANSWER_HEAD)
+        sink.data(ANSWER)
+        sink.end()
+        return FakeCall(due, phase)
+
+
+class Everywhere:
+    def of(self, workspace_id: str, endpoint: Endpoint) -> AtOnce:
+        return AtOnce()
+
+
+class Nowhere:
+    """A journal that keeps nothing."""
+
+    def append(self, line: bytes, *, critical: bool) -> None:
+        return None
+
+
+def gateway_with(packs: list[str]) -> Gateway:
+    found = [builtin_packs()[name].effective for name in packs]
+    document = SnapshotDoc(
+        version=1,
+        sha256="",
+        data_auth="keys",
+        workspaces=[
+            WorkspaceRules(
+                id="default",
+                endpoints=[
+                    Endpoint(id="openai", provider="openai", base_url="http://127.0.0.1:1/v1",
+                             api_key="k", allow_private=True)
+                ],
+                routes=[Route(id="chat", endpoint="openai", policy_packs=packs)],
+                policies=found,
+                keys=[ApiKey(id="bench", secret_sha256=hashlib.sha256(b"s" * 40).hexdigest())],
+            )
+        ],
+    )  # fmt: skip
+    rules = build_rules(
+        document, build_guards(document), Everywhere(), lambda s: s if isinstance(s, str) else None
+    )
+    return Gateway(
+        rules=lambda: rules, clock=SystemClock(), ids=UlidIds(), journal=Nowhere(),
+        line_of=line_of, is_critical=is_critical, observe=Totals("bench").count, off_loop=InLine(),
+        server_key=b"k" * 32,
+    )  # fmt: skip
+
+
+async def one(body: bytes, gateway: Gateway, spent: list[int]) -> None:
+    """`gateway.pipeline.serve`, with a mark after every stage."""
+    caller = RecordingDownstream(request_body=body)
+    a = now_ns()
+    headers, marks = walk(ASKED_HEAD)
+    inbound = Inbound(
+        gateway.ids.new("req-"), "POST", "/v1/chat/completions", headers, peer="127.0.0.1",
+        marks=marks,
+    )  # fmt: skip
+    started, rules = gateway.clock.monotonic(), gateway.rules()
+    record = open_record(inbound, gateway)
+    b = now_ns()
+    visit = admit(rules, inbound, record.received_at_ms)
+    c = now_ns()
+    inbound.body = await caller.body(rules.doc.max_body_bytes)
+    turn = await read(visit, inbound, record, caller, gateway, started)
+    d = now_ns()
+    if turn.route.asks:
+        await ask(turn, rules, gateway)
+    e = now_ns()
+    answer = await reach(turn, rules, gateway)
+    f = now_ns()
+    assert answer is not None
+    await relay(turn, answer, gateway)
+    g = now_ns()
+    tell(record, caller, gateway, rules, started)
+    h = now_ns()
+    caller.end()
+    i = now_ns()
+    assert caller.status == 200, caller.received
+    for place, part in enumerate((b - a, c - b, d - c, e - d, f - e, g - f, h - g, i - h)):
+        spent[place] += part
+
+
+async def measure(packs: list[str]) -> list[float]:
+    gateway = gateway_with(packs)
+    best: list[float] = []
+    for round_ in range(ROUNDS):
+        spent = [0] * len(STAGES)
+        for number in range(REQUESTS):
+            text = TEXT.format(n=round_ * REQUESTS + number) * 16
+            message = {"role": "user", "content": text}
+            body = json.dumps({"model": "gpt-4o-mini", "messages": [message]}).encode()
+            await one(body, gateway, spent)
+        found = [part / REQUESTS / 1000 for part in spent]
+        if not best or sum(found) < sum(best):
+            best = found
+    return best
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="µs per stage of a request, best round.")
+    arguments.add_argument("--pack", action="store_true", help="with secrets-core on the route")
+    packs = ["secrets-core"] if arguments.parse_args().pack else []
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    spent = asyncio.run(measure(packs))
+    print("  ".join(f"{name} {part:.1f}" for name, part in zip(STAGES, spent, strict=True)))
+    print(f"total {sum(spent):.1f} µs per request")
+
+
+if __name__ == "__main__":
+    main()
