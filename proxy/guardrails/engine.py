@@ -144,7 +144,7 @@ class Guard:
             if rules is None:
                 continue
             judgement.scanned_chars += size
-            if size:
+            if size and not _untouched(rules, leaf.text):
                 rewritten = _judge_leaf(rules, leaf, findings)
                 if rewritten is not None:
                     judgement.rewrites.append((leaf, rewritten))
@@ -187,6 +187,14 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"<Guard {self.profile or 'empty'} {len(self._rules)} rules>"
+
+
+def _untouched(rules: RuleSet, text: str) -> bool:
+    """A prefilter that breaks says no: the text is judged, and there the fault is a verdict."""
+    try:
+        return rules.untouched(text)
+    except Exception:
+        return False
 
 
 def _judge_leaf(rules: RuleSet, leaf: Leaf, findings: Findings) -> str | None:

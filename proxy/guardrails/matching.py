@@ -133,6 +133,15 @@ class RuleSet:
                     mask |= self._owners[index]
         return mask
 
+    def untouched(self, text: str) -> bool:
+        """No rule can hit: what most texts are told, in one pass and without a view."""
+        if self._always or self._keywords is None:
+            return False
+        for folding in self.foldings:
+            if folding.changes(text):
+                return False
+        return not self._keywords.present(text.encode("utf-8", "replace"))
+
     def scan(self, view: View, breaks: Breaks) -> list[Hit]:
         """All valid hits of a whole text."""
         mask = self.candidates(view)

@@ -36,7 +36,8 @@ class Inbound:
     """A request as it came: nothing decoded, nothing decided.
 
     `target` is the raw path with its query, byte for byte as sent (wire.md: an ARN's `%2F` stays).
-    `headers` keep their order; names are lower case.
+    `headers` keep their order; names are lower case.  `marks` are the few of them that stages look
+    for by name (`wire/headers.py`: walk), so that the list is walked once.
     """
 
     request_id: str
@@ -45,6 +46,7 @@ class Inbound:
     headers: RawHeaders
     body: bytes = b""
     peer: str = ""
+    marks: dict[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)

@@ -64,11 +64,17 @@ def attempt(outcome: Outcome, why: str, timed_out: str = "") -> Attempt:
 
 # fmt: off
 REASONS = [
-    (attempt(Outcome.NO_ANSWER, "first_content > 10000ms", "first_content"), ("timeout", "first_content > 10000ms")),
+    (
+        attempt(Outcome.NO_ANSWER, "first_content > 10000ms", "first_content"),
+        ("timeout", "first_content > 10000ms"),
+    ),
     (attempt(Outcome.CONNECT, "connect > 3000ms", "connect"), ("timeout", "connect > 3000ms")),
     (attempt(Outcome.CONNECT, "connection refused"), ("upstream_error", "connection refused")),
     (attempt(Outcome.UPSTREAM_5XX, "status 503"), ("upstream_error", "status 503")),
-    (attempt(Outcome.UPSTREAM_5XX, "error overloaded_error"), ("upstream_error", "error overloaded_error")),
+    (
+        attempt(Outcome.UPSTREAM_5XX, "error overloaded_error"),
+        ("upstream_error", "error overloaded_error"),
+    ),
     (attempt(Outcome.RATE_LIMITED, "status 429"), ("rate_limited", "status 429")),
     (attempt(Outcome.QUOTA, "status 402"), ("quota", "status 402")),
     (attempt(Outcome.AUTH, "status 401"), ("auth", "status 401")),

@@ -326,12 +326,12 @@ class CountedReader(SpoolReader):
         return super().poll(now_s)
 
 
-async def test_idle_it_looks_twenty_times_a_second(tmp_path: Path) -> None:
+async def test_idle_it_looks_ten_times_a_second(tmp_path: Path) -> None:
     clock, reader = EndingClock(after_s=1), CountedReader(tmp_path)
     worker = spooler(tmp_path, MemoryStore(clock), clock, reader=reader)
     clock.at_the_end = worker.stop
     await worker.run()
-    assert 20 <= reader.polls <= 21
+    assert 10 <= reader.polls <= 11
 
 
 async def test_the_lag_is_how_long_ago_all_was_read(tmp_path: Path) -> None:
