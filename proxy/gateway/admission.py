@@ -15,7 +15,7 @@ from typing import Final
 from proxy.gateway.snapshot import KeyView, RouteView, Rules, WorkspaceView
 from proxy.model.errors import ClientAuth, Forbidden, NoSuchRoute
 from proxy.model.exchange import Credential, Inbound, Surface
-from proxy.wire.headers import find_credential
+from proxy.wire.headers import KEY_PREFIX, find_credential
 from proxy.wire.paths import PathFault, read_target
 
 _DUMMY = hashlib.sha256(b"no such key").hexdigest()
@@ -108,8 +108,7 @@ def _authenticate(rules: Rules, credential: Credential, peer: str, now_ms: int) 
             "No Parapet key came with this request. Send it where your SDK sends its key, "
             "or in x-parapet-key."
         )
-    _, _, rest = shown.partition("_")
-    key_id, _, secret = rest.partition("_")
+    key_id, _, secret = shown[len(KEY_PREFIX) :].partition("_")
     key = rules.keys.get(key_id)
     digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
     known = hmac.compare_digest(digest, key.doc.secret_sha256 if key else _DUMMY)
@@ -147,13 +146,13 @@ def _workspace(rules: Rules, key: KeyView | None, named: str | None) -> Workspac
         if named is None and len(rules.workspaces) == 1:
             return next(iter(rules.workspaces.values()))
         raise NoSuchRoute("There is no such workspace here.")
+    if named is None and key.home is not None:
+        return key.home
     allowed = rules.workspaces.keys() if key.anywhere else key.workspaces & rules.workspaces.keys()
     if named is not None:
         if named not in allowed:
             raise Forbidden("This key is not bound to that workspace.")
         return rules.workspaces[named]
-    if len(allowed) == 1:
-        return rules.workspaces[next(iter(allowed))]
     raise Forbidden("This key is bound to several workspaces: name one in x-parapet-workspace.")
 
 

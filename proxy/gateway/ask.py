@@ -10,7 +10,6 @@ from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
 from proxy.guardrails.engine import Judgement
 from proxy.model.errors import Blocked, Forbidden, TooLarge, Unreadable
-from proxy.model.exchange import Direction, Leaf
 from proxy.model.policy import PolicyResult
 from proxy.model.records import RequestRecord
 from proxy.wire.jsonbody import read_object
@@ -36,7 +35,11 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
         raise Unreadable(f"The request is not {dialect.name}: {why}") from why
     if len(leaves) > rules.doc.guard.max_leaves:
         raise TooLarge(f"The request holds more than {rules.doc.guard.max_leaves} texts.")
-    judged = await judge(turn, leaves, "request", len(exchange.body), gateway)
+    if len(exchange.body) > OFF_LOOP_BYTES:
+        judged = await gateway.off_loop.run(lambda: guard.judge(leaves, "request"))
+    else:
+        judged = guard.judge(leaves, "request")
+    note_judgement(turn.record, judged, gateway)
     if judged.block is not None:
         turn.record.outcome = "blocked"
         raise Blocked(judged.message)
@@ -45,21 +48,13 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
         exchange.doc = read_object(exchange.body)
 
 
-async def judge(
-    turn: Turn, leaves: list[Leaf], direction: Direction, size_bytes: int, gateway: Gateway
-) -> Judgement:
-    """Judge leaves, beside the loop when the body is large, and note the results."""
-    guard = turn.route.guard
-    assert guard is not None
-    if size_bytes > OFF_LOOP_BYTES:
-        judged = await gateway.off_loop.run(lambda: guard.judge(leaves, direction))
-    else:
-        judged = guard.judge(leaves, direction)
-    note(turn.record, judged.results, gateway.clock.now_ms())
-    turn.record.scanned_chars += judged.scanned_chars
-    turn.record.total_chars += judged.total_chars
-    turn.record.flagged = turn.record.flagged or judged.flagged
-    return judged
+def note_judgement(record: RequestRecord, judged: Judgement, gateway: Gateway) -> None:
+    """Keep what the guard found."""
+    record.scanned_chars += judged.scanned_chars
+    record.total_chars += judged.total_chars
+    if judged.results:
+        note(record, judged.results, gateway.clock.now_ms())
+        record.flagged = record.flagged or judged.flagged
 
 
 def note(record: RequestRecord, results: list[PolicyResult], now_ms: int) -> None:

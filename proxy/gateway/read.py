@@ -37,23 +37,29 @@ async def read(
     content that cannot be scanned on a guarded route).
     """
     surface, route = visit.surface, visit.route
-    record.dialect, record.operation = surface.dialect, surface.operation
+    operation = surface.operation
+    record.dialect, record.operation = surface.dialect, operation
     record.workspace_id = visit.workspace.id
     record.request_bytes = len(inbound.body)
-    record.api_key_id = visit.key.doc.id if visit.key else None
+    if visit.key is not None:
+        record.api_key_id = visit.key.doc.id
     doc: dict[str, Json] | None = None
+    dialect = None
     model, stream, want_usage, user = surface.model, False, False, None
-    if surface.operation in _WITH_BODY:
-        doc = await _parse(inbound.body, route, gateway)
+    if operation in _WITH_BODY:
+        dialect = reader_of(surface)
+        strict = visit.workspace.guarded or (route is not None and route.guard is not None)
+        doc = await _parse(inbound.body, gateway, strict=strict)
         model, stream, want_usage, user = _view(visit, doc)
-    record.requested_model, record.stream = model, stream
-    if route is None:
+        if route is None:
+            route = route_by_model(visit, model)
+            if route.guard is not None and not strict:
+                doc = await _parse(inbound.body, gateway, strict=True)
+                model, stream, want_usage, user = _view(visit, doc)
+    elif route is None:
         route = route_by_model(visit, model)
-        if route.guard is not None and doc is not None:
-            doc = await _parse(inbound.body, route, gateway)
-            model, stream, want_usage, user = _view(visit, doc)
+    record.requested_model, record.stream = model, stream
     record.route_id = route.doc.id
-    dialect = reader_of(surface) if surface.operation in _WITH_BODY else None
     if route.guard is not None:
         record.policy_profile = route.guard.profile
         _must_be_scannable(visit, route, doc)
@@ -70,8 +76,7 @@ def pseudonym(server_key: bytes, user: str) -> str:
     return hmac.new(server_key, user.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:16]
 
 
-async def _parse(body: bytes, route: RouteView | None, gateway: Gateway) -> dict[str, Json]:
-    strict = route is not None and route.guard is not None
+async def _parse(body: bytes, gateway: Gateway, *, strict: bool) -> dict[str, Json]:
     parse = strict_object if strict else read_object
     try:
         if strict and len(body) > OFF_LOOP_BYTES:

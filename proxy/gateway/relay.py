@@ -8,7 +8,7 @@ import asyncio
 from typing import Final
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
-from proxy.gateway.ask import judge, note
+from proxy.gateway.ask import OFF_LOOP_BYTES, note, note_judgement
 from proxy.gateway.faults import fault_of
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.errors import Blocked, ProxyError
@@ -68,12 +68,17 @@ async def _unary(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
 
 async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> bytes:
     """The body that may leave.  What cannot be read unambiguously is not passed on."""
-    dialect, doc, body = turn.dialect, answer.doc, answer.body
+    dialect, doc, body, guard = turn.dialect, answer.doc, answer.body, turn.route.guard
     assert dialect is not None
     assert doc is not None
+    assert guard is not None
     try:
         leaves = dialect.answer_leaves(doc)
-        judged = await judge(turn, leaves, "response", len(body), gateway)
+        if len(body) > OFF_LOOP_BYTES:
+            judged = await gateway.off_loop.run(lambda: guard.judge(leaves, "response"))
+        else:
+            judged = guard.judge(leaves, "response")
+        note_judgement(turn.record, judged, gateway)
         if judged.block is None:
             return apply_rewrites(body, doc, judged.rewrites) if judged.rewrites else body
     except ValueError as why:
@@ -225,11 +230,16 @@ async def _pass(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) 
 
 
 def _begin(turn: Turn, answer: Answer, gateway: Gateway, *, length: int | None) -> None:
-    now = gateway.clock.monotonic()
-    waited_s = sum(attempt.latency_ms for attempt in turn.record.attempts) / 1000
-    overhead_ms = max(0.0, (now - turn.started - waited_s) * 1000)
-    lines = render(_passed_down(answer)) + _own_lines(turn, answer)
-    lines += b"x-parapet-overhead-ms: %.2f\r\n" % overhead_ms
+    record = turn.record
+    waited_ms = 0.0
+    for attempt in record.attempts:
+        waited_ms += attempt.latency_ms
+    overhead_ms = (gateway.clock.monotonic() - turn.started) * 1000 - waited_ms
+    lines = b"%b%bx-parapet-overhead-ms: %.2f\r\n" % (
+        render(_passed_down(answer)),
+        _own_lines(turn, answer),
+        overhead_ms if overhead_ms > 0 else 0.0,
+    )
     turn.caller.begin(answer.status, lines, length=length)
 
 
@@ -253,15 +263,11 @@ def _passed_down(answer: Answer) -> RawHeaders:
 def _own_lines(turn: Turn, answer: Answer) -> bytes:
     """The `x-parapet-` headers (architecture.md: laws)."""
     record = turn.record
-    lines = (
-        b"x-parapet-request-id: %b\r\n%b"
-        b"x-parapet-endpoint: %b\r\nx-parapet-attempts: %d\r\n"
-        % (
-            record.request_id.encode("ascii"),
-            turn.route.head_lines,
-            answer.candidate.doc.id.encode("ascii"),
-            len(record.attempts),
-        )
+    lines = b"x-parapet-request-id: %b\r\n%b%bx-parapet-attempts: %d\r\n" % (
+        record.request_id.encode("ascii"),
+        turn.route.head_lines,
+        answer.candidate.head_lines,
+        len(record.attempts),
     )
     if record.decisions:
         lines += b"x-parapet-failover: %b\r\n" % record.decisions[-1].reason_code.encode("ascii")

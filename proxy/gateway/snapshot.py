@@ -35,6 +35,7 @@ class EndpointView:
     upstream: Upstream
     origin: tuple[str, str]  # provider and host: where a caller's own key may go
     own_credential: bool
+    head_lines: bytes  # `x-parapet-endpoint`
 
 
 @dataclass(slots=True)
@@ -60,9 +61,12 @@ class RouteView:
 
 @dataclass(slots=True)
 class KeyView:
+    """`home`: the only workspace that the key can mean, when there is only one."""
+
     doc: ApiKey
     workspaces: frozenset[str]
     anywhere: bool
+    home: "WorkspaceView | None" = None
 
 
 @dataclass(slots=True)
@@ -71,6 +75,7 @@ class WorkspaceView:
     table: RouteTable
     routes: dict[str, RouteView]
     endpoints: dict[str, EndpointView]
+    guarded: bool  # every route has packs: any body is read strictly, once
 
 
 @dataclass(slots=True)
@@ -124,6 +129,9 @@ def build_rules(doc: SnapshotDoc, guards: Guards, upstreams: Upstreams, resolve:
             models |= {*endpoint.models, *endpoint.models.values()}
         for route in rules.routes:
             models |= {name for name in route.match.models if "*" not in name}
+    for view in keys.values():
+        bound = set(workspaces) if view.anywhere else workspaces.keys() & view.workspaces
+        view.home = workspaces[next(iter(bound))] if len(bound) == 1 else None
     prices = parse_prices(doc.prices, doc.price_version)
     known = frozenset(models) | prices.known_models()
     return Rules(doc.version, doc, workspaces, keys, prices, known)
@@ -142,6 +150,7 @@ def _workspace(
             upstreams.of(rules.id, endpoint),
             (endpoint.provider, host),
             adapter.has_credential,
+            b"x-parapet-endpoint: " + endpoint.id.encode("ascii") + b"\r\n",
         )
     policies = {p.route_id: p for p in rules.failover_policies if p.status == "active"}
     sayings = {pack.policy_pack_id: pack.message for pack in rules.policies if pack.message}
@@ -150,7 +159,9 @@ def _workspace(
         guard = guards[rules.id, tuple(route.policy_packs)]
         routes[route.id] = _route(route, rules.id, endpoints, policies.get(route.id), guard)
         routes[route.id].sayings = sayings
-    return WorkspaceView(rules.id, RouteTable(rules.routes, rules.default_route), routes, endpoints)
+    table = RouteTable(rules.routes, rules.default_route)
+    guarded = bool(routes) and all(route.guard is not None for route in routes.values())
+    return WorkspaceView(rules.id, table, routes, endpoints, guarded)
 
 
 def _guard(

@@ -27,6 +27,7 @@ class Fail:
 
 
 Move = Send | Fail
+_SENDS: Final = tuple(Send(place) for place in range(11))  # a primary and ten fallbacks
 
 
 def next_move(
@@ -54,7 +55,7 @@ def next_move(
             return Fail("deadline")
     at = len(tried) + len(skipped)
     if at < places:
-        return Send(at)
+        return _SENDS[at] if at < len(_SENDS) else Send(at)
     return Fail("no endpoint left")
 
 
