@@ -13,6 +13,7 @@ PYTEST := $(VENV)/bin/python -m pytest
 CONFIG ?= config/parapet.yaml
 
 FAST := not process and not long and not redis
+CHECK := $(FAST) and not thorough
 SLOW := $(if $(LONG),process or redis or long,(process or redis) and not long)
 
 # $(call system,COMMAND,PACKAGE): have COMMAND, with the system's packages if that is allowed.
@@ -47,7 +48,7 @@ check: $(VENV)/.dev ## format, lint, import stairs, types, fast tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
-	$(PYTEST) -m "$(FAST)"
+	$(PYTEST) -m "$(CHECK)"
 
 .PHONY: test
 test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LONG=1: the long ones too
