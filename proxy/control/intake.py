@@ -6,6 +6,7 @@ are in one commit.  Whoever waits for events of a workspace is woken after the c
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from proxy.model.batch import Append, Appended, Batch, Op
@@ -15,8 +16,6 @@ from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids, Store
 from proxy.telemetry.exposition import Registry
 from proxy.wire import jsonbody
-
-SPOOL_DEDUPE_S = 2 * 3600  # the spool's cursor is what makes its events once
 
 
 class EventIntake:
@@ -38,14 +37,16 @@ class EventIntake:
         events: Sequence[NewEvent],
         *,
         source: str,
-        dedupe_ttl_s: int = SPOOL_DEDUPE_S,
+        dedupe_ttl_s: int = 0,
         also: Sequence[Op] = (),
         received_ms: int | None = None,
     ) -> list[Appended]:
         """Commit `events` and the operations `also` together.
 
-        `source` is `proxy/<node>/<slot>`, `api/<key_id>`, `watcher/<id>` or `control`.  One outcome
-        per event, in order.  Raises StoreConflict (of `also`), StoreUnavailable.
+        `source` is `proxy/<node>/<slot>`, `api/<key_id>`, `watcher/<id>` or `control`.
+        `dedupe_ttl_s` is for events that may be sent again; those of a spool cannot come twice,
+        since its cursor is committed with them.  One outcome per event, in order.  Raises
+        StoreConflict (of `also`), StoreUnavailable.
         """
         at_ms = self._clock.now_ms() if received_ms is None else received_ms
         stamp: dict[str, Json] = {
@@ -59,8 +60,8 @@ class EventIntake:
         result = await self._store.commit(workspace_id, Batch(self._ids.new("cm-"), (*ops, *also)))
         self._metrics.committed(self._engine, self._clock.monotonic() - began)
         kind = source.partition("/")[0]
-        for outcome in result.appended:
-            self._metrics.add("events_ingested_total", (kind, outcome.status))
+        for status, count in Counter([outcome.status for outcome in result.appended]).items():
+            self._metrics.add("events_ingested_total", (kind, status), count)
         self.ring(workspace_id)
         return result.appended
 
@@ -81,27 +82,36 @@ class EventIntake:
 def _append(event: NewEvent, stamp: dict[str, Json], received_ms: int, ttl_s: int) -> Append:
     body = event.body
     payload = body.get("payload")
-    inner: dict[str, Json] = payload if isinstance(payload, dict) else {}
-    severity = _text(body, "severity") or _text(inner, "severity")
+    inner: dict[str, Json] = payload if type(payload) is dict else {}
+    event_id, kind = body.get("event_id"), body.get("type")
+    route_id, model, outcome = body.get("route_id"), inner.get("model"), inner.get("outcome")
+    severity = _text(body, inner, "severity")
+    content_hash = event.content_hash
+    if ttl_s and not content_hash:
+        content_hash = hashlib.sha256(jsonbody.dumps_sorted(body)).digest()
     return Append(
         EVENTS_LOG,
         jsonbody.dumps({**body, **stamp}),
-        event_id=_text(body, "event_id") or "",
-        content_hash=event.content_hash or hashlib.sha256(jsonbody.dumps_sorted(body)).digest(),
-        dedupe_ttl_s=ttl_s,
-        at_ms=event.at_ms,
-        received_ms=received_ms,
-        type=_text(body, "type") or "",
-        route_id=_text(body, "route_id"),
-        provider=_text(body, "provider") or _text(inner, "provider"),
-        model=_text(inner, "model"),
-        severity=SEVERITY_RANK.get(severity) if severity else None,
-        outcome=_text(inner, "outcome"),
-        request_id=_text(body, "request_id") or _text(inner, "request_id"),
-        incident_id=_text(body, "incident_id") or _text(inner, "incident_id"),
+        event_id if type(event_id) is str else "",
+        content_hash,
+        ttl_s,
+        event.at_ms,
+        received_ms,
+        kind if type(kind) is str else "",
+        route_id if type(route_id) is str else None,
+        _text(body, inner, "provider"),
+        model if type(model) is str else None,
+        SEVERITY_RANK.get(severity) if severity else None,
+        outcome if type(outcome) is str else None,
+        _text(body, inner, "request_id"),
+        _text(body, inner, "incident_id"),
     )
 
 
-def _text(holder: dict[str, Json], name: str) -> str | None:
-    value = holder.get(name)
-    return value if isinstance(value, str) else None
+def _text(body: dict[str, Json], payload: dict[str, Json], name: str) -> str | None:
+    """A text that stands in the envelope or else in the payload."""
+    value = body.get(name)
+    if value and type(value) is str:
+        return value
+    value = payload.get(name)
+    return value if type(value) is str else None

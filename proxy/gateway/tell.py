@@ -4,6 +4,9 @@ Nothing here awaits, and nothing here may fail a request: a spool that cannot be
 by the spool itself.
 """
 
+import re
+from typing import Final
+
 from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway
 from proxy.model.exchange import Inbound
@@ -11,13 +14,17 @@ from proxy.model.observations import RequestFinished
 from proxy.model.ports import Downstream
 from proxy.model.records import RequestRecord
 
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+MODEL_CHARS: Final = 256  # of a model's name in an event: callers choose it
+
 
 def open_record(inbound: Inbound, gateway: Gateway) -> RequestRecord:
     """The record that every later stage fills."""
     record = RequestRecord(inbound.request_id, gateway.ids.new("evt-"), gateway.clock.now_ms())
     marks = inbound.marks
-    if b"traceparent" in marks and len(marks[b"traceparent"]) == 55:
-        record.trace_id = marks[b"traceparent"][3:35].decode("ascii", "replace")
+    if b"traceparent" in marks:
+        found = _TRACEPARENT.fullmatch(marks[b"traceparent"])
+        record.trace_id = found[1].decode("ascii") if found else None
     count = marks.get(b"x-stainless-retry-count", b"")
     if count.isdigit():
         record.client_retry_count = int(count[:4])
@@ -32,8 +39,12 @@ def tell(
     record.finished_at_ms = gateway.clock.now_ms()
     record.latency_ms = (now - started) * 1000
     record.response_bytes = caller.bytes_sent
+    if record.model is not None and len(record.model) > MODEL_CHARS:
+        record.model = record.model[:MODEL_CHARS]
     if record.attempts:
-        waited_ms = sum(attempt.latency_ms for attempt in record.attempts)
+        waited_ms = 0.0
+        for attempt in record.attempts:
+            waited_ms += attempt.latency_ms
         record.upstream_latency_ms = waited_ms
         record.overhead_ms = max(0.0, record.latency_ms - waited_ms)
         _price(record, rules)

@@ -29,7 +29,7 @@ class Delete:
     expect: int = ANY
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Append:
     """Append to a log.  A known `event_id` with the same hash is a duplicate, with another hash a
     conflict of this item alone.  `content_hash` is 32 bytes; `dedupe_ttl_s` 0: never recognised.

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.runtime.ids import base62
-from proxy.spool.record import BadLine, Expanded, events_of
+from proxy.spool.expand import BadLine, Expanded, events_of
 from proxy.spool.segment import (
     Lane,
     Segment,
@@ -33,7 +33,7 @@ from proxy.spool.segment import (
     write_position,
 )
 
-CHUNK_LINES = 250
+CHUNK_LINES = 1000
 READ_BYTES = 1 << 20  # the longest line, too
 NOTE_EVERY_S = 1.0
 KEEP_READ_S = 60.0

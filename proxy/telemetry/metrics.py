@@ -1,9 +1,10 @@
 """Counting, on the worker's side: plain integers, added to once per observation.
 
-Everything here runs on the path of a request: one look-up per request, then additions; no label
-objects, no locks, no clock.  A table maps a tuple of label values to a list of numbers, so that
-totals of several workers are added without knowing what they mean; `exposition.py` knows, and has
-every name.
+Everything here runs on the loop that serves the requests: one look-up per request, then additions;
+no label objects, no locks, no clock.  Finished requests are counted a few at a time: the first pays
+for fetching this code and its numbers, the others do not.  A table maps a tuple of label values to
+a list of numbers, so that totals of several workers are added without knowing what they mean;
+`exposition.py` knows, and has every name.
 """
 
 from bisect import bisect_left
@@ -30,6 +31,7 @@ BUCKETS_S: Final = (
 BUCKETS_MS: Final = tuple(bound * 1000 for bound in BUCKETS_S)
 OTHER: Final = "other"
 MAX_SERIES: Final = 5000
+WAITING: Final = 32  # finished requests that wait to be counted
 Key = tuple[str, ...]
 Table = dict[Key, list[float]]
 Tables = dict[str, Table]
@@ -37,24 +39,12 @@ Tables = dict[str, Table]
 # places in a row of `spend`
 INPUT, OUTPUT, CACHE_READ, CACHE_WRITE, REASONING, COST_NANO, UNPRICED = range(7)
 _SPEND_PLACES: Final = 7
-
-
-class Histogram:
-    """Counts per bucket, the last one open, then the sum in milliseconds."""
-
-    __slots__ = ("row",)
-
-    def __init__(self) -> None:
-        self.row: list[float] = [0] * (len(BUCKETS_MS) + 2)
-
-    def add(self, value_ms: float) -> None:
-        row = self.row
-        row[bisect_left(BUCKETS_MS, value_ms)] += 1
-        row[-1] += value_ms
+_TIMINGS: Final = ("duration", "ttft", "overhead")
 
 
 class _Series:
-    """Where the numbers of one kind of request are kept; found by one look-up."""
+    """Where the numbers of one kind of request are kept; found by one look-up.  The last three are
+    histograms: counts per bucket, the last one open, then the sum in milliseconds."""
 
     __slots__ = ("duration", "overhead", "requests", "spend", "ttft")
 
@@ -62,9 +52,9 @@ class _Series:
         self,
         requests: list[float],
         spend: list[float],
-        duration: Histogram,
-        ttft: Histogram,
-        overhead: Histogram,
+        duration: list[float],
+        ttft: list[float],
+        overhead: list[float],
     ) -> None:
         self.requests = requests
         self.spend = spend
@@ -87,16 +77,21 @@ class Totals:
         self.loop_lag_s = 0.0
         self.config_version = 0
         self._series: dict[tuple[str, str, str, str, str, str], _Series] = {}
-        self._timings: dict[tuple[str, str, str], tuple[Histogram, Histogram, Histogram]] = {}
+        self._timings: dict[tuple[str, str, str], tuple[list[float], ...]] = {}
+        self._waiting: list[RequestRecord] = []
         self._tables: Tables = {}
         self._requests = self._table("requests")
         self._spend = self._table("spend")
+        self._attempts = self._table("attempts")
 
     def count(self, what: Observation) -> None:
         """Add one observation."""
         match what:
-            case RequestFinished(record):
-                self._request(record)
+            case RequestFinished():
+                waiting = self._waiting
+                waiting.append(what.record)
+                if len(waiting) >= WAITING:
+                    self._count_waiting()
             case UpstreamStale(endpoint_id):
                 self._add("stale", (endpoint_id,))
             case StreamEventDropped(endpoint_id):
@@ -112,25 +107,31 @@ class Totals:
             case never:
                 assert_never(never)
 
+    def _count_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for record in waiting:
+            self._request(record)
+
     def _request(self, record: RequestRecord) -> None:
         model = record.model
         if model not in self.models:
             model = OTHER if model else ""
+        workspace_id, outcome = record.workspace_id, record.outcome
         key = (
-            record.workspace_id,
+            workspace_id,
             record.route_id,
             record.endpoint_id or "",
             record.provider or "",
             model or "",
-            record.outcome,
+            outcome,
         )
         series = self._series.get(key) or self._new_series(key)
         series.requests[0] += 1
-        series.duration.add(record.latency_ms)
+        _observe(series.duration, record.latency_ms)
         if record.ttft_ms is not None:
-            series.ttft.add(record.ttft_ms)
+            _observe(series.ttft, record.ttft_ms)
         if record.overhead_ms is not None:
-            series.overhead.add(record.overhead_ms)
+            _observe(series.overhead, record.overhead_ms)
         usage = record.usage
         if usage is not None:
             spend = series.spend
@@ -144,14 +145,19 @@ class Totals:
             else:
                 spend[COST_NANO] += record.cost_nano
         for attempt in record.attempts:
-            self._add("attempts", (record.workspace_id, attempt.endpoint_id, attempt.outcome))
+            place = (workspace_id, attempt.endpoint_id, attempt.outcome)
+            row = self._attempts.get(place)
+            if row is None:
+                self._add("attempts", place)
+            else:
+                row[0] += 1
         if record.policy_results:
             self._policy(record)
         for decision in record.decisions:
             self._add(
                 "failover_decisions",
                 (
-                    record.workspace_id,
+                    workspace_id,
                     decision.failover_policy_id,
                     decision.reason_code,
                     decision.scope,
@@ -181,9 +187,9 @@ class Totals:
         place = key[:3]
         timing = self._timings.get(place)
         if timing is None:
-            timing = self._timings[place] = (Histogram(), Histogram(), Histogram())
-            for name, histogram in zip(("duration", "ttft", "overhead"), timing, strict=True):
-                self._table(name)[place] = histogram.row
+            timing = self._timings[place] = tuple([0] * (len(BUCKETS_MS) + 2) for _ in _TIMINGS)
+            for name, histogram in zip(_TIMINGS, timing, strict=True):
+                self._table(name)[place] = histogram
         spend = self._spend.setdefault(key[:5], [0] * _SPEND_PLACES)
         requests = self._requests.setdefault(key, [0])
         series = self._series[key] = _Series(requests, spend, *timing)
@@ -205,6 +211,7 @@ class Totals:
 
     def to_doc(self) -> dict[str, Json]:
         """Everything so far, as JSON: sent each second, so that a lost message costs nothing."""
+        self._count_waiting()
         tables: dict[str, Json] = {
             name: [[[*key], [*row]] for key, row in table.items()]
             for name, table in self._tables.items()
@@ -220,6 +227,11 @@ class Totals:
 
     def __repr__(self) -> str:
         return f"<Totals {self.worker} {len(self._series)} series>"
+
+
+def _observe(histogram: list[float], value_ms: float) -> None:
+    histogram[bisect_left(BUCKETS_MS, value_ms)] += 1
+    histogram[-1] += value_ms
 
 
 def tables_of(doc: Json) -> Tables:

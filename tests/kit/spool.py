@@ -15,26 +15,15 @@ AT_MS = 1_710_513_000_000  # 2024-03-15T14:30:00Z
 
 def a_record(number: int = 1, workspace_id: str = "default", **changes: object) -> RequestRecord:
     """A request that went well."""
-    record = RequestRecord(
-        request_id=f"req-{number}",
-        event_id=f"evt-{number}",
-        received_at_ms=AT_MS,
-        workspace_id=workspace_id,
-        route_id="prod-chat",
-        requested_model="claude",
-        model="claude-3-opus",
-        provider="anthropic",
-        endpoint_id="anthropic-claude",
-        attempts=[Attempt("anthropic-claude", Outcome.SUCCESS, 200, 1248.5)],
-        outcome="success",
-        status_code=200,
-        upstream_status=200,
-        latency_ms=1250.0,
-        usage=Usage(input=512, output=256),
-        cost_nano=21_400_000,
-        policy_profile="safety-v2@2.1.0",
-        finished_at_ms=AT_MS + 1250,
-    )
+    record = RequestRecord(f"req-{number}", f"evt-{number}", AT_MS)
+    record.workspace_id, record.route_id = workspace_id, "prod-chat"
+    record.requested_model, record.model = "claude", "claude-3-opus"
+    record.provider, record.endpoint_id = "anthropic", "anthropic-claude"
+    record.attempts = [Attempt("anthropic-claude", Outcome.SUCCESS, 200, 1248.5)]
+    record.outcome, record.status_code, record.upstream_status = "success", 200, 200
+    record.usage, record.cost_nano = Usage(input=512, output=256), 21_400_000
+    record.policy_profile = "safety-v2@2.1.0"
+    record.latency_ms, record.finished_at_ms = 1250.0, AT_MS + 1250
     for name, value in changes.items():
         setattr(record, name, value)
     return record

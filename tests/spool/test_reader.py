@@ -147,10 +147,10 @@ def test_an_endless_line_is_skipped_in_pieces_and_counted_once(tmp_path: Path) -
 
 def test_chunks_are_bounded(tmp_path: Path) -> None:
     reader = SpoolReader(tmp_path)
-    write_segment(tmp_path, "0", "plain", 1, lines_of(range(600)))
+    write_segment(tmp_path, "0", "plain", 1, lines_of(range(2100)))
     (chunk,) = reader.poll(0.0)
-    assert len(chunk.lines) == 250
-    assert take(reader) == evts(*range(600))
+    assert len(chunk.lines) == 1000
+    assert take(reader) == evts(*range(2100))
 
 
 def test_a_restart_reads_from_the_position_file(tmp_path: Path) -> None:

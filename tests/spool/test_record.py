@@ -1,5 +1,7 @@
 """A record as a line and as events (events.md §3, §5; storage.md §5)."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,8 @@ from proxy.model.exchange import Json, Usage
 from proxy.model.failover import Attempt, Outcome
 from proxy.model.policy import PolicyResult
 from proxy.model.records import RequestRecord
-from proxy.spool.record import BadLine, _time, events_of, framed, is_critical, line_of
+from proxy.spool.expand import BadLine, events_of
+from proxy.spool.record import framed, is_critical, line_of, time_text
 from proxy.wire import jsonbody
 from tests.kit.spool import AT_MS, a_blocked_record, a_failover_record, a_record
 
@@ -140,7 +143,6 @@ def test_t_fo_72_a_decision_has_the_seeds_members() -> None:
 def test_a_line_read_twice_gives_the_same_events() -> None:
     line = line_of(a_blocked_record())[:-1]
     assert events_of(line) == events_of(line)
-    assert {event.content_hash for event in events_of(line).events} != {b""}
 
 
 def test_no_price_is_null_and_no_usage_is_zero() -> None:
@@ -200,26 +202,52 @@ def test_at_most_fifty_results() -> None:
 
 @given(st.integers(0, 4_102_444_800_000))
 def test_times_are_written_as_everywhere(at_ms: int) -> None:
-    assert _time(at_ms) == iso(at_ms)
+    assert time_text(at_ms) == iso(at_ms)
 
 
 # fmt: off
 AT = "2024-03-15T14:30:00Z"
-GOOD = {"v": 1, "w": "w", "e": {"event_id": "e", "timestamp": AT, "payload": {}}}
-BAD: list[object] = [
-    None, 1, [], {}, GOOD | {"v": 2}, GOOD | {"w": 1}, GOOD | {"e": []}, GOOD | {"e": {}},
-    GOOD | {"f": [1]}, GOOD | {"f": [{}]},
-    GOOD | {"e": {"event_id": "e", "timestamp": "yesterday", "payload": {}}},
-    GOOD | {"e": {"event_id": 1, "timestamp": AT, "payload": {}}},
-    GOOD | {"e": {"event_id": "e", "timestamp": AT, "payload": {"policy_results": [7]}}},
+GOOD = jsonbody.loads(line_of(a_blocked_record())[9:])
+assert isinstance(GOOD, list)
+FIRST_TEXT, TIME, LATENCY, USAGE, ATTEMPTS = 1, 4, 7, 8, 17
+
+
+def with_(at: int, value: Json) -> Json:
+    changed = list(GOOD)
+    changed[at] = value
+    return changed
+
+
+BAD: list[Json] = [
+    None, 1, {}, [], [2], GOOD[:-1], [*GOOD, None], with_(0, 1), with_(0, None),
+    *(with_(at, value) for at in (1, 2, 3, 5, 6) for value in (None, 7, ["x"])),
+    *(with_(TIME, value) for value in (None, "yesterday", -1, 1.5, True, 253_402_300_800_000)),
+    *(with_(LATENCY, value) for value in (None, "x", 1e308)),
+    *(with_(USAGE, value) for value in (7, [1], "six chars", [1, 2, None, 4, 5, 6])),
+    *(with_(ATTEMPTS, value) for value in (None, 7, [7], [["a"]], ["abcdefgh"])),
+    *(with_(at, value) for at in (-1, -2) for value in (7, "x", [1], [{}])),
+    with_(-3, None), with_(-3, ["class"]),
 ]
 # fmt: on
 
 
 @pytest.mark.parametrize("doc", BAD)
-def test_a_strange_line_is_bad_and_nothing_else(doc: object) -> None:
+def test_a_strange_line_is_bad_and_nothing_else(doc: Json) -> None:
     with pytest.raises(BadLine):
         events_of(framed(jsonbody.dumps(doc))[:-1])
+
+
+@given(
+    st.integers(0, len(GOOD) - 1),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.floats(),
+        lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(), inner, max_size=3),
+    ),
+)
+def test_a_member_of_another_kind_is_bad_or_told(at: int, value: Json) -> None:
+    with contextlib.suppress(BadLine):
+        for event in events_of(framed(jsonbody.dumps(with_(at, value)))[:-1]).events:
+            jsonbody.dumps(event.body)
 
 
 @given(st.binary(max_size=80))
@@ -235,3 +263,12 @@ def test_one_flipped_byte_is_seen(at: int, flip: int) -> None:
     line[at % len(line)] ^= flip
     with pytest.raises(BadLine):
         events_of(bytes(line))
+
+
+def test_half_a_surrogate_pair_in_a_name_does_not_cost_the_line() -> None:
+    record = a_record()
+    record.model, record.finish_reason = "gpt\ud800", "\udfff"
+    (event,) = events_of(line_of(record)[:-1]).events
+    payload = event.body["payload"]
+    assert isinstance(payload, dict)
+    assert payload["model"] == "gpt?"

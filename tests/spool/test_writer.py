@@ -87,14 +87,14 @@ def test_a_restart_goes_on_in_a_new_segment_above_the_position(tmp_path: Path) -
 
 
 def test_t_st_09_segments_rotate_without_a_gap(tmp_path: Path) -> None:
-    lines = lines_of(range(60))
+    lines = lines_of(range(100))
     with writing(tmp_path, segment_bytes=4096) as (writer, _):
         for line in lines:
             writer.append(line, critical=False)
             until(lambda: not_growing(writer))
     assert len(segments(spool_dir(tmp_path) / "0")["plain"]) > 8
     found, reader = read_ids(tmp_path)
-    assert found == [f"evt-{n}" for n in range(60)]
+    assert found == [f"evt-{n}" for n in range(100)]
     assert (reader.corrupt, reader.gaps) == (0, 0)
 
 
@@ -159,7 +159,7 @@ def test_r48_above_the_cap_lines_are_dropped_and_counted(tmp_path: Path) -> None
             until(lambda: not_growing(writer))
         until(lambda: writer.dropped["plain"] + writer.lost["plain"] > 0)
         until(lambda: held_bytes(tmp_path) <= 33_000)
-        dropped = writer.dropped["plain"] + writer.lost["plain"]
+    dropped = writer.dropped["plain"] + writer.lost["plain"]
     found, reader = read_ids(tmp_path)
     assert len(found) + dropped == 400
     assert reader.corrupt == 0

@@ -25,7 +25,8 @@ from proxy.wire import jsonbody
 
 
 def record(**more: object) -> RequestRecord:
-    found = RequestRecord("req-1", "evt-1", 0, route_id="prod-chat")
+    found = RequestRecord("req-1", "evt-1", 0)
+    found.route_id = "prod-chat"
     found.endpoint_id, found.provider, found.model = "anthropic-claude", "anthropic", "claude-3"
     found.outcome, found.latency_ms, found.overhead_ms = "success", 15.0, 2.0
     found.usage, found.cost_nano = Usage(input=10, output=5, cache_read=2), 21_400_000
@@ -240,3 +241,13 @@ def _elapsed_s(work: object) -> float:
     started = time.perf_counter()
     work()  # type: ignore[operator]
     return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
+def test_requests_that_wait_to_be_counted_are_in_every_message(count: int) -> None:
+    totals, registry = Totals("w"), Registry("1.0")
+    for _ in range(count):
+        totals.count(RequestFinished(record()))
+    for _ in range(2):
+        registry.worker_totals(0, sent(totals))
+        assert value(registry, "parapet_requests_total") == count

@@ -87,17 +87,17 @@ class Group:
         return sum(map(len, self._entries.values()))
 
     def _append(self, ws: str, op: Append, pending: _Pending) -> Appended:
-        seq = pending.heads.get(op.log) or self._tails.head(ws, op.log)
-        entry = entry_of(ws, seq + 1, op, self._now_ms)
-        if op.event_id and op.dedupe_ttl_s > 0:
-            known = self._known(ws, op, entry)
+        log, received = op.log, op.received_ms or self._now_ms
+        seq = (pending.heads.get(log) or self._tails.head(ws, log)) + 1
+        if op.dedupe_ttl_s > 0 and op.event_id:
+            known = self._known(ws, op, seq, received)
             if known is not None:
                 return known
-        pending.heads[op.log] = entry.seq
-        pending.entries.append((op.log, entry))
-        return Appended(entry.seq, "accepted", entry.received)
+        pending.heads[log] = seq
+        pending.entries.append((log, entry_of(ws, seq, op, received)))
+        return Appended(seq, "accepted", received)
 
-    def _known(self, ws: str, op: Append, entry: Entry) -> Appended | None:
+    def _known(self, ws: str, op: Append, seq: int, received: int) -> Appended | None:
         """Remember the event, or say what is remembered."""
         key, content = event_key(op.log, op.event_id), op.content_hash[:16]
         expires = self._now_ms + op.dedupe_ttl_s * 1000
@@ -105,7 +105,7 @@ class Group:
             "INSERT INTO dedupe VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, "
             "content=excluded.content, received=excluded.received, expires=excluded.expires "
             "WHERE dedupe.expires <= ?",
-            (ws, key, entry.seq, content, entry.received, expires, self._now_ms),
+            (ws, key, seq, content, received, expires, self._now_ms),
         )
         if fresh.rowcount:
             return None

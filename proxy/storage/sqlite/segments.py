@@ -12,7 +12,9 @@ away and loaded anew.
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import groupby
+from operator import itemgetter
+from typing import Final
 
 from proxy.model.batch import Append
 
@@ -40,28 +42,19 @@ _INSERT = (
 )
 
 
-class Entry(NamedTuple):
-    """One row of a segment, in the order of `_INSERT`."""
-
-    ws: str
-    seq: int
-    event_id: str | None
-    ts: int
-    received: int
-    type: str
-    route: str | None
-    provider: str | None
-    model: str | None
-    severity: int | None
-    outcome: str | None
-    request_id: str | None
-    incident_id: str | None
-    body: bytes
+# one row of a segment, in the order of `_INSERT`; a plain tuple is what sqlite3 binds fastest
+Text = str | None
+Entry = tuple[
+    str, int, Text, int, int, str, Text, Text, Text, int | None, Text, Text, Text, bytes
+]  # fmt: skip
+WS: Final = 0
+SEQ: Final = 1
+TS: Final = 3
+BODY: Final = 13
 
 
-def entry_of(ws: str, seq: int, op: Append, now_ms: int) -> Entry:
-    received = op.received_ms or now_ms
-    return Entry(
+def entry_of(ws: str, seq: int, op: Append, received: int) -> Entry:
+    return (
         ws,
         seq,
         op.event_id or None,
@@ -159,10 +152,10 @@ class Tails:
             part = entries[start : start + self._segment_entries - segment.entries]
             self._db.executemany(_INSERT.format(t=table(segment.number)), part)
             segment.entries += len(part)
-            segment.bytes += sum(len(entry.body) for entry in part) + INDEX_BYTES * len(part)
+            segment.bytes += sum([len(entry[BODY]) for entry in part]) + INDEX_BYTES * len(part)
             segment.last_received = max(segment.last_received, now_ms)
-            for entry in part:
-                self._stretch((entry.ws, log, segment.number), entry.seq, entry.ts)
+            for ws, run in groupby(part, itemgetter(WS)):
+                self._stretch((ws, log, segment.number), list(run))
             self._grown.add(log)
             start += len(part)
 
@@ -190,16 +183,17 @@ class Tails:
         self._grown.clear()
         self._stretched.clear()
 
-    def _stretch(self, key: tuple[str, str, int], seq: int, ts: int) -> None:
+    def _stretch(self, key: tuple[str, str, int], run: Sequence[Entry]) -> None:
+        """Over entries of one workspace, in order."""
+        times = [entry[TS] for entry in run]
+        first, last, low, high = run[0][SEQ], run[-1][SEQ], min(times), max(times)
         span = self._spans.get(key)
         if span is None:
-            self._spans[key] = Span(seq, seq, ts, ts)
+            self._spans[key] = Span(first, last, low, high)
         else:
-            span.last = seq
-            if ts < span.min_ts:
-                span.min_ts = ts
-            elif ts > span.max_ts:
-                span.max_ts = ts
+            span.last = last
+            span.min_ts = min(span.min_ts, low)
+            span.max_ts = max(span.max_ts, high)
         self._stretched.add(key)
 
     def _room(self, log: str, day: int) -> Segment:
