@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from proxy.gateway.handlers import Front, FrontServer
+from proxy.gateway.handlers import Front
+from proxy.gateway.listener import FrontServer
 from proxy.gateway.snapshot import Rules, SnapshotError, build_guards, build_rules
 from proxy.gateway.turn import Gateway
 from proxy.model.exchange import Json
@@ -29,6 +30,7 @@ from proxy.upstream.transports import Transports
 
 BACKLOG: Final = 4096
 SWEEP_S: Final = 1.0
+HEARING_S: Final = 0.5
 GC_THRESHOLDS: Final = (50_000, 20, 50)
 T = TypeVar("T")
 
@@ -157,7 +159,7 @@ class DataHalf:
     async def start(self, listener: socket.socket) -> None:
         """Accept callers.  Needs rules (`ready`)."""
         loop = asyncio.get_running_loop()
-        self._http = FrontServer(self._front)
+        self._http = FrontServer(self._front.handle, loop)
         self._server = await loop.create_server(self._http, sock=listener, backlog=BACKLOG)
         background(self.transports.sweeper.run(), name="upstream sweeper")
         background(self._sweep(), name="front sweeper")
@@ -178,7 +180,8 @@ class DataHalf:
         if self._server is not None:
             self._server.close()
         if self._http is not None:
-            self._http.pre_shutdown()
+            self._http.close_idle()
+            await self._until_heard(self._http)
         await self._until_idle(limits.timeout_s, streams_too=False)
         await self._until_idle(limits.stream_s - limits.timeout_s, streams_too=True)
         for answer in list(self.gateway.answers):
@@ -186,6 +189,12 @@ class DataHalf:
             answer.failed(TransportFault("reset", "draining"))
         await self._until_idle(2.0, streams_too=True)
         await self.close()
+
+    async def _until_heard(self, http: FrontServer) -> None:
+        """Who was let in just before has a moment to say what he wants."""
+        due = self._clock.monotonic() + HEARING_S
+        while http.expecting() and self._clock.monotonic() < due:
+            await self._clock.sleep(0.02)
 
     async def _until_idle(self, limit_s: float, *, streams_too: bool) -> None:
         due = self._clock.monotonic() + limit_s

@@ -1,35 +1,47 @@
-"""The caller's side of the data plane: aiohttp parses the request, we write the answer.
+"""The caller's side of one request: its body as it comes in, its answer as it goes out.
 
-The head and the first bytes of the body leave in one write, straight to the transport; nothing
-else in the code base writes there.  aiohttp touches three things of what a handler returns:
-`prepare`, `write_eof` and `keep_alive`; by then everything has been written.
-
-Trap: aiohttp does not know of our writes.  An exception that left the handler after a byte is out
-would make it append a second, complete answer; `handlers.py` lets nothing escape.
+The connection (`front.py`) pushes the body in; the answer leaves straight through its transport,
+the head and the first bytes of the body in one write.  Nothing else in the code base writes there
+while a request is being answered.
 """
 
 import asyncio
 import zlib
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
-from aiohttp import web
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
-
-from proxy.model.errors import InvalidRequest, TooLarge
+from proxy.model.errors import InvalidRequest, ProxyError, TooLarge
 from proxy.model.ports import Call
 
 HIGH_WATER_BYTES: Final = 64 * 1024
 BODY_FREE_S: Final = 5.0
 BODY_MIN_BYTES_PER_S: Final = 1024
-GUNZIP_CHUNK_BYTES: Final = 64 * 1024
 
-_STATUS_LINES: Final = {
+STATUS_LINES: Final = {
     s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus
 }
+_ANY_SIZE: Final = 1 << 62
+
+
+class Line(Protocol):
+    """The connection, as the request on it sees it.
+
+    `leaving`: it ends with the answer under way.  `left`: the caller has gone.
+    """
+
+    transport: asyncio.Transport | None
+    loop: asyncio.AbstractEventLoop
+    date: "DateLine"
+    following: Call | None
+    writing_paused: bool
+    leaving: bool
+    left: bool
+
+    def served(self, caller: "HttpDownstream") -> None: ...
+    def wanted(self) -> None:
+        """Somebody waits for the rest of the body."""
+        ...
 
 
 class DateLine:
@@ -49,215 +61,160 @@ class DateLine:
         return self._line
 
 
-class FrontProtocol(RequestHandler):
-    """One connection of a caller.  Adds to aiohttp's: who to pause when he does not read, and
-    since when a request head has been incomplete (slow headers are cut by `FrontServer.sweep`)."""
-
-    __slots__ = ("following", "head_since", "peer")
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.following: Call | None = None
-        self.head_since = self._loop.time()
-        self.peer: str = (self.peername or ("",))[0]
-        assert self.transport is not None
-        self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._messages:
-            self.head_since = 0.0
-        elif not self.head_since and self._current_request is None:
-            self.head_since = self._loop.time()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.following is not None:
-            self.following.pause()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.following is not None:
-            self.following.resume()
-
-    def busy(self) -> bool:
-        return bool(self._messages) or self._current_request is not None
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """A request that aiohttp could not parse: answered in the OpenAI shape, then closed."""
-        if self.transport is not None:
-            reason = "The request is not valid HTTP/1.1." if status < 500 else "Internal error."
-            kind = "invalid_request_error" if status < 500 else "server_error"
-            body = (
-                f'{{"error":{{"message":"{reason}","type":"{kind}","param":null,"code":null}}}}'
-            ).encode()
-            head = (
-                _STATUS_LINES.get(status, _STATUS_LINES[400])
-                + b"content-type: application/json\r\nconnection: close\r\ncontent-length: "
-                + str(len(body)).encode("ascii")
-                + b"\r\n\r\n"
-            )
-            self.transport.write(head + body)
-        return Written(keep_alive=False)
-
-
-class FrontRequest:
-    """What the protocol hands to the handler: the parsed head and the body's reader, no more."""
-
-    __slots__ = ("_task", "message", "payload", "protocol")
-
-    def __init__(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: FrontProtocol,
-        task: object,
-    ) -> None:
-        self.message = message
-        self.payload = payload
-        self.protocol = protocol
-        self._task = task
-
-    def _cancel(self, exc: BaseException) -> None:
-        self.payload.set_exception(exc)
-
-    def _finish(self) -> None:
-        """Nothing to clean: no files, no forms."""
-
-
-class Written(web.StreamResponse):
-    """An answer that has been written already."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        self._kept = keep_alive
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._kept
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
-
-
-KEPT: Final = Written(keep_alive=True)
-CLOSED: Final = Written(keep_alive=False)
-
-
 class HttpDownstream:
-    """`model.ports.Downstream` over one aiohttp connection."""
+    """`model.ports.Downstream` over one connection.
+
+    The connection appends to `chunks` and `size`, then says `completed` or `broken`, once; it sets
+    `length`, `expects` and `no_body` by what the request's head says, the handler sets `gzip`.
+    """
 
     __slots__ = (
         "_chunked",
-        "_closing",
         "_cut",
-        "_date",
-        "_ended",
-        "_expects",
-        "_gzip",
+        "_fault",
         "_head",
         "_http11",
         "_last",
-        "_length",
-        "_no_body",
-        "_payload",
-        "_protocol",
+        "_limit_bytes",
+        "_line",
+        "_pieces",
+        "_since",
+        "_waiter",
         "begun",
         "bytes_sent",
+        "chunks",
+        "complete",
+        "ended",
+        "expects",
+        "gzip",
         "keep_alive",
+        "length",
+        "no_body",
+        "size",
     )
 
-    def __init__(
-        self,
-        protocol: FrontProtocol,
-        payload: StreamReader,
-        date: DateLine,
-        *,
-        http11: bool,
-        keep_alive: bool,
-    ) -> None:
-        self._protocol = protocol
-        self._payload = payload
-        self._date = date
+    def __init__(self, line: Line, *, http11: bool, keep_alive: bool) -> None:
+        self._line = line
         self._http11 = http11
         self.keep_alive = keep_alive
+        self.length: int | None = None
+        self.expects = False
+        self.gzip = False
+        self.no_body = False
+        self.chunks: list[bytes] = []
+        self.size = 0
+        self.complete = False
+        self._fault: ProxyError | None = None
+        self._limit_bytes = _ANY_SIZE
+        self._pieces = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._since = 0.0
         self._head: bytes | None = None
         self._last = b""
         self._cut = False
-        self._ended = False
         self._chunked = False
-        self._no_body = False
-        self._closing = False
-        self._expects = False
-        self._gzip = False
-        self._length: int | None = None
+        self.ended = False
         self.begun = False
         self.bytes_sent = 0
 
-    def expect(self, *, continue_: bool, gzip: bool, length: int | None, head_only: bool) -> None:
-        """What the request's head says of its body and of the answer's."""
-        self._expects, self._gzip, self._length, self._no_body = continue_, gzip, length, head_only
+    def __repr__(self) -> str:
+        body = "whole" if self.complete else "partial"
+        state = "ended" if self.ended else "begun" if self.begun else "waiting"
+        return f"<HttpDownstream {state}, {body} body of {self.size} bytes>"
 
     @property
     def gone(self) -> bool:
-        transport = self._protocol.transport
-        return transport is None or transport.is_closing()
+        line = self._line
+        return line.left or line.transport is None or line.transport.is_closing()
 
     # --- the request's body
 
     async def body(self, limit_bytes: int) -> bytes:
-        if self._length is not None and self._length > limit_bytes:
+        if self.length is not None and self.length > limit_bytes:
             self.keep_alive = False
             raise _too_large(limit_bytes)
-        payload = self._payload
-        if payload.is_eof():
-            data = payload.read_nowait(-1)
-            if len(data) > limit_bytes:
-                raise _too_large(limit_bytes)
-        else:
-            data = await self._collect(limit_bytes)
-        return _gunzip(data, limit_bytes) if self._gzip else data
+        if not self.complete and self._fault is None:
+            await self._arrival(limit_bytes)
+        if self._fault is not None:
+            raise self._fault
+        if self.size > limit_bytes:
+            raise _too_large(limit_bytes)
+        chunks, self.chunks = self.chunks, []
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return _gunzip(data, limit_bytes) if self.gzip else data
 
-    async def _collect(self, limit_bytes: int) -> bytes:
-        if self._expects and self._protocol.transport is not None:
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        loop = asyncio.get_running_loop()
-        started, size = loop.time(), 0
-        chunks: list[bytes] = []
-        while True:
-            due = started + BODY_FREE_S + size / BODY_MIN_BYTES_PER_S
-            try:
-                async with asyncio.timeout_at(due):
-                    chunk = await self._payload.readany()
-            except TimeoutError:
-                self.keep_alive = False
-                raise InvalidRequest(
-                    "The request body came too slowly: send at least 1 KiB per second."
-                ) from None
-            except (web.RequestPayloadError, ValueError):
-                self.keep_alive = False
-                raise InvalidRequest("The request body is not valid HTTP.") from None
-            if not chunk:
-                return b"".join(chunks)
-            size += len(chunk)
-            if size > limit_bytes:
-                self.keep_alive = False
-                raise _too_large(limit_bytes)
-            chunks.append(chunk)
+    async def _arrival(self, limit_bytes: int) -> None:
+        line = self._line
+        if self.expects and not self.size and line.transport is not None:
+            line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.expects = False
+        self._limit_bytes = limit_bytes
+        self._since = line.loop.time()
+        self._waiter = line.loop.create_future()
+        line.wanted()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def unclaimed(self) -> bool:
+        """Nobody has asked for the body yet."""
+        return self._limit_bytes == _ANY_SIZE and not self.ended
+
+    def grown(self) -> bool:
+        """More of the body came, and not its end.  False: it is over the limit."""
+        chunks = self.chunks
+        if self.ended:
+            chunks.clear()  # nobody wants it: only its end counts
+            return True
+        if len(chunks) > self._pieces + 1:  # many tiny chunks: one piece of memory
+            chunks[self._pieces :] = [b"".join(chunks[self._pieces :])]
+        self._pieces = len(chunks)
+        if self.size > self._limit_bytes:
+            self.broken(_too_large(self._limit_bytes))
+            return False
+        return True
+
+    def too_slow(self, now: float) -> bool:
+        """Somebody waits for the body, and it comes too slowly: he is told."""
+        allowed_s = BODY_FREE_S + self.size / BODY_MIN_BYTES_PER_S
+        if self._waiter is None or now <= self._since + allowed_s:
+            return False
+        self.broken(
+            InvalidRequest("The request body came too slowly: send at least 1 KiB per second.")
+        )
+        return True
+
+    def completed(self) -> None:
+        self.complete = True
+        self._wake()
+
+    def broken(self, fault: ProxyError) -> None:
+        """The body will not be whole: the answer is `fault`, and the connection ends with it."""
+        self.keep_alive = False
+        self._fault = fault
+        self.chunks.clear()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _must_close(self) -> bool:
+        """What follows the answer on this connection could not be told from the rest of the
+        body, or that rest is too long to be read for nothing."""
+        if self.complete:
+            return False
+        return self.expects or self.length is None or self.length - self.size > HIGH_WATER_BYTES
 
     # --- the answer
 
     def begin(self, status: int, head: bytes, *, length: int | None) -> None:
         """`head`: rendered header lines, each ended by CR LF, without framing headers."""
-        line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode("ascii")
+        first = STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode("ascii")
+        line = self._line
+        if line.leaving or self._must_close():
+            self.keep_alive = False
         framing = b""
         if length is not None:
             framing = b"content-length: %d\r\n" % length
@@ -271,16 +228,15 @@ class HttpDownstream:
             framing += b"connection: close\r\n"
         elif not self._http11:
             framing += b"connection: keep-alive\r\n"
-        now = self._protocol._loop.time()  # noqa: SLF001 - our own subclass's loop
-        self._head = line + head + framing + self._date.at(now) + b"\r\n"
+        self._head = first + head + framing + line.date.at(line.loop.time()) + b"\r\n"
 
     def write(self, data: bytes) -> None:
-        transport = self._protocol.transport
+        transport = self._line.transport
         if transport is None or not data:
             return
         self.bytes_sent += len(data)
         self.begun = True
-        if self._no_body:
+        if self.no_body:
             data = b""
         elif self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
@@ -294,16 +250,16 @@ class HttpDownstream:
 
     def end(self) -> None:
         """The last write.  Does nothing the second time."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
-        self.follow(None)
-        transport = self._protocol.transport
+        self.ended = True
+        self._line.following = None
+        transport = self._line.transport
         if transport is None:
             return
         data = self._last
         self.bytes_sent += len(data)
-        if self._no_body:
+        if self.no_body:
             data = b""
         elif self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
@@ -319,9 +275,15 @@ class HttpDownstream:
             transport.close()  # flushes what was written, then ends without the last chunk
 
     def follow(self, call: Call | None) -> None:
-        self._protocol.following = call
-        if call is not None and self._protocol.writing_paused:
+        self._line.following = call
+        if call is not None and self._line.writing_paused:
             call.pause()
+
+    def over(self) -> None:
+        """The handler is done.  A request that was not answered ends its connection."""
+        if not self.begun:
+            self.keep_alive = False
+        self._line.served(self)
 
 
 def _too_large(limit_bytes: int) -> TooLarge:

@@ -29,13 +29,17 @@ from proxy.model.exchange import Inbound
 from proxy.model.ports import Downstream
 
 
-async def serve(inbound: Inbound, caller: Downstream, gateway: Gateway) -> None:
-    """Carry one request from look to tell."""
+async def serve(
+    inbound: Inbound, caller: Downstream, gateway: Gateway, refusal: ProxyError | None = None
+) -> None:
+    """Carry one request from look to tell; one with a `refusal` of the front is only told."""
     started = gateway.clock.monotonic()
     rules = gateway.rules()  # 0 look
     record = open_record(inbound, gateway)
-    turn = None
+    turn, settled = None, False
     try:
+        if refusal is not None:
+            raise refusal
         visit = admit(rules, inbound, record.received_at_ms)  # 1 match, 2 admit
         inbound.body = await caller.body(rules.doc.max_body_bytes)
         turn = await read(visit, inbound, record, caller, gateway, started)  # 3 read
@@ -46,11 +50,14 @@ async def serve(inbound: Inbound, caller: Downstream, gateway: Gateway) -> None:
             answer_here(turn)  # a list of models, a count of tokens
         else:
             await relay(turn, answer, gateway)  # 6 relay
+        settled = True
     except ProxyError as fault:
         refuse(inbound, turn, fault, record, caller)
+        settled = True
     except asyncio.CancelledError:
         record.outcome = "client_cancelled" if caller.gone else "gateway_error"
         raise
     finally:
         tell(record, caller, gateway, rules, started)  # 7 tell
-        caller.end()  # the last write: whoever saw the end can find the event
+        if settled:
+            caller.end()  # the last write: whoever saw the end can find the event
