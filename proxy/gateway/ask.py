@@ -8,10 +8,14 @@ from typing import Final
 
 from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
-from proxy.guardrails.engine import Judgement
+from proxy.guardrails.engine import Guard, Judgement
 from proxy.model.errors import Blocked, Forbidden, TooLarge, Unreadable
+from proxy.model.exchange import Json, Leaf
 from proxy.model.policy import PolicyResult
 from proxy.model.records import RequestRecord
+from proxy.wire.dialect import DialectReader
+from proxy.wire.dialects.anthropic_messages import MessagesReader
+from proxy.wire.dialects.openai_chat import ChatReader
 from proxy.wire.jsonbody import read_object
 from proxy.wire.leaves import Unscannable, apply_rewrites
 
@@ -26,7 +30,7 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     if exchange.doc is None or dialect is None or guard is None:
         return  # no body: nothing to look at (listings)
     try:
-        leaves = dialect.request_leaves(exchange.doc)
+        leaves = _leaves(dialect, exchange.doc, guard)
     except Unscannable as what:
         raise Forbidden(
             f"{what} The route {turn.route.doc.id!r} has policy packs.", code="unscannable_content"
@@ -46,6 +50,22 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     if judged.rewrites:
         exchange.body = apply_rewrites(exchange.body, exchange.doc, judged.rewrites)
         exchange.doc = read_object(exchange.body)
+
+
+def _leaves(dialect: DialectReader, doc: dict[str, Json], guard: Guard) -> list[Leaf]:
+    """The texts of a request.  Raises Unscannable for what a pack's `unscannable` forbids
+    (guardrails.md §7.4), ValueError for what is not this dialect."""
+    wanted = guard.unscannable
+    if not isinstance(dialect, (ChatReader, MessagesReader)) or (
+        wanted.binary == "allow" and wanted.remote == "allow"
+    ):
+        return dialect.request_leaves(doc)
+    mapped = dialect.request_map(doc)
+    if wanted.binary == "block" and mapped.binary:
+        raise Unscannable("The request holds images, audio or files, which cannot be scanned.")
+    if wanted.remote == "block" and mapped.remote:
+        raise Unscannable("The request refers to content that is kept elsewhere.")
+    return mapped.leaves
 
 
 def note_judgement(record: RequestRecord, judged: Judgement, gateway: Gateway) -> None:

@@ -51,17 +51,15 @@ _CALLER_STATUS: Final[Mapping[int, type[ProxyError]]] = {
 }
 
 
-def fault_of(attempt: Attempt, message: str = "", status: int = 0) -> ProxyError:
-    """The fault of one attempt, in our words; `message` is the provider's, where it may be said."""
+def fault_of(attempt: Attempt, status: int = 0) -> ProxyError:
+    """The fault of one attempt, in our words."""
     kind, words = _FAULTS.get(attempt.outcome, (UpstreamBroken, "failed"))
     if attempt.outcome is Outcome.UPSTREAM_5XX and attempt.upstream_status in _OVERLOADED:
         kind, words = UpstreamOverloaded, "is overloaded"
     if attempt.outcome is Outcome.CALLER:
         kind = _CALLER_STATUS.get(status, kind)
     text = f"The endpoint {attempt.endpoint_id!r} {words}"
-    if message:
-        text += f": {message}"
-    elif attempt.why:
+    if attempt.why:
         text += f" ({attempt.why})"
     return kind(text + ".", retry_after_s=attempt.retry_after_s)
 

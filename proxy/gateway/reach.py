@@ -12,12 +12,12 @@ from proxy.gateway.faults import fault_of, nothing_admits
 from proxy.gateway.local import ANSWERED_HERE
 from proxy.gateway.snapshot import EndpointView, Rules
 from proxy.gateway.turn import Gateway, Turn
-from proxy.model.exchange import ErrorSeen, Refused
+from proxy.model.exchange import ErrorSeen, Json, Refused
 from proxy.model.failover import Attempt, FailoverDecision, Outcome
 from proxy.routing.failover import Fail, Send, final_attempt, next_move, reason_of
 from proxy.routing.outcomes import judge_refusal, judge_transport
 from proxy.wire.failures import read_error
-from proxy.wire.jsonbody import read_object
+from proxy.wire.jsonbody import loads_event, strict_object
 
 _ONCE: Final = frozenset({"pass", "models", "model", "count_tokens"})  # tried once, no samples
 _CALLERS: Final = frozenset({Outcome.CALLER, Outcome.REFUSAL, Outcome.CONTEXT_WINDOW})
@@ -40,11 +40,10 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
             case Fail():
                 return _settle(turn, answers, skipped)
             case Send(place):
-                if tried:
-                    _tell_switch(turn, place, skipped, gateway)
                 answer = await _attempt(turn, route.order[place], rules, gateway)
                 if isinstance(answer, Refused):
                     skipped[place] = answer.reason
+                    turn.skipped.append((route.order[place].doc.id, answer.reason))
                     continue
                 answers.append(answer)
                 if tried[-1].outcome in (Outcome.SUCCESS, Outcome.BLOCKED):
@@ -68,6 +67,8 @@ async def _attempt(
     )
     if isinstance(plan, Refused):
         return plan
+    if turn.record.attempts:
+        _tell_switch(turn, candidate, gateway)
     answer = Answer(turn, candidate, plan, gateway.clock, rules.doc.guard.max_answer_bytes)
     phase, limit_s = ("first_content", route.first_content_s) if exchange.stream else (
         "unary", route.unary_s
@@ -108,6 +109,8 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
             phase, response_bytes=answer.fault.response_bytes, content_sent=False
         )
         attempt.why, attempt.timed_out = _why_transport(turn, phase)
+    elif answer.too_big:
+        attempt.outcome = Outcome.BLOCKED  # a check that cannot be made is no fault of the endpoint
     elif answer.bad:
         attempt.outcome, attempt.why = Outcome.BAD_ANSWER, answer.bad
     elif answer.mode == ERROR:
@@ -135,16 +138,38 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
         attempt.outcome, attempt.why = _judge_unary(turn, answer)
 
 
+def _read_answer(body: bytes, *, guarded: bool) -> dict[str, Json]:
+    """On a guarded route two parsers must not see two texts; elsewhere half an emoji is no fault.
+    Raises ValueError."""
+    if guarded:
+        return strict_object(body)
+    doc = loads_event(body)
+    if not isinstance(doc, dict):
+        raise ValueError("not an object")
+    return doc
+
+
 def _judge_unary(turn: Turn, answer: Answer) -> tuple[Outcome, str]:
     """A whole 2xx body must be this dialect's JSON, and no error in disguise."""
     try:
-        answer.doc = read_object(answer.body)
+        answer.doc = _read_answer(answer.body, guarded=turn.guarded)
     except ValueError:
         return Outcome.BAD_ANSWER, "unreadable answer" if answer.body else "empty answer"
     assert turn.dialect is not None
     if turn.dialect.answer_error(answer.doc):
         return Outcome.BAD_ANSWER, "an error object in a 2xx answer"
     return Outcome.SUCCESS, ""
+
+
+_NAME_CHARS: Final = 64
+_NAMES: Final = 20
+
+
+def dropped_names(names: list[str]) -> list[str]:
+    """Members that a translation lost, fit for an event and a header: they are the caller's words,
+    so only plain names are repeated."""
+    plain = [name if name.isascii() and name.isidentifier() else "?" for name in names[:_NAMES]]
+    return [name if len(name) <= _NAME_CHARS else "?" for name in plain]
 
 
 def error_of(answer: Answer) -> ErrorSeen:
@@ -169,8 +194,8 @@ def _why_transport(turn: Turn, phase: str) -> tuple[str, str]:
     return f"connection {phase}", ""
 
 
-def _tell_switch(turn: Turn, place: int, skipped: dict[int, str], gateway: Gateway) -> None:
-    """One request-scope decision per switch (failover.md §14)."""
+def _tell_switch(turn: Turn, candidate: EndpointView, gateway: Gateway) -> None:
+    """One request-scope decision per switch (failover.md §14), made when it is sent."""
     last, route = turn.record.attempts[-1], turn.route
     if route.policy is None:
         return
@@ -180,10 +205,10 @@ def _tell_switch(turn: Turn, place: int, skipped: dict[int, str], gateway: Gatew
             failover_policy_id=route.policy.id or f"failover-{route.doc.id}",
             trigger_condition=trigger,
             original_endpoint=last.endpoint_id,
-            selected_fallback=route.order[place].doc.id,
+            selected_fallback=candidate.doc.id,
             timestamp_ms=gateway.clock.now_ms(),
             reason_code=code,
-            skipped=[(route.order[at].doc.id, reason) for at, reason in skipped.items()],
+            skipped=list(turn.skipped),
         )
     )
 
@@ -197,10 +222,16 @@ def _settle(turn: Turn, answers: list[Answer], skipped: dict[int, str]) -> Answe
         raise nothing_admits([(route.order[at].doc.id, why) for at, why in skipped.items()])
     at = final_attempt(tried)
     attempt, answer = tried[at], answers[at]
+    record, candidate = turn.record, answer.candidate.doc
+    record.endpoint_id, record.provider = candidate.id, candidate.provider
+    record.model, record.upstream_status = answer.plan.model, attempt.upstream_status
+    record.forwarding, record.dropped = answer.plan.level, dropped_names(answer.plan.dropped)
     if _passes_on(turn, answer, attempt):
         return answer
     may_say = attempt.outcome in _CALLERS and answer.mode == ERROR
-    fault = fault_of(attempt, error_of(answer).message if may_say else "", answer.status)
+    fault = fault_of(attempt, answer.status)
+    if may_say:
+        fault.quote(error_of(answer).message)
     fault.final = route.policy is not None
     raise fault
 
@@ -210,8 +241,8 @@ def _passes_on(turn: Turn, answer: Answer, attempt: Attempt) -> bool:
     the caller's to fix.  Never an error in another grammar, HTML, or a 401 on our own key."""
     if answer.mode != ERROR or not answer.complete or answer.plan.level != "L0":
         return False
-    if attempt.outcome in (Outcome.AUTH, Outcome.BAD_ANSWER):
-        return False
+    if attempt.outcome in (Outcome.AUTH, Outcome.BAD_ANSWER) or answer.status < 400:
+        return False  # a redirect would send the prompt and the key to wherever it points
     if turn.route.policy is not None and attempt.outcome not in _CALLERS:
         return False
     kind = dict(answer.headers).get(b"content-type", b"")

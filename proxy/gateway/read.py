@@ -12,6 +12,7 @@ from typing import Final
 from proxy.gateway.admission import Visit, route_by_model
 from proxy.gateway.ask import OFF_LOOP_BYTES
 from proxy.gateway.snapshot import RouteView
+from proxy.gateway.tell import MODEL_CHARS
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.errors import Forbidden, InvalidRequest, Unreadable
 from proxy.model.exchange import Exchange, Inbound, Json
@@ -58,7 +59,8 @@ async def read(
                 model, stream, want_usage, user = _view(visit, doc)
     elif route is None:
         route = route_by_model(visit, model)
-    record.requested_model, record.stream = model, stream
+    record.requested_model = model if model is None else model[:MODEL_CHARS]
+    record.stream = stream
     record.route_id = route.doc.id
     if route.guard is not None:
         record.policy_profile = route.guard.profile

@@ -10,19 +10,21 @@ from typing import Final
 from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES, note, note_judgement
 from proxy.gateway.faults import fault_of
+from proxy.gateway.reach import dropped_names
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.errors import Blocked, ProxyError
-from proxy.model.exchange import Dialect, Inbound, RawHeaders, Surface, Usage
+from proxy.model.exchange import Dialect, Inbound, Surface, Usage
 from proxy.model.failover import Attempt, Outcome
 from proxy.model.observations import GuardOverflowed, StreamEventDropped
+from proxy.model.policy import PolicyResult
 from proxy.model.ports import Downstream
 from proxy.model.records import RequestRecord
 from proxy.routing.outcomes import CONSEQUENCES, judge_transport
 from proxy.wire.errors import render_error
-from proxy.wire.headers import REQUEST_ID, down, render, upstream_request_id
+from proxy.wire.headers import REQUEST_ID, down, down_lines, render, upstream_request_id
 from proxy.wire.leaves import apply_rewrites
 from proxy.wire.paths import read_target
-from proxy.wire.usage import estimate_bytes
+from proxy.wire.usage import estimate_bytes, estimate_input
 
 _UNCHECKED: Final = "The response could not be checked and was blocked."
 
@@ -32,7 +34,7 @@ async def relay(turn: Turn, answer: Answer, gateway: Gateway) -> None:
     record, attempt = turn.record, turn.record.attempts[-1]
     record.status_code = answer.status
     record.forwarding = answer.plan.level
-    record.dropped = answer.plan.dropped
+    record.dropped = dropped_names(answer.plan.dropped)
     record.model = answer.plan.model
     record.endpoint_id = answer.candidate.doc.id
     record.provider = answer.candidate.doc.provider
@@ -46,6 +48,8 @@ async def relay(turn: Turn, answer: Answer, gateway: Gateway) -> None:
             gateway.answers.discard(answer)
     elif answer.mode == ERROR:
         _error(turn, answer)
+    elif answer.too_big:
+        _too_big(turn, gateway)
     else:
         await _unary(turn, answer, attempt, gateway)
 
@@ -57,13 +61,32 @@ async def _unary(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
     record, dialect, doc, body = turn.record, turn.dialect, answer.doc, answer.body
     assert dialect is not None
     assert doc is not None
-    record.usage = dialect.answer_usage(doc)
+    record.usage = dialect.answer_usage(doc) or _estimated(turn, len(body))
     record.finish_reason = dialect.answer_finish(doc)
     if turn.guarded:
         body = await _guarded(turn, answer, attempt, gateway)
     record.outcome = "success"
     _begin(turn, answer, gateway, length=len(body))
     turn.caller.hold(body)
+
+
+def _estimated(turn: Turn, answer_bytes: int) -> Usage:
+    """An answer that does not say its usage is counted all the same (wire.md §9.3)."""
+    asked = estimate_input(turn.exchange.doc) if turn.exchange.doc is not None else 0
+    said = 0 if turn.exchange.surface.operation == "embeddings" else estimate_bytes(answer_bytes)
+    return Usage(input=asked, output=said, estimated=True)
+
+
+def _too_big(turn: Turn, gateway: Gateway) -> None:
+    """Over `guard.max_answer_bytes`: it cannot be checked whole, so nothing of it leaves."""
+    turn.record.truncated_by_policy = True
+    profile = turn.record.policy_profile or ""
+    unchecked = PolicyResult(
+        profile.partition("@")[0], "error", None, 1.0, "block", direction="response",
+        message="answer over guard.max_answer_bytes",
+    )  # fmt: skip
+    note(turn.record, [unchecked], gateway.clock.now_ms())
+    raise Blocked(_UNCHECKED)
 
 
 async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> bytes:
@@ -94,9 +117,11 @@ def _error(turn: Turn, answer: Answer) -> None:
     record, attempt = turn.record, turn.record.attempts[-1]
     record.outcome = CONSEQUENCES[attempt.outcome].told_as
     record.error_class = str(attempt.outcome)
-    lines = render(_passed_down(answer)) + _own_lines(turn, answer)
+    lines = _passed_down(answer)
     if turn.route.policy is not None:
-        lines += b"x-should-retry: false\r\n"
+        told = [pair for pair in answer.headers if pair[0] != b"x-should-retry"]
+        lines = down_lines(told, decoded=answer.decoded) + b"x-should-retry: false\r\n"
+    lines += _own_lines(turn, answer)
     turn.caller.begin(answer.status, lines, length=len(answer.body))
     turn.caller.hold(answer.body)
 
@@ -190,7 +215,7 @@ def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
             seen.reasoning, estimated=True,
         )  # fmt: skip
     record.scanned_chars += pump.coverage()
-    record.total_chars += reader.output_bytes
+    record.total_chars += pump.chars
     note(record, pump.results(), gateway.clock.now_ms())
     for _ in range(pump.dropped):
         gateway.observe(StreamEventDropped(answer.candidate.doc.id))
@@ -201,6 +226,8 @@ def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
 async def _pass(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> None:
     """A body that is not looked at: a listing, an unknown path, a long unguarded answer."""
     record = turn.record
+    if turn.dialect is not None:
+        record.usage = _estimated(turn, answer.size)
     length = next(
         (int(v) for n, v in answer.headers if n == b"content-length" and v.isdigit()), None
     )
@@ -236,18 +263,18 @@ def _begin(turn: Turn, answer: Answer, gateway: Gateway, *, length: int | None) 
         waited_ms += attempt.latency_ms
     overhead_ms = (gateway.clock.monotonic() - turn.started) * 1000 - waited_ms
     lines = b"%b%bx-parapet-overhead-ms: %.2f\r\n" % (
-        render(_passed_down(answer)),
+        _passed_down(answer),
         _own_lines(turn, answer),
         overhead_ms if overhead_ms > 0 else 0.0,
     )
     turn.caller.begin(answer.status, lines, length=length)
 
 
-def _passed_down(answer: Answer) -> RawHeaders:
-    """The provider's headers.  In another envelope the dialect's own name of the request id gets
-    the provider's id (wire.md §3.1), and frames have become events."""
+def _passed_down(answer: Answer) -> bytes:
+    """The provider's headers, as lines.  In another envelope the dialect's own name of the request
+    id gets the provider's id (wire.md §3.1), and frames have become events."""
     if answer.plan.level == "L0":
-        return down(answer.headers, decoded=answer.decoded)
+        return down_lines(answer.headers, decoded=answer.decoded)
     reframed = answer.mode == STREAM and answer.plan.framing != "sse"
     headers = down(
         answer.headers,
@@ -257,7 +284,7 @@ def _passed_down(answer: Answer) -> RawHeaders:
     request_id = upstream_request_id(answer.headers)
     if request_id is not None:
         headers.append((REQUEST_ID[answer.dialect], request_id))
-    return headers
+    return render(headers)
 
 
 def _own_lines(turn: Turn, answer: Answer) -> bytes:
@@ -271,10 +298,8 @@ def _own_lines(turn: Turn, answer: Answer) -> bytes:
     )
     if record.decisions:
         lines += b"x-parapet-failover: %b\r\n" % record.decisions[-1].reason_code.encode("ascii")
-    if answer.plan.dropped:
-        lines += b"x-parapet-dropped: %b\r\n" % ",".join(answer.plan.dropped).encode(
-            "ascii", "replace"
-        )
+    if record.dropped:
+        lines += b"x-parapet-dropped: %b\r\n" % ",".join(record.dropped).encode("ascii")
     return lines
 
 
@@ -315,4 +340,4 @@ def _note_fault(record: RequestRecord, fault: ProxyError) -> None:
         str(record.attempts[-1].outcome) if record.attempts else fault.kind
     )
     record.error_code = fault.public_code
-    record.error_message = fault.message[:256]
+    record.error_message = fault.told[:256]

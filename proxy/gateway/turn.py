@@ -64,3 +64,4 @@ class Turn:
     started: float
     total_due: float
     guarded: bool
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # endpoint and reason

@@ -31,6 +31,12 @@ class ProxyError(Exception):
         self.retry_after_s = retry_after_s
         self.public_code = code or self.code
         self.final = False  # the end of a chain: `x-should-retry: false`
+        self.told = message  # for events: a provider's words may repeat the prompt
+
+    def quote(self, words: str) -> None:
+        """Tell the caller what the provider said; events keep our own words only."""
+        if words:
+            self.message = f"{self.told.rstrip('.')}: {words}"
 
 
 class CallerFault(ProxyError):

@@ -95,5 +95,4 @@ def final_attempt(tried: Sequence[Attempt]) -> int:
             for i, a in enumerate(tried)
         ]
         return min(hints)[1]
-    others = [i for i, attempt in enumerate(tried) if attempt.outcome is not Outcome.RATE_LIMITED]
-    return others[-1]
+    return len(tried) - 1

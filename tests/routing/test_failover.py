@@ -93,7 +93,7 @@ def test_a_switch_says_why(failed: Attempt, told: tuple[str, str]) -> None:
 FINALS = [
     # chain                                          index of the one that is told
     ([BAD, DEAD],                                    1),
-    ([BAD, LIMITED],                                 0),
+    ([BAD, LIMITED],                                 1),
     ([BAD, Outcome.CALLER],                          1),
     ([Outcome.CONTEXT_WINDOW, BAD],                  0),
 ]
