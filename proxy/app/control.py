@@ -28,9 +28,10 @@ from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids
 from proxy.model.tenancy import SnapshotDoc
 from proxy.runtime.tasks import background, spawn
+from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded, load_config
 from proxy.settings.problems import ConfigError, Problem, path_text
-from proxy.settings.secrets import ensure_admin_key, ensure_server_key
+from proxy.settings.secrets import ensure_admin_key, ensure_server_key, secret_values
 from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
 from proxy.spool.reader import SpoolReader
 from proxy.storage.sqlite.engine import SqliteStore
@@ -162,6 +163,7 @@ class ControlHalf:
         return []
 
     async def _apply(self, loaded: Loaded) -> None:
+        self._log.learn(await asyncio.to_thread(secret_values, [loaded.config], loaded.reader))
         previous = await asyncio.to_thread(read_snapshot, self._state_dir)
         newest = max(self._version, previous.version if previous is not None else 0)
         snapshot = await asyncio.to_thread(compile_snapshot, loaded, newest + 1)
@@ -180,6 +182,9 @@ class ControlHalf:
         self.metrics.set("config_file_valid", (), 1)
         self._publish(snapshot)
         self._log.info("config.applied", {"version": snapshot.version})
+        for each in not_acted_on(loaded.config):
+            told = {"setting": path_text(each.path), "detail": each.message}
+            self._log.warning("config.not_acted_on", told)
 
     def _control_config(self, loaded: Loaded) -> ControlConfig:
         return ControlConfig.of(

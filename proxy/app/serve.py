@@ -4,6 +4,7 @@ process, a data worker.  Each builds its parts, serves, and ends on a signal.
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -11,13 +12,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from proxy.app.control import ControlHalf
-from proxy.app.data import DataHalf, DrainLimits
+from proxy.app.data import GC_THRESHOLDS, DataHalf, DrainLimits
 from proxy.app.version import VERSION
 from proxy.app.workers import LinkedWorkers, LocalWorker
-from proxy.link.client import LinkClient
+from proxy.link.client import Apply, LinkClient
 from proxy.link.server import LinkServer
 from proxy.model.exchange import Json
+from proxy.model.tenancy import SnapshotDoc
 from proxy.runtime.clock import SystemClock
 from proxy.runtime.ids import UlidIds
 from proxy.runtime.loop import new_loop
@@ -179,6 +183,8 @@ async def _control(loaded: Loaded, options: ControlOptions, log: Log) -> int:
         log.error("start.failed", {"reason": str(fault)})
         return 1
     await link.start(state_dir / LINK)
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)  # a chunk of the spool is a hundred default collections
     line.ready()
     log.info("ready", {})
     await stop.wait()
@@ -198,10 +204,13 @@ async def _worker(options: WorkerOptions, log: Log) -> int:
     stop = _Stop()
     line = Line(options.alive_fd, clock, stop.set)
     line.open()
-    data = _data_half(options.slot, options.state_dir, SecretReader(environment()), log)
-    client = LinkClient(options.state_dir / LINK, options.slot, data.apply, data.totals_doc, clock)
+    secrets = SecretReader(environment())
+    data = _data_half(options.slot, options.state_dir, secrets, log)
+    apply = learning(log, secrets, data.apply)
+    client = LinkClient(options.state_dir / LINK, options.slot, apply, data.totals_doc, clock)
     cold = await asyncio.to_thread(read_snapshot, options.state_dir)
     if cold is not None:
+        log.learn(await asyncio.to_thread(secret_values, [cold], secrets))
         client.version, _ = await data.apply_snapshot(cold)
     background(client.run(), name="link")
     background(client.report(), name="totals")
@@ -270,6 +279,24 @@ def _data_half(slot: int, state_dir: Path, secrets: SecretReader, log: Log) -> D
         tell=log.observe,
         proxies=_proxies(),
     )
+
+
+def learning(log: Log, secrets: SecretReader, apply: Apply) -> Apply:
+    """`apply`, before which the log learns what it must never show of the new rules."""
+
+    def values(document: dict[str, Json]) -> set[str] | None:
+        try:
+            return secret_values([SnapshotDoc.model_validate(document)], secrets)
+        except ValidationError:
+            return None  # `apply` refuses it, and says so
+
+    async def learn_and_apply(document: dict[str, Json]) -> tuple[int, str]:
+        found = await asyncio.to_thread(values, document)
+        if found is not None:
+            log.learn(found)
+        return await apply(document)
+
+    return learn_and_apply
 
 
 def _proxies() -> Proxies:

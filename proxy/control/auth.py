@@ -37,6 +37,18 @@ def verify(config: ControlConfig, credential: str, now_ms: int) -> Principal | N
     return principal
 
 
+def still_admitted(
+    principal: Principal, before: ControlConfig, config: ControlConfig, now_ms: int
+) -> bool:
+    """Whether the credential that made him `principal` under `before` would still do so: for what
+    outlives its request.  A changed secret is another credential, changed rights another owner."""
+    if principal is ADMIN:
+        return before.admin_digest == config.admin_digest
+    if principal.expires_ms is not None and principal.expires_ms <= now_ms:
+        return False
+    return config.keys.get(principal.key_id) == before.keys.get(principal.key_id)
+
+
 def credential_of(request: web.BaseRequest) -> str | None:
     """What stands in `Authorization`; None: nothing.  Raises Problem when it stands there twice."""
     values = request.headers.getall("Authorization", [])

@@ -3,6 +3,9 @@
 Law: what a reader gets, over any number of connections that resume by the last id, is every event
 that passes the filters, each once, in order of `seq`.  Nothing is queued per reader: the log is the
 queue, and a reader that falls too far behind is told and let go.
+
+SECURITY: a key that is revoked, has expired or may do something else now gets nothing more: that
+is looked at before every write and whenever nothing happens, against the keys in force.
 """
 
 import asyncio
@@ -11,6 +14,7 @@ from typing import Annotated, Final
 from aiohttp import web
 from pydantic import Field
 
+from proxy.control.auth import still_admitted
 from proxy.control.events import EventFilters, log_filter, with_seq
 from proxy.control.frame import ControlDeps, Passage
 from proxy.control.problems import FieldError, invalid
@@ -28,6 +32,10 @@ MEDIA: Final = "text/event-stream"
 Seq = Annotated[Count, Field(ge=0, le=2**63 - 1)]
 
 
+class _Ended(Exception):
+    """The reader's key is nobody's any more."""
+
+
 class StreamQuery(EventFilters):
     after: Seq | None = None
     max_events: Annotated[Count, Field(ge=1, le=1_000_000)] | None = None
@@ -41,9 +49,11 @@ async def stream_events(passage: Passage, deps: ControlDeps) -> web.StreamRespon
     head = await deps.store.head(passage.workspace, EVENTS_LOG)
     response = web.StreamResponse(headers={**passage.headers, "Content-Type": MEDIA})
     await response.prepare(passage.request)
-    reader = _Reader(passage.workspace, query, deps, response)
+    reader = _Reader(passage, query, deps, response)
     try:
         await reader.run(after, head)
+    except _Ended:
+        pass  # it asks again, and is told why
     except TimeoutError:
         response.force_close()  # it stopped reading: nothing more can be said to it
         if passage.request.transport is not None:
@@ -69,9 +79,11 @@ class _Reader:
     """One stream.  `position`: everything up to this `seq` was sent or does not pass."""
 
     def __init__(
-        self, workspace_id: str, query: StreamQuery, deps: ControlDeps, out: web.StreamResponse
+        self, passage: Passage, query: StreamQuery, deps: ControlDeps, out: web.StreamResponse
     ) -> None:
-        self._workspace_id = workspace_id
+        self._workspace_id = passage.workspace
+        self._caller = passage.caller
+        self._config = passage.config
         self._query = query
         self._deps = deps
         self._out = out
@@ -152,13 +164,22 @@ class _Reader:
 
     def _over(self) -> bool:
         done = self._due is not None and self._deps.clock.monotonic() >= self._due
-        return done or self._left == 0 or self._deps.status.draining()
+        return done or self._left == 0 or self._deps.status.draining() or not self._admitted()
+
+    def _admitted(self) -> bool:
+        config = self._deps.config()
+        return self._workspace_id in config.workspaces and still_admitted(
+            self._caller, self._config, config, self._deps.clock.now_ms()
+        )
 
     async def _say(self, event: str, seq: int) -> None:
         data = jsonbody.dumps({"seq": seq})
         await self._write(b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, event.encode(), data))
 
     async def _write(self, data: bytes) -> None:
+        """Raises _Ended, TimeoutError."""
+        if not self._admitted():
+            raise _Ended
         async with asyncio.timeout(STUCK_S):
             await self._out.write(data)
         self._beat_at = self._deps.clock.monotonic() + HEARTBEAT_S

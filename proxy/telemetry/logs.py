@@ -71,10 +71,19 @@ class Log:
     ) -> None:
         self._process = process
         self.redactor = redactor or Redactor()
+        self._learned: frozenset[str] = frozenset()
         self._logger = logging.Logger(NAME, level)
         self.handler = logging.StreamHandler(stream or sys.stderr)
         self.handler.setFormatter(JsonLines(self.redactor))
         self._logger.addHandler(self.handler)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """The secrets of rules that are about to hold.  Those of the rules before stay known: what
+        began under them may still fail with one in its text."""
+        fresh = frozenset(secrets)
+        if fresh != self._learned:
+            self.redactor.know(fresh | self._learned)
+            self._learned = fresh
 
     def adopt(self, *names: str) -> None:
         """Let libraries' warnings come out here, in the same form ("": all of them)."""
@@ -144,7 +153,8 @@ class Log:
 
 def open_log(process: str, secrets: Iterable[str] = ()) -> Log:
     """The log of one process, on stderr; what libraries warn of comes out in it too."""
-    log = Log(redactor=Redactor(secrets), process=process)
+    log = Log(process=process)
+    log.learn(secrets)
     log.adopt("", "asyncio", "aiohttp.server", "aiohttp.web", "aiohttp.access")
     return log
 

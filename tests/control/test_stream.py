@@ -12,8 +12,18 @@ import aiohttp
 import pytest
 
 from proxy.control import stream
+from proxy.model.tenancy import ApiKey
 from proxy.settings.schema import Control
-from tests.control.world import ADMIN, EVENT, World, bearer, running
+from tests.control.world import (
+    ADMIN,
+    EVENT,
+    WORKSPACES,
+    World,
+    bearer,
+    key,
+    running,
+    workspace,
+)
 
 STREAM = "/v1/workspaces/default/events/stream"
 
@@ -136,6 +146,60 @@ async def test_a_drain_ends_streams(world: World) -> None:
     async with opened(world) as events:
         world.status.stopping = True
         assert await events.rest() == []
+
+
+VIEWER = "viewer000000"
+LATER = "2024-03-15T14:31:00Z"  # the clock of the tests stands a minute before
+
+# fmt: off
+NOBODYS = [
+    # what became of the key
+    ("revoked",                   ()),
+    ("of another secret",         (key(VIEWER, "viewer", "t" * 40),)),
+    ("of another role",           (key(VIEWER, "ingest"),)),
+    ("of another workspace",      (key(VIEWER, "viewer", workspaces=["other"]),)),
+    ("of another network",        (key(VIEWER, "viewer", allowed_cidrs=["10.0.0.0/8"]),)),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("keys", [keys for _, keys in NOBODYS], ids=[name for name, _ in NOBODYS])
+async def test_a_key_that_is_nobodys_any_more_gets_nothing_more(
+    world: World, keys: tuple[ApiKey, ...]
+) -> None:
+    """T-SEC-01"""
+    async with opened(world, **bearer(VIEWER)) as events, opened(world) as others:
+        await put(world, "before")
+        assert (await events.next()).data["event_id"] == "before"
+        world.workspaces = (workspace("default", key("admin0000000"), *keys), WORKSPACES[1])
+        await put(world, "after")
+        assert await events.rest() == []
+        assert [(await others.next()).data["event_id"] for _ in "12"] == ["before", "after"]
+
+
+async def test_a_silent_stream_of_a_revoked_key_ends_too(world: World) -> None:
+    async with opened(world, **bearer(VIEWER)) as events:
+        world.workspaces = (workspace("default"),)
+        assert await events.rest() == []
+
+
+async def test_a_key_that_expires_while_it_streams_gets_nothing_more(world: World) -> None:
+    keys = (key("admin0000000"), key(VIEWER, "viewer", expires_at=LATER))
+    world.workspaces = (workspace("default", *keys),)
+    async with opened(world, **bearer(VIEWER)) as events:
+        await put(world, "before")
+        assert (await events.next()).data["event_id"] == "before"
+        world.clock.advance(61)
+        await put(world, "after")
+        assert await events.rest() == []
+
+
+async def test_a_key_that_stays_as_it_was_streams_on(world: World) -> None:
+    async with opened(world, **bearer(VIEWER)) as events:
+        own = (key("admin0000000"), key("new000000000"), key(VIEWER, "viewer"))
+        world.workspaces = (workspace("default", *own),)
+        await put(world, "after")
+        assert (await events.next()).data["event_id"] == "after"
 
 
 async def test_a_position_the_log_does_not_have_is_a_reset(world: World) -> None:

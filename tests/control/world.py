@@ -104,6 +104,7 @@ class World:
     status: Status = field(default_factory=Status)
     control: Control = field(default_factory=Control)
     ingest: Ingest = field(default_factory=Ingest)
+    workspaces: tuple[WorkspaceRules, ...] = WORKSPACES
     told: list[tuple[str, dict[str, Json]]] = field(default_factory=list)
     wrong: list[Json] = field(default_factory=list)
     reloads: int = 0
@@ -116,7 +117,7 @@ class World:
 
     def config(self) -> ControlConfig:
         return ControlConfig.of(
-            WORKSPACES, ADMIN_KEY, "http://control.test", self.control, self.ingest
+            self.workspaces, ADMIN_KEY, "http://control.test", self.control, self.ingest
         )
 
     async def reload(self) -> list[Json]:

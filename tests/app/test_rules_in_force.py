@@ -1,0 +1,163 @@
+"""When a configuration comes into force: what logs hide and say, and how long a stop may take."""
+
+import asyncio
+import io
+import json
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy.app.control import ControlHalf
+from proxy.app.data import DataHalf, DrainLimits
+from proxy.app.serve import learning
+from proxy.control.readiness import ProcessState, WorkerState
+from proxy.model.exchange import Json
+from proxy.model.tenancy import SnapshotDoc
+from proxy.runtime.clock import SystemClock
+from proxy.settings.load import Loaded, load_config
+from proxy.settings.secrets import SecretReader
+from proxy.settings.snapshot import compile_snapshot
+from proxy.telemetry.logs import Log
+from tests.kit.fakes import CountingIds
+
+FIRST, SECOND, THIRD = "first-secret-of-a-provider", "second-secret-of-it", "third-secret-of-it"
+
+
+def config(state_dir: Path, **more: Json) -> str:
+    own: Json = {"id": "e", "provider": "openai", "api_key": {"$file": "key"}}
+    route: Json = {"id": "r", "endpoint": "e"}
+    return json.dumps(
+        {
+            "server": {"listen": "127.0.0.1:0", "control_listen": "127.0.0.1:0",
+                       "state_dir": str(state_dir)},
+            "workspaces": [{"id": "default", "endpoints": [own], "routes": [route], **more}],
+            "drain": {"lb_delay_seconds": 0, "timeout_seconds": 7, "stream_seconds": 9},
+        }
+    )  # fmt: skip
+
+
+@dataclass
+class Told:
+    """A log that is kept, and what was published; also a `WorkersView` of nobody."""
+
+    stream: io.StringIO = field(default_factory=io.StringIO)
+    published: list[SnapshotDoc] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.log = Log(self.stream)
+
+    def states(self) -> Sequence[WorkerState]:
+        return []
+
+    def processes(self) -> Sequence[ProcessState]:
+        return []
+
+    def lines(self, event: str) -> list[dict[str, Json]]:
+        found = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        return [line for line in found if line["event"] == event]
+
+    def hides(self, *secrets: str) -> list[bool]:
+        """Whether each stays unsaid in the text of an exception."""
+        hidden = []
+        for secret in secrets:
+            before = len(self.stream.getvalue())
+            self.log.bug(RuntimeError(f"refused: {secret}"))
+            said = self.stream.getvalue()[before:]
+            assert "refused: " in said
+            hidden.append(secret not in said)
+        return hidden
+
+
+async def loaded_from(directory: Path) -> Loaded:
+    return await asyncio.to_thread(load_config, directory / "parapet.yaml", insecure=True)
+
+
+@asynccontextmanager
+async def control(tmp_path: Path, told: Told) -> AsyncIterator[ControlHalf]:
+    """A control half over the file that stands in `tmp_path`."""
+    loaded = await loaded_from(tmp_path)
+
+    def build() -> ControlHalf:
+        return ControlHalf(
+            loaded, tmp_path, SystemClock(), CountingIds(), told.log, told, told.published.append
+        )
+
+    half = await asyncio.to_thread(build)
+    await half.start(socket.create_server(("127.0.0.1", 0)))
+    try:
+        yield half
+    finally:
+        await half.stop()
+
+
+async def test_a_reload_teaches_the_log_new_secrets(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(FIRST)
+    (tmp_path / "parapet.yaml").write_text(config(tmp_path))
+    told = Told()
+    async with control(tmp_path, told) as half:
+        assert told.hides(FIRST, SECOND) == [True, False]
+        (tmp_path / "key").write_text(SECOND)
+        assert await half.reload() == []
+        assert told.hides(FIRST, SECOND) == [True, True]  # what began before may still fail
+        (tmp_path / "key").write_text(THIRD)
+        assert await half.reload() == []
+        assert told.hides(FIRST, SECOND, THIRD) == [False, True, True]
+
+
+async def test_a_worker_learns_the_secrets_of_its_rules_before_they_hold(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(FIRST)
+    (tmp_path / "parapet.yaml").write_text(config(tmp_path))
+    snapshot = compile_snapshot(await loaded_from(tmp_path), 1)
+    told = Told()
+    hidden: list[bool] = []
+
+    async def crashing(document: dict[str, Json]) -> tuple[int, str]:
+        hidden.extend(told.hides(FIRST))
+        return 1, ""
+
+    apply = learning(told.log, SecretReader({}), crashing)
+    assert await apply({"unreadable": True}) == (1, "")
+    assert await apply(snapshot.model_dump(mode="json", by_alias=True)) == (1, "")
+    assert hidden == [False, True]
+
+
+async def test_settings_that_are_not_acted_on_are_told_at_start_and_at_each_reload(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "key").write_text(FIRST)
+    (tmp_path / "parapet.yaml").write_text(config(tmp_path))
+    told = Told()
+    async with control(tmp_path, told) as half:
+        assert told.lines("config.not_acted_on") == []
+        settings: Json = {"retention": {"audit_days": 3}}
+        whole = json.loads(config(tmp_path)) | settings
+        (tmp_path / "parapet.yaml").write_text(json.dumps(whole))
+        assert await half.reload() == []
+        (line,) = told.lines("config.not_acted_on")
+        assert (line["level"], line["setting"]) == ("warning", "retention.audit_days")
+        assert line["detail"]
+    async with control(tmp_path, told):
+        assert len(told.lines("config.not_acted_on")) == 2
+
+
+async def test_a_worker_stops_as_its_configuration_says(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(FIRST)
+    (tmp_path / "parapet.yaml").write_text(config(tmp_path))
+    told = Told()
+    async with control(tmp_path, told):
+        (snapshot,) = told.published
+
+    def build() -> DataHalf:
+        return DataHalf(
+            0, tmp_path, SystemClock(), CountingIds(), b"k" * 32, SecretReader({}),
+            told.log.bug, told.log.observe,
+        )  # fmt: skip
+
+    data = await asyncio.to_thread(build)
+    try:
+        await asyncio.to_thread(lambda: asyncio.run(data.apply_snapshot(snapshot)))
+        assert data.drain_settings() == DrainLimits(0, 7, 9)
+    finally:
+        await asyncio.to_thread(data.spool.close)
