@@ -19,6 +19,7 @@ from proxy.gateway.stream import Pump
 from proxy.gateway.turn import Turn
 from proxy.model.exchange import Dialect, Json, Plan, RawHeaders
 from proxy.model.ports import Call, Clock, Downstream, TransportFault
+from proxy.wire.dialects.lanes import choices_asked
 
 HOLD_BYTES: Final = 4 * 1024 * 1024
 ERROR_BYTES: Final = 256 * 1024
@@ -108,7 +109,7 @@ class Answer:
     @property
     def over(self) -> bool:
         """Nothing more will come."""
-        return self.complete or self.fault is not None or bool(self.bad)
+        return self.complete or self.fault is not None or bool(self.bad) or self.too_big
 
     def wall_ms(self) -> int:
         return self._clock.now_ms()
@@ -120,10 +121,13 @@ class Answer:
         kind = encoding = b""
         for name, value in headers:
             if name == b"content-type":
-                kind = value
+                kind = value.lower()
             elif name == b"content-encoding":
                 encoding = value.strip().lower()
         if self._turn.dialect is None:
+            if 300 <= status < 400 and self._turn.exchange.surface.operation != "pass":
+                self._reject("a redirect")
+                return
             self.mode = PASS
             self._decide()
             return
@@ -141,7 +145,7 @@ class Answer:
     def data(self, chunk: bytes) -> None:
         if self._decoder is not None:
             chunk = self._inflate(chunk)
-        if self.bad or not chunk:
+        if self.bad or self.too_big or not chunk:
             return
         self.size += len(chunk)
         if self.mode == STREAM:
@@ -153,7 +157,7 @@ class Answer:
             self._gather(chunk)
 
     def end(self) -> None:
-        if self.bad:
+        if self.bad or self.too_big:
             return
         if self.mode == STREAM:
             assert self.pump is not None
@@ -167,7 +171,7 @@ class Answer:
         self._complete()
 
     def failed(self, fault: TransportFault) -> None:
-        if self.complete or self.bad:
+        if self.complete or self.bad or self.too_big:
             return
         if fault.phase == "trailer" or (self.pump is not None and self.pump.done):
             self._complete()  # the answer was whole; only the connection's end was late
@@ -189,13 +193,12 @@ class Answer:
         assert turn.dialect is not None
         guard = turn.route.guard if turn.guarded else None
         reader = turn.dialect.stream(
-            hold_tools=guard is not None
-            and guard.tool_args == "hold"
-            and guard.enforces("response", "tool_args"),
+            hold_tools=guard is not None and guard.enforces("response", "tool_args"),
             hold_reasoning=guard is not None
             and guard.reasoning == "hold"
             and guard.enforces("response", "reasoning"),
             want_usage=turn.exchange.want_usage or not self.plan.usage_injected,
+            choices=choices_asked(turn.exchange.surface.operation, turn.exchange.doc),
         )
         self.pump = Pump(self.candidate.adapter.framer(), reader, guard)
 
@@ -257,15 +260,16 @@ class Answer:
         if self.size > self._limit:
             if self._turn.guarded:
                 self.too_big = True
-                self._reject("answer over guard.max_answer_bytes")
+                self._stop()
             else:
                 self.mode = PASS
                 self._decide()
             return
         call = self.call
-        if call is not None and call.phase == "unary":
+        if call is not None:
             idle = self._clock.monotonic() + self._turn.route.idle_s
-            call.due = min(call.due, idle) if call.due > idle else call.due
+            whole = min(self.started + self._turn.route.unary_s, self._turn.total_due)
+            call.due, call.phase = (idle, "idle") if idle < whole else (whole, "unary")
 
     def _decode(self, encoding: bytes) -> None:
         if encoding in (b"gzip", b"x-gzip"):

@@ -6,22 +6,30 @@ Laws (guardrails.md §9.1, §9.8; failover.md §9):
 * what leaves, joined, is the same prefix of the answer however the chunks were cut;
 * held text leaves before the event that ends its lane; an event left empty is not sent;
 * what does not parse is dropped and counted, or, if the stream cannot go on without it, breaks it;
+* of an event on a guarded stream nothing leaves but its data and its name;
+* a text that comes after its choice or block has ended is dropped and counted;
+* of the event in which a block falls nothing leaves that begins or ends anything;
 * after `over` nothing leaves but `last`.
 
 A `Pump` knows no socket, no clock and no caller: it is tested at every split of recorded streams.
 """
 
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol, assert_never
 
-from proxy.guardrails.engine import Guard, Judgement
-from proxy.guardrails.stream import Lane
-from proxy.model.exchange import Delta, ErrorSeen, Leaf, Part, Seen, WireEvent
+from proxy.gateway.texts import Texts
+from proxy.gateway.waiting import Entry, LaneKey
+from proxy.guardrails.engine import Guard
+from proxy.model.exchange import Delta, ErrorSeen, Seen, WireEvent
 from proxy.model.policy import PolicyResult
 from proxy.wire.dialect import StreamReader
-from proxy.wire.leaves import json_text_leaves, rewrite_json_text
+from proxy.wire.dialects.lanes import TOO_MANY
+from proxy.wire.jsonbody import must_be_unique
+from proxy.wire.mould import Mould
+from proxy.wire.sse import bare
 
-LaneKey = tuple[int, Part, int]
+_NO_ENTRIES: Final[deque[Entry]] = deque()  # never written
 
 
 class Framer(Protocol):
@@ -43,38 +51,18 @@ class Pump:
     """
 
     __slots__ = (
-        "_framer",
-        "_guard",
-        "_judgements",
-        "_lanes",
-        "_message",
-        "_out",
-        "_take",
-        "blocked",
-        "broken",
-        "content",
-        "done",
-        "dropped",
-        "error",
-        "last",
-        "over",
-        "progress",
-        "reader",
-        "released",
-        "terminal",
-    )
+        "_framer", "_out", "_queue", "_take", "_texts", "broken", "content", "done", "dropped",
+        "error", "last", "over", "progress", "reader", "released", "terminal",
+    )  # fmt: skip
 
     def __init__(self, framer: Framer, reader: StreamReader, guard: Guard | None) -> None:
         self._framer = framer
         self.reader = reader
-        self._guard = guard
         self._take: Callable[[Seen, list[bytes]], None]
         self._take = self._pass if guard is None else self._judge
-        self._lanes: dict[LaneKey, Lane | None] = {}
-        self._judgements: list[Judgement] = []
+        self._texts = Texts(guard, reader) if guard is not None else None
+        self._queue = self._texts.room.entries if self._texts is not None else _NO_ENTRIES
         self._out: list[bytes] = []
-        self._message = ""
-        self.blocked: PolicyResult | None = None
         self.broken = ""
         self.error: ErrorSeen | None = None
         self.content = self.released = self.terminal = self.done = self.over = False
@@ -83,7 +71,7 @@ class Pump:
         self.progress = 0
 
     def __repr__(self) -> str:
-        held = sum(lane.held for lane in self._lanes.values() if lane is not None)
+        held = self._texts.held if self._texts is not None else 0
         return f"<Pump {self.progress} events {held} held{' over' if self.over else ''}>"
 
     # --- in
@@ -92,14 +80,27 @@ class Pump:
         """Read a piece of the body; returns what may leave now."""
         if self.over:
             return b""
-        out = self._out
+        framer, out = self._framer, self._out
+        if not framer.pending:
+            text = self.reader.plain(chunk)  # one plain event: what nearly every chunk is
+            if text is not None:
+                return self._plain(chunk, text)
         try:
-            for event in self._framer.feed(chunk):
-                if not self._read(event, out):
-                    break
+            self._feed_events(framer.feed(chunk), out)
         except ValueError as why:  # the framing itself is broken
             self._break(str(why))
         return self._taken(out)
+
+    def _feed_events(self, events: list[WireEvent], out: list[bytes]) -> None:
+        plain = self.reader.plain
+        for event in events:
+            text = plain(event.raw)
+            if text is not None:
+                out.append(self._plain(event.raw, text))
+                if self.over:
+                    break
+            elif not self._read(event, out):
+                break
 
     def finish(self) -> bytes:
         """The body has ended.  Returns what may leave before `last`; without `terminal` the stream
@@ -112,8 +113,9 @@ class Pump:
                         break
             except ValueError as why:
                 self._break(str(why))
+            if self._texts is not None and self.terminal and not self.over:
+                self._close_all(self._texts, out)
             if self.terminal and not self.over:
-                self._close_all(out)
                 self.last = self.reader.trailer()
                 self.over = True
         return self._taken(out)
@@ -121,6 +123,10 @@ class Pump:
     def _read(self, event: WireEvent, out: list[bytes]) -> bool:
         """Take one event; False when nothing more is to be read."""
         try:
+            if self._texts is not None:
+                event.raw = bare(event)
+                if event.data[:1] == b"{":
+                    must_be_unique(event.data)
             seens = self.reader.read(event)
         except ValueError:
             if self.reader.structural(event):
@@ -138,6 +144,46 @@ class Pump:
             if self.over:
                 return False
         return True
+
+    def _plain(self, raw: bytes, text: str) -> bytes:
+        """A piece of text and nothing else, in an event that fitted the reader's mould."""
+        self.content = True
+        self.progress += 1
+        texts = self._texts
+        if texts is None:
+            self.released = True
+            return raw
+        mould = self.reader.mould
+        assert mould is not None
+        if self._queue:
+            return self._plain_behind(texts, mould, raw, text)
+        texts.chars += len(text)
+        lane = texts.lane(mould.lane)
+        if lane is not None:
+            passed = lane.feed(text)
+            if lane.blocked is not None:
+                texts.blocked, texts.message = lane.blocked, lane.message
+                self.over = True
+            if not passed:
+                return b""
+            if passed != text:
+                raw = mould.event(passed)
+        self.released = True
+        return raw
+
+    def _plain_behind(self, texts: Texts, mould: Mould, raw: bytes, text: str) -> bytes:
+        """A plain piece of text while events before it wait."""
+        out: list[bytes] = []
+        self._go_on_without(texts, {mould.lane}, out)
+        if not self.over:
+            waiting, self._queue = self._queue, _NO_ENTRIES
+            released, self.released = self.released, False
+            left = Entry(self._plain(raw, text), self.released)
+            self._queue, self.released = waiting, released
+            if texts.blocked is not None:
+                self._stop(texts, out)
+            self._emit(left, out)
+        return b"".join(out)
 
     # --- without rules
 
@@ -158,118 +204,126 @@ class Pump:
     # --- with rules
 
     def _judge(self, seen: Seen, out: list[bytes]) -> None:
+        texts = self._texts
+        assert texts is not None
         if seen.content:
             self.content = True
             self.progress += 1
         elif seen.structural:
             self.progress += 1
-        if seen.deltas:
-            self._judge_deltas(seen, out)
-        else:
-            if seen.ends_all:
-                self._close_all(out)
-            for key in seen.ends:
-                self._close(key, out)
-            if self.over:
-                return
-            if seen.done:
-                self._finished(seen)
-                return
-            if seen.raw:
-                out.append(seen.raw)
-                if seen.content:
-                    self.released = True
-        if seen.terminal and not self.over:
-            self.terminal = self.released = True
-
-    def _judge_deltas(self, seen: Seen, out: list[bytes]) -> None:
         here = {delta.lane for delta in seen.deltas}
-        if seen.ends_all:
-            self._close_all(out, but=here)
-        for key in seen.ends:
+        for key in _ended(texts, seen):
             if key not in here:
-                self._close(key, out)
-        changed, visible = False, False
-        for delta in seen.deltas:
+                self._close(texts, key, out)
+                if self.over:
+                    return
+        if seen.deltas:
+            self._judge_deltas(texts, seen, here, out)
+        elif not seen.done:
+            self._emit(Entry(seen.raw, seen.content), out)
+        self._drain(texts, out)
+        if self.over:
+            return
+        if seen.terminal:
+            self.terminal = True
+            self.released = self.released or not self._queue
+        if seen.done:
+            self._finished(seen)
+
+    def _judge_deltas(self, texts: Texts, seen: Seen, here: set[LaneKey], out: list[bytes]) -> None:
+        if self._queue:
+            self._go_on_without(texts, here, out)
             if self.over:
                 return
-            if seen.whole and delta.lane[1] != "tool_name":
-                text = self._judge_whole(delta, seen)
-                if text is None:
-                    return
-            else:
-                ends = seen.ends_all or delta.lane in seen.ends
-                text = self._flow(delta, ends=ends)
-            if text != delta.text:
-                delta.holder[delta.member] = text
-                changed = True
-            if text:
-                visible = True
-        if not changed:
-            out.append(seen.raw)
-        elif visible or seen.carries or seen.terminal:
-            out.append(self.reader.render(seen))
-        if visible and seen.content:
-            self.released = True
-        if self.blocked is not None:
-            self._end_blocked()
-
-    def _flow(self, delta: Delta, *, ends: bool) -> str:
-        """A piece of a growing lane: what of it (and of what was held) may leave."""
-        key = delta.lane
-        lane = self._lanes.get(key)
-        if lane is None:
-            if key in self._lanes:
-                return delta.text
-            assert self._guard is not None
-            lane = self._lanes[key] = self._guard.lane(key[1])
-            if lane is None:
-                return delta.text
-        text = lane.feed(delta.text)
-        if ends and lane.blocked is None:
-            text += lane.finish()
-        if lane.blocked is not None:
-            self.blocked, self._message = lane.blocked, lane.message
-        return text
-
-    def _judge_whole(self, delta: Delta, seen: Seen) -> str | None:
-        """A complete tool call or reasoning block.  None: nothing of it leaves."""
-        assert self._guard is not None
-        part = delta.lane[1]
-        if part == "tool_args":
-            leaves = json_text_leaves(delta.text, part, "assistant", ())
-        else:
-            leaves = [Leaf(delta.text, part, "assistant", ())]
-        judged = self._guard.judge(leaves, "response")
-        self._judgements.append(judged)
-        if judged.block is not None:
-            self.blocked, self._message = judged.block, judged.message
-            self._end_blocked()
-            return None
-        if not judged.rewrites:
-            return delta.text
-        if part == "reasoning":  # an edited signed block would be refused on the next turn
-            self.reader.drop(seen)
-            return None
-        return rewrite_json_text(delta.text, judged.rewrites)
-
-    def _close(self, key: LaneKey, out: list[bytes]) -> None:
-        """The lane ends: what it still holds leaves first."""
-        lane = self._lanes.get(key)
-        if lane is None or self.over:
+        entry = Entry(seen.raw, False, seen)
+        visible = False
+        for place, delta in enumerate(seen.deltas):
+            text = self._one(texts, delta, seen, entry)
+            if text is None:
+                return
+            if text != delta.text and delta.stands != "waiting":
+                delta.text = delta.holder[delta.member] = text
+                entry.changed = True
+            visible = visible or bool(text)
+            if texts.blocked is not None:
+                self._stop(texts, out, seen, place)
+                return
+        for key in _ended(texts, seen):
+            if key in here:
+                texts.pause(key)
+        if not entry.unsettled:
+            texts.values(entry)
+            if entry.changed:
+                entry.raw = self.reader.render(seen)
+            entry.seen = None
+        if texts.blocked is not None:
+            self._stop(texts, out, seen)
             return
-        text = lane.finish()
-        if text:
-            out.append(self.reader.tail(key, text))
-            self.released = True
-        if lane.blocked is not None:
-            self.blocked, self._message = lane.blocked, lane.message
-            self._end_blocked()
+        entry.commits = visible and seen.content
+        if seen.done:
+            seen.raw = entry.raw
+        elif visible or seen.carries or seen.terminal or not entry.changed:
+            self._emit(entry, out)
 
-    def _close_all(self, out: list[bytes], but: set[LaneKey] | None = None) -> None:
-        for key in list(self._lanes):
-            if but is None or key not in but:
-                self._close(key, out)
+    def _one(self, texts: Texts, delta: Delta, seen: Seen, entry: Entry) -> str | None:
+        """What of a delta may leave; None: nothing of the event."""
+        match delta.stands:
+            case "flowing" if not seen.whole:
+                return texts.flow(delta, ends=seen.ends_all or delta.lane in seen.ends)
+            case "flowing" if delta.lane[1] != "tool_name":
+                return texts.whole(delta, seen)
+            case "flowing" | "alone":
+                return texts.alone(delta)
+            case "late":
+                self.dropped += 1
+                return ""
+            case "waiting":
+                if delta.lane[2] == TOO_MANY:
+                    self._break("more texts of unknown kind than can be told apart")
+                    return None
+                texts.wait(delta, entry)
+                return delta.text
+            case never:
+                assert_never(never)
+
+    def _go_on_without(self, texts: Texts, here: set[LaneKey], out: list[bytes]) -> None:
+        """An event of a choice that does not go on with a text settles it."""
+        ats = {lane[0] for lane in here} | {-1}
+        for key in texts.room.unsettled(ats):
+            if key not in here:
+                texts.pause(key)
+        self._drain(texts, out)
+
+    def _emit(self, entry: Entry, out: list[bytes]) -> None:
+        """In its turn."""
+        if entry.unsettled or self._queue:
+            self._queue.append(entry)
+        elif entry.raw:
+            out.append(entry.raw)
+            self.released = self.released or entry.commits
+
+    def _drain(self, texts: Texts, out: list[bytes]) -> None:
+        if self._queue:
+            left, commits = texts.room.drain(texts.values)
+            out += left
+            self.released = self.released or commits
+        if texts.blocked is not None and not self.over:
+            self._stop(texts, out)
+
+    def _close(self, texts: Texts, key: LaneKey, out: list[bytes]) -> None:
+        """The lane ends: what it still holds leaves first."""
+        text = texts.finish(key)
+        if text:
+            self._emit(Entry(self.reader.tail(key, text), commits=True), out)
+        texts.pause(key)
+        if texts.blocked is not None:
+            self._stop(texts, out)
+
+    def _close_all(self, texts: Texts, out: list[bytes]) -> None:
+        for key in texts.open_lanes():
+            if not self.over:
+                self._close(texts, key, out)
+        self._drain(texts, out)
 
     # --- ends
 
@@ -281,9 +335,27 @@ class Pump:
         self.broken = why
         self.over = True
 
-    def _end_blocked(self) -> None:
-        """All lanes stop; what was held is dropped."""
+    def _stop(
+        self, texts: Texts, out: list[bytes], seen: Seen | None = None, place: int | None = None
+    ) -> None:
+        """A block: all lanes stop, and what was held is dropped.  The events before it leave, and
+        of the one in which it fell (at the delta of that place) the texts that came before."""
         self.over = True
+        for key in texts.room.growing():
+            texts.pause(key)
+        self._drain(texts, out)
+        if seen is None or seen.whole:
+            return
+        shown = False
+        for number, delta in enumerate(seen.deltas):
+            if delta.stands == "flowing" and (place is None or number <= place):
+                shown = shown or bool(delta.text)
+            else:
+                delta.holder[delta.member] = ""
+        left = self.reader.cut(seen) if shown else b""
+        if left:
+            out.append(left)
+            self.released = self.released or seen.content
 
     def _taken(self, out: list[bytes]) -> bytes:
         if not out:
@@ -295,23 +367,29 @@ class Pump:
     # --- what the guard says
 
     @property
+    def blocked(self) -> PolicyResult | None:
+        return self._texts.blocked if self._texts is not None else None
+
+    @property
     def message(self) -> str:
         """The sentence for the caller when `blocked`."""
-        return self._message
+        return self._texts.message if self._texts is not None else ""
+
+    @property
+    def chars(self) -> int:
+        """Of text that came, on guarded routes."""
+        return self._texts.chars if self._texts is not None else 0
 
     def results(self) -> list[PolicyResult]:
-        found = [result for judged in self._judgements for result in judged.results]
-        for lane in self._lanes.values():
-            if lane is not None:
-                found += lane.results()
-        return found
+        return self._texts.results() if self._texts is not None else []
 
     def coverage(self) -> int:
         """Characters that some rule has looked at."""
-        lanes = sum(lane.scanned_chars for lane in self._lanes.values() if lane is not None)
-        return lanes + sum(judged.scanned_chars for judged in self._judgements)
+        return self._texts.coverage() if self._texts is not None else 0
 
     def overflows(self) -> list[tuple[str, str]]:
-        return [
-            pair for lane in self._lanes.values() if lane is not None for pair in lane.overflows
-        ]
+        return self._texts.overflows() if self._texts is not None else []
+
+
+def _ended(texts: Texts, seen: Seen) -> list[LaneKey]:
+    return texts.open_lanes() if seen.ends_all else seen.ends

@@ -136,18 +136,27 @@ class Guard:
         """Decide on all texts of a request or of a unary answer.  Never raises."""
         plans = self._request if direction == "request" else self._response
         judgement = Judgement()
-        findings = Findings(direction)
+        findings: Findings | None = None
+        scanned = total = 0
         for leaf in leaves:
-            size = len(leaf.text)
-            judgement.total_chars += size
+            text = leaf.text
+            total += len(text)
             rules = plans.get((leaf.part, leaf.role, leaf.latest))
             if rules is None:
                 continue
-            judgement.scanned_chars += size
-            if size and not _untouched(rules, leaf.text):
-                rewritten = _judge_leaf(rules, leaf, findings)
-                if rewritten is not None:
-                    judgement.rewrites.append((leaf, rewritten))
+            scanned += len(text)
+            try:
+                untouched = not text or rules.untouched(text)
+            except Exception:  # the text is judged, and there the fault is a verdict
+                untouched = False
+            if untouched:
+                continue
+            if findings is None:
+                findings = Findings(direction)
+            rewritten = _judge_leaf(rules, leaf, findings)
+            if rewritten is not None:
+                judgement.rewrites.append((leaf, rewritten))
+        judgement.scanned_chars, judgement.total_chars = scanned, total
         if findings:
             self._conclude(judgement, findings, direction)
         return judgement
@@ -187,14 +196,6 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"<Guard {self.profile or 'empty'} {len(self._rules)} rules>"
-
-
-def _untouched(rules: RuleSet, text: str) -> bool:
-    """A prefilter that breaks says no: the text is judged, and there the fault is a verdict."""
-    try:
-        return rules.untouched(text)
-    except Exception:
-        return False
 
 
 def _judge_leaf(rules: RuleSet, leaf: Leaf, findings: Findings) -> str | None:

@@ -134,7 +134,7 @@ class RuleSet:
         return mask
 
     def untouched(self, text: str) -> bool:
-        """No rule can hit: what most texts are told, in one pass and without a view."""
+        """No rule can hit: what most texts are told, in one pass and without a view.  May raise."""
         if self._always or self._keywords is None:
             return False
         for folding in self.foldings:

@@ -24,6 +24,7 @@ Part = Literal[
     "metadata",
 ]
 Role = Literal["system", "user", "assistant", "tool"]
+Stand = Literal["flowing", "waiting", "alone", "late"]
 Direction = Literal["request", "response"]
 Level = Literal["L0", "L1", "L2"]
 Operation = Literal[
@@ -144,13 +145,16 @@ class WireEvent:
 class Delta:
     """A piece of one lane inside an event: it stands at `holder[member]`, so it can be rewritten.
 
-    `lane` names the growing string: (choice or block index, part, tool index).
+    `lane` names the growing string: (choice or block index, part, tool index).  `stands`: a
+    `flowing` text may move into later events of its lane; one of unknown kind makes its event wait
+    (`waiting`) until it is settled; `alone`, it is complete; `late`, its choice or block has ended.
     """
 
     lane: tuple[int, Part, int]
     text: str
     holder: dict[str, Json]
     member: str
+    stands: Stand = "flowing"
 
 
 @dataclass(slots=True)

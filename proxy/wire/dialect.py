@@ -10,6 +10,7 @@ from typing import Protocol
 
 from proxy.model.errors import ProxyError
 from proxy.model.exchange import Dialect, Json, Leaf, Part, Seen, Usage, WireEvent
+from proxy.wire.mould import Mould
 
 Lane = tuple[int, Part, int]
 Object = dict[str, Json]
@@ -19,13 +20,19 @@ class StreamReader(Protocol):
     """Reads one answer stream and writes what the guard needs to say in it.
 
     `usage`, `finish_reason`, `model` hold what was seen so far.  `output_bytes` counts the UTF-8
-    bytes of all deltas, for an estimate when the stream is cut.
+    bytes of all deltas, for an estimate when the stream is cut.  `mould` is that of the last plain
+    piece of text, while one may follow.
     """
 
     usage: Usage | None
     finish_reason: str | None
     model: str | None
     output_bytes: int
+    mould: Mould | None
+
+    def plain(self, raw: bytes) -> str | None:
+        """The text of an event that fits the mould: it has been read.  None: `read` it."""
+        ...
 
     def read(self, event: WireEvent) -> list[Seen]:
         """What the event means; several when it completes something that was assembled.
@@ -39,6 +46,11 @@ class StreamReader(Protocol):
 
     def render(self, seen: Seen) -> bytes:
         """The bytes of an event whose holders were changed."""
+        ...
+
+    def cut(self, seen: Seen) -> bytes:
+        """What may leave of an event in which a block fell: its texts, as far as they are left in
+        their holders, and nothing that begins or ends anything."""
         ...
 
     def tail(self, lane: Lane, text: str) -> bytes:
@@ -88,8 +100,10 @@ class DialectReader(Protocol):
         ...
 
     def stream(
-        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool
-    ) -> StreamReader: ...
+        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+    ) -> StreamReader:
+        """`choices`: how many were asked for; the answer is not whole before they have ended."""
+        ...
 
 
 Headers = Mapping[bytes, bytes]

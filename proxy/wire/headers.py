@@ -218,6 +218,30 @@ def down(
     return [pair for pair in kept if pair[0] not in named] if named else kept
 
 
+_down: Final[dict[bytes, bool]] = {}  # what was decided of a name, whatever its value
+
+
+def down_lines(headers: RawHeaders, *, decoded: bool = False) -> bytes:
+    """`render(down(…))` in one pass, for a body that keeps its type and gets its own length."""
+    lines = []
+    for name, value in headers:
+        goes = _down.get(name)
+        if goes is None:
+            if name == b"connection" or (name == b"content-encoding" and decoded):
+                return render(down(headers, decoded=decoded))
+            goes = _goes_down(name)
+        if goes:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines)
+
+
+def _goes_down(name: bytes) -> bool:
+    goes = not (name in _NOT_DOWN or name == b"content-length" or name.startswith(_NOT_DOWN_BEGIN))
+    if len(_down) < _KNOWN_NAMES and name != b"content-encoding":
+        _down[name] = goes
+    return goes
+
+
 def render(headers: RawHeaders) -> bytes:
     """Header lines, each with its line end."""
     return b"".join([name + b": " + value + b"\r\n" for name, value in headers])
@@ -238,7 +262,14 @@ def find_credential(headers: RawHeaders, surface: Surface) -> Credential:
     """What the caller showed.  Two different ones of the same sort are a conflict: no guessing."""
     own = theirs = None
     conflict = False
-    for name, text in _shown(headers, surface):
+    shown = [pair for pair in headers if pair[0] in _CREDENTIALS]
+    if len(shown) == 1 and surface.dialect != "gemini":
+        name, value = shown[0]
+        text = _credential(name, value.decode("latin-1").strip())
+        if name == b"x-parapet-key" or text.startswith(KEY_PREFIX):
+            return Credential(text or None)
+        return Credential(None, text or None)
+    for name, text in _shown(shown, surface):
         if name == b"x-parapet-key" or text.startswith(KEY_PREFIX):
             conflict = conflict or own not in (None, text)
             own = text
@@ -248,11 +279,11 @@ def find_credential(headers: RawHeaders, surface: Surface) -> Credential:
     return Credential(own, theirs, conflict)
 
 
-def _shown(headers: RawHeaders, surface: Surface) -> list[tuple[bytes, str]]:
+def _shown(credentials: RawHeaders, surface: Surface) -> list[tuple[bytes, str]]:
     shown = [
         (name, text)
-        for name, value in headers
-        if name in _CREDENTIALS and (text := _credential(name, value.decode("latin-1").strip()))
+        for name, value in credentials
+        if (text := _credential(name, value.decode("latin-1").strip()))
     ]
     if surface.dialect == "gemini" and "key=" in surface.query:
         shown += [(b"", text) for text in _query_keys(surface.query) if text]
@@ -262,6 +293,8 @@ def _shown(headers: RawHeaders, surface: Surface) -> list[tuple[bytes, str]]:
 def _credential(name: bytes, value: str) -> str:
     if name != b"authorization":
         return value
+    if value.startswith("Bearer "):
+        return value[7:].strip()
     scheme, _, rest = value.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()

@@ -12,12 +12,12 @@ from typing import Any, Final, cast
 import orjson
 
 from proxy.model.exchange import Json
+from proxy.wire.jsonshape import INT_MAX, INT_MIN, deeper_than, is_unambiguous
 
 JsonError = orjson.JSONDecodeError
 Object = dict[str, Json]
 
 MAX_DEPTH: Final = 64
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 
 class BodyFault(ValueError):
@@ -55,7 +55,12 @@ def read_object(body: bytes) -> Object:
 
 def strict_object(body: bytes, *, max_depth: int = MAX_DEPTH) -> Object:
     """An object that every parser reads alike (guardrails.md §7.1).  Raises BodyFault."""
-    doc = strict_value(body, max_depth=max_depth)
+    try:
+        doc: Json = orjson.loads(body)
+    except JsonError:
+        doc = None
+    if type(doc) is not dict or not is_unambiguous(body, doc, max_depth):
+        doc = strict_value(body, max_depth=max_depth)
     if type(doc) is not dict:
         raise BodyFault("The body is not a JSON object.")
     return doc
@@ -79,11 +84,25 @@ def strict_value(text: bytes | str, *, max_depth: int = MAX_DEPTH) -> Json:
         raise BodyFault(f"The body is nested deeper than {max_depth} levels.") from None
     except ValueError:
         raise BodyFault("The body holds a number beyond 64 bits.") from None
-    if text.count("{") + text.count("[") > max_depth and _deeper_than(doc, max_depth):
+    if text.count("{") + text.count("[") > max_depth and deeper_than(doc, max_depth):
         raise BodyFault(f"The body is nested deeper than {max_depth} levels.")
-    if ("\\ud" in text or "\\uD" in text) and _has_surrogate(doc):
+    if "\\" in text and ("\\ud" in text or "\\uD" in text) and _has_surrogate(doc):
         raise BodyFault("The body holds half of a surrogate pair.")
     return doc
+
+
+def must_be_unique(data: bytes) -> None:
+    """Of an event that is scanned: no member stands twice, so that whoever keeps the first and
+    whoever keeps the last read the same.  Half an emoji is allowed.  Raises ValueError."""
+    try:
+        doc: Json = orjson.loads(data)
+    except JsonError:
+        doc = None
+    if type(doc) is not dict or not is_unambiguous(data, doc, MAX_DEPTH):
+        try:
+            _STRICT.decode(data.decode("utf-8"))
+        except RecursionError:
+            raise BodyFault("The event is nested too deeply.") from None
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> Object:
@@ -98,7 +117,7 @@ def _unique(pairs: list[tuple[str, Json]]) -> Object:
 def _int64(digits: str) -> int:
     if len(digits) > 18:
         value = int(digits) if len(digits) <= 20 else None
-        if value is None or not _INT_MIN <= value <= _INT_MAX:
+        if value is None or not INT_MIN <= value <= INT_MAX:
             raise BodyFault("The body holds a number beyond 64 bits.")
         return value
     return int(digits)
@@ -121,22 +140,6 @@ _STRICT: Final = json.JSONDecoder(
     parse_float=_float64,
     parse_constant=_no_constant,
 )
-
-
-def _deeper_than(doc: Json, levels: int) -> bool:
-    level: list[Json] = [doc]
-    for _ in range(levels):
-        level = [
-            child
-            for node in level
-            for child in (
-                node.values() if type(node) is dict else node if type(node) is list else ()
-            )
-            if type(child) is dict or type(child) is list
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _has_surrogate(doc: Json) -> bool:
@@ -171,7 +174,7 @@ def loads_event(data: bytes) -> Json:
 
 def refuse_depth(doc: Json, data: bytes) -> None:
     """Raise BodyFault when `doc`, the parse of `data`, could not be written again."""
-    if data.count(b"[") + data.count(b"{") > _EVENT_DEPTH and _deeper_than(doc, _EVENT_DEPTH):
+    if data.count(b"[") + data.count(b"{") > _EVENT_DEPTH and deeper_than(doc, _EVENT_DEPTH):
         raise BodyFault("The event is nested too deeply.")
 
 

@@ -207,8 +207,8 @@ def apply_rewrites(
 ) -> bytes:
     """`body`, whose parse is `doc`, with each leaf replaced by its text.
 
-    The log probabilities of a choice repeat its text token by token: where it was rewritten they
-    become null.  Raises jsonbody.BodyFault for a leaf that cannot be rewritten.
+    The log probabilities and token ids of a choice repeat its text token by token: where it was
+    rewritten they become null.  Raises jsonbody.BodyFault for a leaf that cannot be rewritten.
     """
     changes: dict[Path, bytes] = {}
     inner: dict[Path, list[tuple[Leaf, str]]] = {}
@@ -224,7 +224,9 @@ def apply_rewrites(
         if not isinstance(old, str):
             raise jsonbody.BodyFault("A string to be rewritten is not where it was read.")
         changes[path] = jsonbody.dump_text(rewrite_json_text(old, pairs))
-    for path in _stale_logprobs(doc, list(changes)):
+    for path in _stale_repeats(doc, list(changes)):
+        for inside in [known for known in changes if known[: len(path)] == path]:
+            del changes[inside]
         changes[path] = b"null"
     return jsonbody.splice(body, changes) if changes else body
 
@@ -241,11 +243,12 @@ def _at(doc: jsonbody.Object, path: Path) -> object:
     return node
 
 
-def _stale_logprobs(doc: jsonbody.Object, changed: list[Path]) -> set[Path]:
+def _stale_repeats(doc: jsonbody.Object, changed: list[Path]) -> set[Path]:
     stale: set[Path] = set()
     for path in changed:
         if path[:1] == ("choices",) and len(path) > 1:
-            where = (*path[:2], "logprobs")
-            if _at(doc, where) is not None:
-                stale.add(where)
+            for name in ("logprobs", "token_ids"):
+                where = (*path[:2], name)
+                if _at(doc, where) is not None:
+                    stale.add(where)
     return stale

@@ -7,6 +7,8 @@ waits for the next byte, which may be the LF that belongs to it.
 A comment comes out as an event without name and data, so that it can be passed on; an event without
 data is none and is swallowed (one SDK chokes on it).  `raw` begins at the event's first line and
 ends with its blank line.
+
+`bare` is an event without any line that no guardrail reads: comments, ids, unknown fields.
 """
 
 import re
@@ -15,6 +17,7 @@ from typing import Final
 from proxy.model.exchange import WireEvent
 
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+MAX_NAME: Final = 64
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
@@ -130,6 +133,30 @@ class SseFramer:
     def _too_large(self, data: bytes) -> None:
         if any(len(block) > self._limit for block in data.split(b"\n\n")):
             raise ValueError(f"an event of more than {self._limit} bytes")
+
+
+def bare(event: WireEvent) -> bytes:
+    """The bytes of an event with nothing in them but its data, its name and, of a comment, the
+    colon that keeps the connection alive."""
+    raw, data, name = event.raw, event.data, event.name
+    if not data:
+        return b":\n\n" if raw else b""
+    if not name and raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2:
+        return raw  # one line, which is nearly always so
+    if not raw:
+        return raw
+    head = b""
+    if name.isascii() and name.isidentifier() and name.islower() and len(name) <= MAX_NAME:
+        head = b"event: " + name.encode() + b"\n"
+        size = len(head)
+        if (
+            raw.startswith(head)
+            and raw.startswith(b"data: ", size)
+            and raw.find(b"\n", size) == len(raw) - 2
+        ):
+            return raw
+    lines = data.split(b"\n")
+    return head + b"".join([b"data: " + line + b"\n" for line in lines]) + b"\n"
 
 
 def _line_ends(buffer: bytearray, at: int) -> int:

@@ -16,8 +16,10 @@ _MOST: Final = 2**53  # what every JSON reader keeps exact
 def _count(raw: Object, name: str) -> int:
     """A count; 0 for what is none."""
     value = raw.get(name)
-    if type(value) is int or (type(value) is float and value == value):
-        return min(max(0, int(min(value, _MOST))), _MOST)
+    if type(value) is int:
+        return value if 0 <= value <= _MOST else max(0, min(value, _MOST))
+    if type(value) is float and value == value:
+        return int(max(0, min(value, _MOST)))
     return 0
 
 
@@ -30,24 +32,26 @@ def _object(raw: Object, name: str) -> Object:
 
 
 def _of_openai(raw: Object) -> Usage:
-    return _inclusive(raw, "prompt_tokens", "completion_tokens", "prompt", "completion")
+    return _inclusive(
+        _count(raw, "prompt_tokens"), raw.get("prompt_tokens_details"),
+        _count(raw, "completion_tokens"), raw.get("completion_tokens_details"),
+    )  # fmt: skip
 
 
 def _of_responses(raw: Object) -> Usage:
-    return _inclusive(raw, "input_tokens", "output_tokens", "input", "output")
+    return _inclusive(
+        _count(raw, "input_tokens"), raw.get("input_tokens_details"),
+        _count(raw, "output_tokens"), raw.get("output_tokens_details"),
+    )  # fmt: skip
 
 
-def _inclusive(raw: Object, taken: str, given: str, into: str, out: str) -> Usage:
+def _inclusive(taken: int, served: Json, output: int, spent: Json) -> Usage:
     """OpenAI's way: the input holds what caches served and stored."""
-    details = raw.get(f"{into}_tokens_details")
-    output = _count(raw, given)
-    more = raw.get(f"{out}_tokens_details")
-    reasoning = _count(more, "reasoning_tokens") if type(more) is dict else 0
-    if type(details) is not dict:
-        return Usage(_count(raw, taken), output=output, reasoning=reasoning)
-    read, write = _count(details, "cached_tokens"), _count(details, "cache_write_tokens")
-    fresh = max(0, _count(raw, taken) - read - write)
-    return Usage(fresh, read, write, 0, output, reasoning)
+    reasoning = _count(spent, "reasoning_tokens") if type(spent) is dict else 0
+    if type(served) is not dict:
+        return Usage(taken, 0, 0, 0, output, reasoning)
+    read, write = _count(served, "cached_tokens"), _count(served, "cache_write_tokens")
+    return Usage(max(0, taken - read - write), read, write, 0, output, reasoning)
 
 
 def _of_anthropic(raw: Object) -> Usage:
@@ -253,7 +257,8 @@ def _estimate(value: Json) -> int:
         elif type(node) is list:
             todo += node
         elif type(node) is dict:
-            if node.get("type") in _IMAGES:
+            kind = node.get("type")
+            if type(kind) is str and kind in _IMAGES:
                 total += _PER_IMAGE
             else:
                 todo += [child for name, child in node.items() if name not in ("type", "role")]

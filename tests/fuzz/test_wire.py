@@ -154,6 +154,40 @@ def test_any_bytes_as_a_body(data: bytes) -> None:
             read(data)
 
 
+# JSON as text, so that a member may stand twice and a string be spelt in several ways.
+strings = st.sampled_from(
+    [r'"a"', r'"b"', r'"\u0061"', r'"\""', r'"\\"', r'"\\\""', r'"\ud83e"', '"{"', '""']
+)
+NUMBERS = """
+    1 -0 1e3 18446744073709551615 18446744073709551616 -9223372036854775808 -9223372036854775809
+    1.8446744073709552e19 1e400 NaN true null
+"""
+numbers = st.sampled_from(NUMBERS.split())
+
+
+def members(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    pairs = st.tuples(strings, values).map(": ".join)
+    return st.lists(pairs, max_size=4).map(lambda found: "{" + ",".join(found) + "}")
+
+
+ambiguous = st.recursive(
+    strings | numbers,
+    lambda inner: members(inner) | st.lists(inner, max_size=3).map(lambda v: f"[{','.join(v)}]"),
+)
+
+
+@given(members(ambiguous))
+@settings(max_examples=500, deadline=None)
+def test_the_quick_look_at_a_body_agrees_with_the_strict_one(body: str) -> None:
+    found: list[str] = []
+    for read in (jsonbody.strict_value, jsonbody.strict_object):
+        try:
+            found.append(repr(read(body.encode(), max_depth=3)))
+        except jsonbody.BodyFault as fault:
+            found.append(str(fault))
+    assert found[0] == found[1]
+
+
 @given(st.text(st.sampled_from("/.%2fFeEr5cvmodels1chat-?&\\\r "), max_size=40))
 def test_any_target(target: str) -> None:
     for method in ("GET", "POST"):

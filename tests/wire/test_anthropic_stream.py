@@ -118,7 +118,7 @@ def test_what_a_search_found_is_read_and_what_is_opaque_is_not() -> None:
     }
     assert "b3BhcXVl" not in found
     results = next(seen for seen in seens if any(d.text == "Owls" for d in seen.deltas))
-    assert {delta.lane for delta in results.deltas} == set(results.ends)
+    assert {delta.stands for delta in results.deltas} == {"alone"}
 
 
 def test_held_tool_calls_leave_whole_t_w_02_03() -> None:

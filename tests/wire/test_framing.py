@@ -7,7 +7,7 @@ import pytest
 from proxy.model.exchange import WireEvent
 from proxy.wire.eventstream import BadFrame, FrameDecoder, encode_frame
 from proxy.wire.providers.bedrock_stream import ClaudeFramer
-from proxy.wire.sse import SseFramer
+from proxy.wire.sse import SseFramer, bare
 from tests.wire.streams import GOLDEN, STREAMS, as_frames, events, frame, framed, recorded
 
 SSE = json.loads((GOLDEN / "sse.json").read_text())["cases"]
@@ -183,3 +183,26 @@ def test_a_frame_that_holds_no_event_is_a_cut() -> None:
 def test_unknown_frames_are_skipped() -> None:
     headers = {":message-type": "event", ":event-type": "xPolicy"}
     assert ClaudeFramer().feed(encode_frame(headers, b"{}")) == []
+
+
+# fmt: off
+BARE = [
+    # as it came                                    without what is no data
+    (b"data: {}\n\n",                               b"data: {}\n\n"),
+    (b"event: ping\ndata: {}\n\n",                  b"event: ping\ndata: {}\n\n"),
+    (b": a word\n\n",                               b":\n\n"),
+    (b"id: a\ndata: {}\n\n",                        b"data: {}\n\n"),
+    (b": a\ndata: {}\n\n",                          b"data: {}\n\n"),
+    (b"retry: 1\nevent: ping\ndata: {}\nnew: b\n\n", b"event: ping\ndata: {}\n\n"),
+    (b"data: {\ndata: }\n\n",                       b"data: {\ndata: }\n\n"),
+    (b"data: {}\r\n\r\n",                           b"data: {}\n\n"),
+    (b"event: A secret 1\ndata: {}\n\n",            b"data: {}\n\n"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("came", "left"), BARE)
+def test_a_bare_event_is_its_data_and_its_name(came: bytes, left: bytes) -> None:
+    framer = SseFramer()
+    (event,) = framer.feed(came) + framer.finish()
+    assert bare(event) == left

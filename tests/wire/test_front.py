@@ -6,6 +6,7 @@ from proxy.model.exchange import Credential, RawHeaders, Surface
 from proxy.wire.headers import (
     UpFilter,
     down,
+    down_lines,
     find_credential,
     render,
     up_untouched,
@@ -175,6 +176,9 @@ def test_what_comes_down() -> None:
     assert (b"content-length", b"5") in down(headers, length=True)
     assert (b"content-type", b"x") in down(headers, content_type=b"x")
     assert upstream_request_id(headers) == b"req_1"
+    for some in (headers, headers[:3], headers[4:]):
+        for decoded in (False, True, False):  # what was decided once is remembered
+            assert down_lines(some, decoded=decoded) == render(down(some, decoded=decoded))
 
 
 # --- credentials

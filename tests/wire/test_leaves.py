@@ -107,6 +107,25 @@ def test_chat_requests_t3() -> None:
     assert (gather.binary, gather.remote) == (1, 0)
 
 
+SHORT = [
+    {"role": role, "content": content}
+    for role in ("system", "user", "assistant", "tool", "nobody", 5, None)
+    for content in ("a word", "", None, ["parts"] if role == "user" else "b")
+] + [{"role": "user", "text": "c"}, {"content": "d", "name": "e"}, {"content": "f"}]
+
+
+@pytest.mark.parametrize("reader", [ChatReader(), MessagesReader()], ids=lambda r: r.name)
+def test_the_short_way_through_plain_messages_finds_the_same(
+    reader: ChatReader | MessagesReader,
+) -> None:
+    """An `id` is no text, but with it a message is not plain."""
+    messages = [m for m in SHORT if reader.name == "openai_chat" or m.get("content") != ["parts"]]
+    plain = reader.request_leaves({"messages": messages})
+    long = reader.request_leaves({"messages": [{**message, "id": "x"} for message in messages]})
+    assert plain == long
+    assert len(plain) > 10
+
+
 def test_what_stands_after_the_last_answer_is_latest() -> None:
     latest = {leaf.text for leaf in ChatReader().request_leaves(CHAT) if leaf.latest}
     assert {"rain", "new question", "strange", "Tells the weather"} <= latest

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from proxy.model.errors import UpstreamBroken
-from proxy.model.exchange import Seen, Usage, WireEvent
+from proxy.model.exchange import Operation, Seen, Usage, WireEvent
 from proxy.wire.dialect import StreamReader
+from proxy.wire.dialects.lanes import choices_asked
 from proxy.wire.dialects.openai_chat import ChatReader
 from tests.wire.streams import events, read_all, reader_for, recorded, texts
 
@@ -123,11 +124,14 @@ def test_a_split_surrogate_pair_waits_for_its_other_half() -> None:
     assert "".join(told) == "owl a🦉b"
 
 
-def test_what_nobody_knows_is_a_lane_that_ends_at_once() -> None:
-    seen = one(chat().read(chunk({"images": [{"url": "u"}, "x"], "content": "c"}, news={"t": "y"})))
+def test_what_nobody_knows_may_go_on_in_the_next_event() -> None:
+    reader = chat()
+    seen = one(reader.read(chunk({"images": [{"url": "u"}, "x"], "content": "c"}, news={"t": "y"})))
     found = {delta.text: delta.lane for delta in seen.deltas}
     assert found.keys() == {"u", "x", "c", "y"}
-    assert {found["u"], found["x"], found["y"]} == set(seen.ends)
+    assert {d.text for d in seen.deltas if d.stands == "waiting"} == {"u", "x", "y"}
+    again = one(reader.read(chunk({"images": [{"url": "v"}]})))
+    assert [delta.lane for delta in again.deltas] == [found["u"]]
     for delta in seen.deltas:
         delta.holder[delta.member] = "-"
     assert json.loads(events(chat().render(seen))[0].data)["choices"][0]["delta"] == {
@@ -403,3 +407,38 @@ def test_legacy_completions() -> None:
         "No.",
         "content_filter",
     )
+
+
+def test_an_answer_is_whole_when_as_many_choices_have_ended_as_were_asked_for() -> None:
+    reader = ChatReader().stream(hold_tools=False, hold_reasoning=False, want_usage=True, choices=2)
+    assert not one(reader.read(chunk({}, "stop"))).terminal
+    assert one(reader.read(chunk({}, "stop", at=1))).terminal
+
+
+def test_a_provider_that_sends_fewer_choices_says_so_by_its_trailer() -> None:
+    reader = ChatReader().stream(hold_tools=False, hold_reasoning=False, want_usage=True, choices=2)
+    reader.read(chunk({}, "stop"))
+    assert one(reader.read(WireEvent("", b"[DONE]", b"data: [DONE]\n\n"))).terminal
+
+
+# fmt: off
+ASKED = [
+    # operation      request                              choices
+    ("chat",         {},                                  1),
+    ("chat",         {"n": 3},                            3),
+    ("chat",         {"n": 0},                            1),
+    ("chat",         {"n": True},                         1),
+    ("chat",         {"n": 10**9},                        256),
+    ("chat",         {"n": 2, "prompt": ["a", "b"]},      2),
+    ("completions",  {"prompt": "a"},                     1),
+    ("completions",  {"prompt": ["a", "b"], "n": 2},      4),
+    ("completions",  {"prompt": [1, 2, 3]},               1),
+    ("completions",  {"prompt": []},                      1),
+    ("messages",     {"n": 3},                            1),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("operation", "doc", "choices"), ASKED)
+def test_how_many_choices_were_asked_for(operation: Operation, doc: dict, choices: int) -> None:
+    assert choices_asked(operation, doc) == choices

@@ -1,9 +1,31 @@
 """One content block of an Anthropic stream, put together from its events, and taken apart again."""
 
-from proxy.model.exchange import Delta, Json, Seen
+from typing import Final
+
+from proxy.model.exchange import Delta, Part, Seen, Usage
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
-from proxy.wire.dialects.lanes import MAX_ASSEMBLED
+from proxy.wire.dialects.lanes import MAX_ASSEMBLED, Strangers, paired
+from proxy.wire.usage import write_usage
+
+# fmt: off
+TEXTS: Final[dict[str, tuple[str, Part]]] = {
+    # type of a delta:  member          part of its lane
+    "text_delta":       ("text",         "text"),
+    "input_json_delta": ("partial_json", "tool_args"),
+    "thinking_delta":   ("thinking",     "reasoning"),
+}
+# fmt: on
+_OPAQUE: Final = frozenset({"encrypted_content", "encrypted_index", "signature", "data"})
+WORDS: Final = frozenset({"type", "id", "tool_use_id", "cache_control", "caller"}) | _OPAQUE
+START_WORDS: Final = ("type", "index", "content_block")
+STOP_WORDS: Final = ("type", "index")
+TOOL_CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+MESSAGE_WORDS: Final = frozenset(
+    {"id", "type", "role", "model", "stop_reason", "stop_sequence", "usage", "container"}
+)
+_HELD_WORDS: Final = WORDS | {"name", "input", "thinking"}
+_DELTA_WORDS: Final = frozenset({"type", "thinking", "partial_json", "signature"})
 
 
 def event_bytes(name: str, doc: Object) -> bytes:
@@ -33,12 +55,31 @@ def text_block(index: int, text: str) -> bytes:
     )
 
 
-class HeldBlock:
-    """A tool call or a thinking block under way.  `came_at`: its index as the provider counts."""
+def message_start(model: str, usage: Usage) -> bytes:
+    """The beginning of an answer that is our own."""
+    message: Object = {
+        "id": "msg_parapet",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": write_usage("anthropic_messages", usage),
+    }
+    return event_bytes("message_start", {"type": "message_start", "message": message})
 
-    __slots__ = ("_block", "_pieces", "_raws", "_signature", "_size", "came_at", "is_tool")
+
+class HeldBlock:
+    """A tool call or a thinking block under way.  `came_at`: its index as the provider counts.
+    `strange`: its events hold members that nobody knows; those outside the block are not sent."""
+
+    __slots__ = (
+        "_block", "_pieces", "_raws", "_signature", "_size", "came_at", "is_tool", "strange",
+    )  # fmt: skip
 
     def __init__(self, came_at: int, block: Object, raw: bytes, *, is_tool: bool) -> None:
+        self.strange = False
         self.came_at = came_at
         self.is_tool = is_tool
         self._block = block
@@ -59,6 +100,7 @@ class HeldBlock:
     def add(self, delta: Object, raw: bytes) -> int:
         """Take in one more event; returns the bytes of text in it.  Raises ValueError: too long."""
         self._raws.append(raw)
+        self.strange = self.strange or not delta.keys() <= _DELTA_WORDS
         signature = delta.get("signature")
         if type(signature) is str:
             self._signature.append(signature)
@@ -79,31 +121,39 @@ class HeldBlock:
         self._raws.append(raw)
         if self.is_tool:
             return self._tool(index)
-        text = "".join(self._pieces)
+        text = paired("".join(self._pieces))
         doc: Object = {"index": index, "thinking": text, "signature": "".join(self._signature)}
         doc["block"] = self._block
-        moved = index != self.came_at
+        moved = index != self.came_at or self.strange
         seen = Seen(b"" if moved else b"".join(self._raws), "", doc, content=True, whole=True)
         seen.deltas = [Delta((index, "reasoning", 0), text, doc, "thinking")]
+        seen.deltas += self._strangers(index, self._block)
         seen.carries = seen.structural = True
         if moved:
             seen.raw = render_whole(seen)
         return seen
 
     def _tool(self, index: int) -> Seen:
-        text, given = "".join(self._pieces), self._block.get("input")
+        text, given = paired("".join(self._pieces)), self._block.get("input")
         if not text:
             text = jsonbody.dumps_event(given if given else {}).decode()
         name = self._block.get("name")
-        block: Json = {**self._block, "input": {}}
+        if type(name) is str:
+            name = paired(name)
+        block: Object = {**self._block, "input": {}}
         doc: Object = {"index": index, "name": name, "arguments": text, "block": block}
         seen = Seen(b"", "", doc, content=True, carries=True, structural=True, whole=True)
         seen.deltas = [Delta((index, "tool_args", 0), text, doc, "arguments")]
         if type(name) is str and name:
             seen.deltas.insert(0, Delta((index, "tool_name", 0), name, doc, "name"))
+        seen.deltas += self._strangers(index, block)
         seen.ends = [delta.lane for delta in seen.deltas]
         seen.raw = render_whole(seen)
         return seen
+
+    def _strangers(self, index: int, block: Object) -> list[Delta]:
+        names = [name for name in block if name not in _HELD_WORDS]
+        return Strangers().deltas(block, names, "metadata", index, WORDS, "alone")
 
 
 def render_whole(seen: Seen) -> bytes:

@@ -6,6 +6,7 @@ from proxy.model.exchange import Dialect, Json, Leaf, Part, Role, Usage
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
 from proxy.wire.dialects.anthropic_stream import MessagesStream
+from proxy.wire.dialects.members import OPTION_WORDS, below, beside, url
 from proxy.wire.jsonbody import Path
 from proxy.wire.leaves import Gather
 from proxy.wire.usage import read_usage
@@ -19,9 +20,16 @@ BLOCK_WORDS: Final = frozenset(
     {"type", "id", "tool_use_id", "cache_control", "is_error", "caller", "server_name"}
 )
 OPAQUE: Final = frozenset({"encrypted_content", "encrypted_index", "signature"})
+_WORDS: Final = BLOCK_WORDS | OPAQUE
+_BELOW: Final = OPTION_WORDS | {"display", "tool_id"}  # the words in objects of settings
+_ANY: Final = _WORDS | _BELOW
 _ANSWER_WORDS: Final = frozenset(
     {"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"}
     | {"container"}
+)
+# The words of what is told beside an answer: what it used, where its tools ran.
+_SIDE_WORDS: Final = frozenset(
+    {"type", "id", "expires_at", "service_tier", "inference_geo", "speed", "model"}
 )
 _TOOL_CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 
@@ -43,7 +51,9 @@ class MessagesReader:
         for name, value in doc.items():
             if name in _TOP:
                 _TOP[name](gather, value, (name,))
-            elif name not in _SETTINGS:
+            elif name in _SETTINGS:
+                below(gather, value, "metadata", (name,), _BELOW)
+            else:
                 gather.walk(value, "metadata", (name,))
         last = -1
         for place, message in enumerate(messages):
@@ -52,13 +62,21 @@ class MessagesReader:
         for place, message in enumerate(messages):
             if type(message) is not dict:
                 raise ValueError(f"`messages[{place}]` is not an object")
-            role = _role(message.get("role"))
-            gather.role, gather.latest = role, place > last
+            said = message.get("role")
+            gather.role = role = _role(said)
+            gather.latest = latest = place > last
+            text = message.get("content")
+            if type(text) is str and text and type(said) is str and len(message) == 2:
+                path = ("messages", place, "content")
+                gather.leaves.append(Leaf(text, "text", role, path, None, latest, True))
+                continue
             for name, value in message.items():
                 at: Path = ("messages", place, name)
                 if name == "content":
                     _blocks(gather, value, "text", at, answer=False)
-                elif name not in ("role", "id"):
+                elif name in ("role", "id"):
+                    below(gather, value, "metadata", at, _BELOW)
+                else:
                     gather.walk(value, "text", at)
         return gather
 
@@ -67,8 +85,10 @@ class MessagesReader:
         for name, value in doc.items():
             if name == "content":
                 _blocks(gather, value, "text", ("content",), answer=True)
-            elif name not in _ANSWER_WORDS:
-                gather.walk(value, "metadata", (name,), skip=BLOCK_WORDS)
+            elif name in _ANSWER_WORDS:
+                below(gather, value, "metadata", (name,), _SIDE_WORDS)
+            else:
+                beside(gather, value, "metadata", (name,), BLOCK_WORDS)
         return gather.leaves
 
     def answer_usage(self, doc: Object) -> Usage | None:
@@ -96,7 +116,9 @@ class MessagesReader:
             }
         )
 
-    def stream(self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool) -> MessagesStream:
+    def stream(
+        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+    ) -> MessagesStream:
         return MessagesStream(hold_tools=hold_tools, hold_reasoning=hold_reasoning)
 
 
@@ -122,10 +144,14 @@ def _blocks(gather: Gather, content: Json, part: Part, path: Path, *, answer: bo
 
 
 def _block(gather: Gather, block: Object, part: Part, path: Path, *, answer: bool) -> None:
-    kind = block.get("type")
+    said = block.get("type")
+    kind = said if type(said) is str else ""
     if kind == "text":
-        gather.text(block.get("text"), part, (*path, "text"))
-        gather.walk(block.get("citations"), "annotation", (*path, "citations"), skip=_CITED)
+        text = block.get("text")
+        gather.text(text, part, (*path, "text"))
+        if text is not None and len(block) == 2:
+            return
+        beside(gather, block.get("citations"), "annotation", (*path, "citations"), _CITED)
         _others(gather, block, part, path, "text", "citations")
     elif kind in _TOOL_CALLS:
         gather.text(block.get("name"), "tool_name", (*path, "name"), rewritable=False)
@@ -140,28 +166,40 @@ def _block(gather: Gather, block: Object, part: Part, path: Path, *, answer: boo
         _thinking(gather, block, path, answer=answer)
     elif kind == "redacted_thinking":
         gather.opaque += 1
-        _others(gather, block, part, path, "data")
+        _structural(gather, block, part, path, "data")
     elif kind in ("image", "document"):
         _source(gather, block.get("source"), part, (*path, "source"), answer=answer)
         _others(gather, block, part, path, "source")
     elif kind == "container_upload":
         gather.remote += 1
-    elif type(kind) is str and kind.endswith("_tool_result"):
+        _structural(gather, block, part, path, "file_id")
+    elif kind.endswith("_tool_result"):
         role, gather.role = gather.role, "tool"
-        gather.walk(block, "tool_result", path, skip=BLOCK_WORDS | OPAQUE)
+        beside(gather, block, "tool_result", path, _ANY)
         gather.role = role
     else:
-        gather.walk(block, part, path, skip=BLOCK_WORDS | OPAQUE)
+        beside(gather, block, part, path, _ANY)
 
 
 _CITED: Final = OPAQUE | {"type", "file_id"}
 
 
 def _others(gather: Gather, block: Object, part: Part, path: Path, *known: str) -> None:
-    """The members of a block that are neither known nor words of the protocol."""
+    """The members of a block that the caller has not looked at."""
     for name, value in block.items():
-        if name not in known and name not in BLOCK_WORDS and name not in OPAQUE:
+        if name in known:
+            continue
+        if name in _WORDS:
+            below(gather, value, part, (*path, name), _BELOW)
+        else:
             gather.walk(value, part, (*path, name))
+
+
+def _structural(gather: Gather, block: Object, part: Part, path: Path, *names: str) -> None:
+    """A block whose members `names` are structural or opaque too."""
+    for name in names:
+        below(gather, block.get(name), part, (*path, name), _BELOW)
+    _others(gather, block, part, path, *names)
 
 
 def _thinking(gather: Gather, block: Object, path: Path, *, answer: bool) -> None:
@@ -169,6 +207,7 @@ def _thinking(gather: Gather, block: Object, path: Path, *, answer: bool) -> Non
     signed = bool(block.get("signature"))
     if signed and not answer:
         gather.opaque += 1
+        below(gather, block.get("thinking"), "reasoning", (*path, "thinking"), _BELOW)
     else:
         gather.text(block.get("thinking"), "reasoning", (*path, "thinking"), rewritable=not signed)
     _others(gather, block, "reasoning", path, "thinking")
@@ -180,16 +219,28 @@ def _source(gather: Gather, source: Json, part: Part, path: Path, *, answer: boo
         return
     kind = source.get("type")
     if kind == "base64":
-        gather.binary += 1
-        _others(gather, source, part, path, "data", "media_type")
+        _encoded(gather, source, part, path)
     elif kind == "url":
-        gather.url(source.get("url"), (*path, "url"))
+        url(gather, source.get("url"), (*path, "url"))
+        _others(gather, source, part, path, "url")
     elif kind == "file":
         gather.remote += 1
+        _structural(gather, source, part, path, "file_id")
     elif kind == "content":
         _blocks(gather, source.get("content"), part, (*path, "content"), answer=answer)
+        _others(gather, source, part, path, "content")
     else:
-        gather.walk(source, part, path, skip=("type", "media_type"))
+        _structural(gather, source, part, path, "media_type")
+
+
+def _encoded(gather: Gather, source: Object, part: Part, path: Path) -> None:
+    """Base64, which is binary but for texts."""
+    data, media = source.get("data"), source.get("media_type")
+    if type(data) is str and type(media) is str and media.strip().lower().startswith("text/"):
+        gather.url(f"data:text/plain;base64,{data}", (*path, "data"))
+    else:
+        gather.binary += 1
+    _structural(gather, source, part, path, "data", "media_type")
 
 
 # --- the other members of a request
@@ -225,35 +276,42 @@ def _tools(gather: Gather, tools: Json, path: Path) -> None:
                 gather.schema(value, at)
             elif name == "input_examples":
                 gather.data(value, "tool_def", at)
-            elif name not in ("type", "cache_control", "allowed_callers"):
+            elif name in ("type", "cache_control", "allowed_callers"):
+                below(gather, value, "tool_def", at, _BELOW)
+            else:
                 gather.walk(value, "tool_def", at)
 
 
 def _tool_choice(gather: Gather, value: Json, path: Path) -> None:
-    gather.walk(value, "tool_name", path, skip=("type",), rewritable=False)
+    beside(gather, value, "tool_name", path, ("type",), rewritable=False)
 
 
 def _output_config(gather: Gather, value: Json, path: Path) -> None:
     if type(value) is not dict:
+        gather.walk(value, "metadata", path)
         return
     for name, child in value.items():
+        at = (*path, name)
         if name == "format" and type(child) is dict:
             for inner, schema in child.items():
-                if inner != "type":
-                    gather.schema(schema, (*path, name, inner))
-        elif name != "effort":
-            gather.walk(child, "metadata", (*path, name))
+                if inner == "type":
+                    below(gather, schema, "tool_def", (*at, inner), _BELOW)
+                else:
+                    gather.schema(schema, (*at, inner))
+        elif name == "effort":
+            below(gather, child, "metadata", at, _BELOW)
+        else:
+            gather.walk(child, "metadata", at)
 
 
 def _container(gather: Gather, value: Json, path: Path) -> None:
-    if type(value) is dict:
-        gather.walk(value, "metadata", path, skip=("id",))
     gather.remote += value is not None
+    below(gather, value, "metadata", path, ("id",))
 
 
-def _mcp_servers(gather: Gather, value: Json, path: Path) -> None:
+def _mcp_servers(gather: Gather, servers: Json, path: Path) -> None:
     """SECURITY: their authorization tokens are neither scanned nor logged."""
-    gather.walk(value, "metadata", path, skip=("type", "authorization_token"))
+    beside(gather, servers, "metadata", path, ("type", "authorization_token"))
 
 
 _TOP: Final = {

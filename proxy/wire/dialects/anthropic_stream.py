@@ -9,42 +9,38 @@ What has been sent is known only up to the event before the last: a guard may st
 middle of the last one.  `blocked_end` therefore closes what was open before it.
 """
 
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from proxy.model.errors import ProxyError
-from proxy.model.exchange import Delta, Json, Part, Seen, Usage, WireEvent
+from proxy.model.exchange import Delta, Json, Part, Seen, Stand, Usage, WireEvent
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Lane, Object
 from proxy.wire.dialects.anthropic_blocks import (
+    MESSAGE_WORDS,
+    START_WORDS,
+    STOP_WORDS,
+    TEXTS,
+    TOOL_CALLS,
+    WORDS,
     HeldBlock,
     delta_bytes,
     event_bytes,
+    message_start,
     render_whole,
     stop_bytes,
     text_block,
 )
-from proxy.wire.dialects.lanes import Halves, Strangers
+from proxy.wire.dialects.lanes import Halves, Strangers, paired
 from proxy.wire.errors import error_doc
 from proxy.wire.failures import stream_error
+from proxy.wire.mould import LESSONS, Mould, cast
 from proxy.wire.usage import estimate_bytes, merge_anthropic, read_usage, write_usage
 
 METRICS: Final = "amazon-bedrock-invocationMetrics"
 _STOPPED: Final = event_bytes("message_stop", {"type": "message_stop"})
-_TOOL_CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+_NO_BLOCK: Final = -1  # where lanes of members beside the blocks are
 _LOSABLE: Final = frozenset({"content_block_delta", "ping"})
-# fmt: off
-_TEXTS: Final[dict[str, tuple[str, Part]]] = {
-    # type of a delta:  member          part of its lane
-    "text_delta":       ("text",         "text"),
-    "input_json_delta": ("partial_json", "tool_args"),
-    "thinking_delta":   ("thinking",     "reasoning"),
-}
-# fmt: on
-_OPAQUE: Final = frozenset({"encrypted_content", "encrypted_index", "signature", "data"})
-_WORDS: Final = frozenset({"type", "id", "tool_use_id", "cache_control", "caller"}) | _OPAQUE
-_MESSAGE_WORDS: Final = frozenset(
-    {"id", "type", "role", "model", "stop_reason", "stop_sequence", "usage", "container"}
-)
 
 
 class _Sent(NamedTuple):
@@ -60,32 +56,18 @@ class MessagesStream:
     """`StreamReader` for Anthropic Messages."""
 
     __slots__ = (
-        "_before",
-        "_done",
-        "_halves",
-        "_held",
-        "_hold_reasoning",
-        "_hold_tools",
-        "_lanes",
-        "_now",
-        "_shift",
-        "_strangers",
-        "_terminal",
-        "_text_lane",
-        "_tools_dropped",
-        "_tools_sent",
-        "_unsigned_at",
-        "finish_reason",
-        "model",
-        "output_bytes",
-        "usage",
-    )
+        "_before", "_done", "_halves", "_held", "_hold_reasoning", "_hold_tools", "_lanes",
+        "_lessons", "_now", "_shift", "_strangers", "_terminal", "_text_lane", "_tools_dropped",
+        "_tools_sent", "_unsigned_at", "finish_reason", "model", "mould", "output_bytes", "usage",
+    )  # fmt: skip
 
     def __init__(self, *, hold_tools: bool, hold_reasoning: bool) -> None:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
         self.output_bytes = 0
+        self.mould: Mould | None = None
+        self._lessons = LESSONS
         self._hold_tools, self._hold_reasoning = hold_tools, hold_reasoning
         self._held: HeldBlock | None = None
         self._now = self._before = _Sent()
@@ -103,6 +85,14 @@ class MessagesStream:
         return f"<MessagesStream {self._now.next_at} blocks {state}>"
 
     # --- in
+
+    def plain(self, raw: bytes) -> str | None:
+        mould = self.mould
+        text = mould.text(raw) if mould is not None else None
+        if text is not None:
+            self._before = self._now
+            self.output_bytes += len(text) if text.isascii() else len(text.encode())
+        return text
 
     def read(self, event: WireEvent) -> list[Seen]:
         data = event.data
@@ -132,14 +122,19 @@ class MessagesStream:
                 if type(text) is str and text:
                     self.output_bytes += len(text) if text.isascii() else len(text.encode())
                     piece = Delta(lane, text, delta, "text")
-                    return [Seen(event.raw, event.name, doc, [piece], content=True)]
+                    seen = Seen(event.raw, event.name, doc, [piece], content=True)
+                    if self._lessons:
+                        self._lessons -= 1
+                        self.mould = cast(seen, self.render)
+                    return [seen]
         return self._long_way(event, doc, mend)
 
     def _long_way(self, event: WireEvent, doc: Object, mend: bool) -> list[Seen]:
         kind = doc.get("type")
         seen = Seen(event.raw, event.name, doc)
         if kind == "ping" or (kind is None and event.name == "ping"):
-            return [Seen(event.raw, event.name)]
+            self._beside(seen, doc, ("type",))
+            return [seen]
         if kind == "error" or (kind is None and doc.get("error")):
             seen.error, seen.structural = stream_error(doc), True
             return [seen]
@@ -162,9 +157,12 @@ class MessagesStream:
         elif kind == "message_start":
             self._message_start(seen, doc)
         else:
-            self._strange(seen, doc, [name for name in doc if name not in _WORDS], "text", 0)
-        if mend and self._halves.mend_all(seen.deltas):
-            seen.raw = self.render(seen)
+            names = [name for name in doc if name not in WORDS]
+            self._strange(seen, doc, names, "text", _NO_BLOCK)
+        if mend:
+            self.mould = None  # what follows may begin with the other half
+            if self._halves.mend_all(seen.deltas):
+                seen.raw = self.render(seen)
         self.output_bytes += sum(len(d.text.encode("utf-8", "replace")) for d in seen.deltas)
         return [*first, seen]
 
@@ -173,10 +171,11 @@ class MessagesStream:
         message = doc.get("message")
         if type(message) is dict:
             model = message.get("model")
-            self.model = model if type(model) is str and model else self.model
+            self.model = paired(model) if type(model) is str and model else self.model
             self._merge_usage(message.get("usage"))
-            names = [name for name in message if name not in _MESSAGE_WORDS]
-            self._strange(seen, message, names, "text", 0)
+            names = [name for name in message if name not in MESSAGE_WORDS]
+            self._strange(seen, message, names, "text", _NO_BLOCK, "alone")
+        self._beside(seen, doc, ("type", "message"))
         self._now = self._now._replace(started=True)
 
     def _block_start(self, seen: Seen, doc: Object) -> None:
@@ -184,32 +183,42 @@ class MessagesStream:
         if type(came_at) is not int or type(block) is not dict:
             raise ValueError("a content block without index or body")
         kind = block.get("type")
-        is_tool = kind in _TOOL_CALLS
+        is_tool = kind in TOOL_CALLS
         if (is_tool and self._hold_tools) or (kind == "thinking" and self._hold_reasoning):
             self._held = HeldBlock(came_at, block, seen.raw, is_tool=is_tool)
+            self._held.strange = len(doc) != len(START_WORDS)
             seen.raw, seen.doc, seen.content, seen.structural = b"", None, True, True
             return
         at = self._place(seen, doc, came_at)
         seen.structural = seen.carries = True
         self._lanes = {(at, "text", 0), (at, "reasoning", 0), (at, "tool_args", 0)}
         self._text_lane = (at, "text", 0) if kind == "text" and not self._shift else None
+        self.mould = None
         name = kind if type(kind) is str else ""
         self._now = _Sent(True, at, name, at + 1)
+        self._beside(seen, doc, START_WORDS)
+        strange = [n for n in block if n not in WORDS]
+        part: Part = "text"
+        stands: Stand = "alone"  # of a block that we know, nothing goes on in its deltas
         if kind == "text":
             self._piece(seen, block, "text", (at, "text", 0))
-            self._strange(seen, block, [n for n in block if n == "citations"], "annotation", at)
+            strange, part = [n for n in strange if n != "text"], "annotation"
         elif kind == "thinking":
             self._piece(seen, block, "thinking", (at, "reasoning", 0))
+            strange, part = [n for n in strange if n != "thinking"], "metadata"
         elif is_tool:
             self._tools_sent += 1
             seen.content = True
             self._piece(seen, block, "name", (at, "tool_name", 0))
-            seen.ends += [delta.lane for delta in seen.deltas]
-            self._strange(seen, block, [n for n in block if n == "input"], "tool_args", at)
+            seen.ends += [(at, "tool_name", 0)]
+            strange, part = [n for n in strange if n != "name"], "tool_args"
         else:
             seen.content = True
-            part: Part = "tool_result" if name.endswith("_tool_result") else "text"
-            self._strange(seen, block, [n for n in block if n not in _WORDS], part, at)
+            if name.endswith("_tool_result"):
+                part = "tool_result"
+            else:
+                stands = "waiting"
+        self._strange(seen, block, strange, part, at, stands)
 
     def _block_delta(self, seen: Seen, doc: Object) -> None:
         came_at, delta = doc.get("index"), doc.get("delta")
@@ -221,19 +230,22 @@ class MessagesStream:
             return
         at = self._place(seen, doc, came_at)
         kind = delta.get("type")
-        known = _TEXTS.get(kind) if type(kind) is str else None
+        known = TEXTS.get(kind) if type(kind) is str else None
         if known is not None:
             self._piece(seen, delta, known[0], (at, known[1], 0))
             names = [name for name in delta if name not in ("type", known[0])]
         else:  # signatures, citations and what nobody has heard of
             seen.carries = seen.content = True
-            names = [name for name in delta if name not in _WORDS]
+            names = [name for name in delta if name not in WORDS]
             if kind == "signature_delta" and at == self._unsigned_at:
                 seen.raw = b""  # what it signed was rewritten
         part: Part = "annotation" if kind == "citations_delta" else "text"
         self._strange(seen, delta, names, part, at)
         names = [name for name in doc if name not in ("type", "index", "delta")]
         self._strange(seen, doc, names, "metadata", at)
+        if at != self._now.open_at:
+            for piece in seen.deltas:
+                piece.stands = "late"
 
     def _block_stop(self, seen: Seen, doc: Object) -> Seen | None:
         """The held block, whole; None where the event speaks for itself."""
@@ -242,11 +254,15 @@ class MessagesStream:
             raise ValueError("the end of a block without index")
         seen.structural = seen.carries = True
         if self._held is not None and self._held.came_at == came_at:
+            self._held.strange = self._held.strange or len(doc) != len(STOP_WORDS)
             return self._release(self._held, seen.raw)
-        self._place(seen, doc, came_at)
-        seen.ends = sorted(self._lanes)
+        at = self._place(seen, doc, came_at)
+        self._beside(seen, doc, STOP_WORDS)
+        seen.ends = [*sorted(self._lanes), *self._strangers.lanes_of(at)]
+        self._halves.forget(seen.ends)
+        self._strangers.forget(at)
         self._lanes.clear()
-        self._text_lane = None
+        self._text_lane = self.mould = None
         self._now = self._now._replace(open_at=None, kind="")
         return None
 
@@ -261,16 +277,16 @@ class MessagesStream:
                 if reason == "tool_use" and self._tools_dropped and not self._tools_sent:
                     delta["stop_reason"] = reason = "end_turn"
                     seen.raw = self.render(seen)
-                self.finish_reason = reason
-            names = [name for name in delta if name not in _MESSAGE_WORDS]
-            self._strange(seen, delta, names, "metadata", 0)
-        names = [name for name in doc if name not in ("type", "delta", "usage")]
-        self._strange(seen, doc, names, "metadata", 0)
+                self.finish_reason = paired(reason)
+            names = [name for name in delta if name not in MESSAGE_WORDS]
+            self._strange(seen, delta, names, "metadata", _NO_BLOCK, "alone")
+        self._beside(seen, doc, ("type", "delta", "usage"))
 
     def _message_stop(self, seen: Seen, doc: Object) -> None:
         metrics = read_usage("bedrock_invoke_metrics", doc.pop(METRICS, None))
         if metrics is not None and self.usage is None:
             self.usage = metrics
+        self._beside(seen, doc, ("type",))
         seen.done = seen.ends_all = self._done = True
 
     def _merge_usage(self, raw: Json) -> None:
@@ -291,13 +307,23 @@ class MessagesStream:
             seen.deltas.append(Delta(lane, text, holder, member))
             seen.content = True
 
-    def _strange(self, seen: Seen, holder: Object, names: list[str], part: Part, at: int) -> None:
-        if not names:
-            return
-        found = self._strangers.deltas(holder, names, part, at, _WORDS)
-        seen.deltas += found
-        seen.ends += [delta.lane for delta in found]
-        seen.carries = True
+    def _strange(
+        self,
+        seen: Seen,
+        holder: Object,
+        names: list[str],
+        part: Part,
+        at: int,
+        stands: Stand = "waiting",
+    ) -> None:
+        if names:
+            seen.deltas += self._strangers.deltas(holder, names, part, at, WORDS, stands)
+            seen.carries = True
+
+    def _beside(self, seen: Seen, doc: Object, known: Collection[str]) -> None:
+        """Members of the event itself that nobody knows."""
+        names = [name for name in doc if name not in known]
+        self._strange(seen, doc, names, "metadata", _NO_BLOCK, "alone")
 
     def _release(self, held: HeldBlock, raw: bytes) -> Seen:
         self._held = None
@@ -324,8 +350,12 @@ class MessagesStream:
             self._unsigned_at = seen.deltas[0].lane[0]
         return event_bytes(kind if type(kind) is str else seen.name, seen.doc)
 
+    def cut(self, seen: Seen) -> bytes:
+        is_delta = seen.doc is not None and seen.doc.get("type") == "content_block_delta"
+        return self.render(seen) if is_delta else b""
+
     def tail(self, lane: Lane, text: str) -> bytes:
-        for kind, (member, part) in _TEXTS.items():
+        for kind, (member, part) in TEXTS.items():
             if part == lane[1] and lane[2] == 0:
                 return delta_bytes(lane[0], {"type": kind, member: text})
         return b""  # a text of unknown kind ends in its own event
@@ -350,7 +380,7 @@ class MessagesStream:
         usage = self.usage or Usage(input=1)
         usage.output = max(usage.output, estimate_bytes(self.output_bytes))
         if not sent.started:
-            out.append(self._own_start(usage))
+            out.append(message_start(self.model or "", usage))
         if sent.open_at is not None:
             if message and sent.kind == "text":
                 out.append(delta_bytes(sent.open_at, {"type": "text_delta", "text": message}))
@@ -362,19 +392,6 @@ class MessagesStream:
         counted = write_usage("anthropic_messages", usage)
         doc: Object = {"type": "message_delta", "delta": ended, "usage": counted}
         return b"".join([*out, event_bytes("message_delta", doc), _STOPPED])
-
-    def _own_start(self, usage: Usage) -> bytes:
-        message: Object = {
-            "id": "msg_parapet",
-            "type": "message",
-            "role": "assistant",
-            "model": self.model or "",
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": write_usage("anthropic_messages", usage),
-        }
-        return event_bytes("message_start", {"type": "message_start", "message": message})
 
     def error_end(self, fault: ProxyError, request_id: str) -> bytes:
         return event_bytes("error", error_doc("anthropic_messages", fault, request_id))

@@ -2,23 +2,30 @@
 
 A fragment belongs to the call of its index; without an index to the call of its id, else to the one
 at its position.  A new id on an old index is a new call.  Only the first id, name and type of each
-call count; they may come late, and the whole arguments may come in one piece.
+call count; they may come late, and the whole arguments may come in one piece.  Members that nobody
+knows stay with their call: of each the first value counts.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.model.exchange import Delta, Json, Seen
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
-from proxy.wire.dialects.lanes import MAX_ASSEMBLED, MAX_PARTS
+from proxy.wire.dialects.lanes import MAX_ASSEMBLED, MAX_PARTS, Strangers, paired
+from proxy.wire.dialects.openai_events import choices_in, written
 
-_LEGACY = -1
+_LEGACY: Final = -1
+_WORDS: Final = frozenset({"index", "id", "type", "function", "custom", "function_call"})
+_HOLDER_WORDS: Final = frozenset({"name", "arguments", "input"})
+_OPAQUE: Final = frozenset({"signature", "thought_signature", "thoughtSignature"})
 
 
 @dataclass(slots=True)
 class HeldCall:
-    """One call under way.  `kind`: the member that holds name and arguments."""
+    """One call under way.  `kind`: the member that holds name and arguments.  `more`, `inner`: what
+    else the call and that member hold."""
 
     place: int
     kind: str = "function"
@@ -27,6 +34,8 @@ class HeldCall:
     name: str = ""
     pieces: list[str] = field(default_factory=list)
     size: int = 0
+    more: Object = field(default_factory=dict)
+    inner: Object = field(default_factory=dict)
 
 
 def call_places(delta: Object) -> list[tuple[int, Object]]:
@@ -61,6 +70,8 @@ class HeldCalls:
         calls = self._calls.setdefault(at, [])
         for place, fragment in fragments:
             call = self._call_of(calls, place, fragment)
+            if place != _LEGACY:
+                _keep(call, call.more, fragment, _WORDS)
             for kind in ("function", "custom", "function_call"):
                 holder = fragment.get(kind)
                 if type(holder) is dict:
@@ -114,8 +125,16 @@ class HeldCalls:
                 last.raw = render(last)
 
 
+def _keep(call: HeldCall, kept: Object, fragment: Object, known: frozenset[str]) -> None:
+    for name, value in fragment.items():
+        if name not in known and name not in kept and value is not None:
+            kept[name] = value
+            call.size += len(name) + len(jsonbody.dumps_event(value))
+
+
 def _grow(call: HeldCall, kind: str, holder: Object) -> None:
     call.kind = kind
+    _keep(call, call.inner, holder, _HOLDER_WORDS)
     name = holder.get("name")
     if type(name) is str and name and not call.name:
         call.name = name
@@ -128,45 +147,47 @@ def _grow(call: HeldCall, kind: str, holder: Object) -> None:
 
 def _whole(at: int, number: int, call: HeldCall, frame: Object) -> Seen:
     member = "input" if call.kind == "custom" else "arguments"
-    text = "".join(call.pieces)
-    holder: Object = {"name": call.name, member: text}
+    text = paired("".join(call.pieces))
+    holder: Object = {**call.inner, "name": paired(call.name), member: text}
     if call.kind == "function_call":
+        shown: Object = {}
         delta: Object = {"function_call": holder}
     else:
-        shown: Object = {"index": number, "id": call.call_id, "type": call.type or call.kind}
+        shown = {"index": number, "id": call.call_id, "type": call.type or call.kind}
         shown[call.kind] = holder
+        shown.update(call.more)
         delta = {"tool_calls": [shown]}
     choice: Json = {"index": at, "delta": delta, "finish_reason": None}
     doc: Object = {**frame, "choices": [choice]}
     deltas = [Delta((at, "tool_args", number), text, holder, member)]
     if call.name:
-        deltas.insert(0, Delta((at, "tool_name", number), call.name, holder, "name"))
-    raw = b"data: " + jsonbody.dumps_event(doc) + b"\n\n"
+        deltas.insert(0, Delta((at, "tool_name", number), paired(call.name), holder, "name"))
+    strange = Strangers()
+    if shown:
+        deltas += strange.deltas(shown, call.more, "metadata", at, _OPAQUE, "alone")
+    deltas += strange.deltas(holder, call.inner, "metadata", at, _OPAQUE, "alone")
     ends = [delta.lane for delta in deltas]
-    return Seen(raw, "", doc, deltas, ends, content=True, carries=True, whole=True)
+    return Seen(written(doc), "", doc, deltas, ends, content=True, carries=True, whole=True)
 
 
 def _renumber(seen: Seen, number: int) -> None:
-    for choice in _choices(seen.doc):
+    for choice in choices_in(seen.doc):
         delta = choice.get("delta")
         calls = delta.get("tool_calls") if type(delta) is dict else None
         if type(calls) is list and calls and type(calls[0]) is dict:
             calls[0]["index"] = number
     for piece in seen.deltas:
-        piece.lane = (piece.lane[0], piece.lane[1], number)
+        if piece.stands == "flowing":
+            piece.lane = (piece.lane[0], piece.lane[1], number)
     seen.ends = [piece.lane for piece in seen.deltas]
-    seen.raw = b"data: " + jsonbody.dumps_event(seen.doc) + b"\n\n"
+    assert seen.doc is not None, "a whole call has a document"
+    seen.raw = written(seen.doc)
 
 
 def _no_calls(doc: Object) -> bool:
     changed = False
-    for choice in _choices(doc):
+    for choice in choices_in(doc):
         if choice.get("finish_reason") in ("tool_calls", "function_call"):
             choice["finish_reason"] = "stop"
             changed = True
     return changed
-
-
-def _choices(doc: Object | None) -> list[Object]:
-    choices = doc.get("choices") if doc is not None else None
-    return [c for c in choices if type(c) is dict] if type(choices) is list else []

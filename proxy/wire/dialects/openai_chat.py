@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from proxy.model.exchange import Dialect, Json, Leaf, Role, Usage
+from proxy.model.exchange import Dialect, Json, Leaf, Part, Role, Usage
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
+from proxy.wire.dialects.members import OPTION_WORDS, below, beside, is_data_url, url
 from proxy.wire.dialects.openai_stream import ChatStream
 from proxy.wire.jsonbody import Path
 from proxy.wire.leaves import Gather
@@ -23,8 +24,11 @@ _SETTINGS: Final = frozenset(
     {"model", "stream", "stream_options", "modalities", "reasoning_effort", "service_tier"}
     | {"verbosity", "prompt_cache_retention", "prompt_cache_options", "logit_bias", "moderation"}
 )
-_MESSAGE_IDS: Final = frozenset({"role", "tool_call_id", "id", "tool_calls", "function_call"})
+_MESSAGE_WORDS: Final = frozenset({"role", "tool_call_id", "id"})
 _PART_WORDS: Final = frozenset({"type", "id", "prompt_cache_breakpoint"})
+_OPTIONS: Final = OPTION_WORDS | {"model"}
+_VOICE_WORDS: Final = frozenset({"id", "voice", "format"})
+_URLS: Final = frozenset({"image_url", "video_url", "audio_url"})
 _ANSWER_WORDS: Final = frozenset(
     {"id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"}
     | {"x_groq", "prompt_filter_results", "prompt_annotations", "kv_transfer_params"}
@@ -33,6 +37,10 @@ _CHOICE_WORDS: Final = frozenset(
     {"index", "finish_reason", "stop_reason", "logprobs", "message", "content_filter_results"}
     | {"content_filter_offsets", "token_ids"}
 )
+# What says the texts once more, or is numbers alone.
+_ECHOES: Final = frozenset({"choices", "message", "logprobs", "token_ids"})
+# The words of what providers tell beside an answer: what it used, how its filters judged it.
+_SIDE_WORDS: Final = OPTION_WORDS | {"id", "severity", "service_tier"}
 
 
 class ChatReader:
@@ -52,16 +60,24 @@ class ChatReader:
         for name, value in doc.items():
             if name in _TOP:
                 _TOP[name](gather, value, (name,))
-            elif name not in _SETTINGS:
+            elif name in _SETTINGS:
+                below(gather, value, "metadata", (name,), _OPTIONS)
+            elif name != "messages":
                 gather.walk(value, "metadata", (name,))
         last = _last_assistant(messages)
         for place, message in enumerate(messages):
             if type(message) is not dict:
                 raise ValueError(f"`messages[{place}]` is not an object")
-            role = message.get("role")
-            gather.role = ROLES.get(role, "user") if type(role) is str else "user"
-            gather.latest = place > last
-            _message(gather, message, ("messages", place))
+            said = message.get("role")
+            gather.role = role = ROLES.get(said, "user") if type(said) is str else "user"
+            gather.latest = latest = place > last
+            text = message.get("content")
+            if type(text) is str and text and type(said) is str and len(message) == 2:
+                part: Part = "tool_result" if role == "tool" else "text"
+                path = ("messages", place, "content")
+                gather.leaves.append(Leaf(text, part, role, path, None, latest, True))
+            else:
+                _message(gather, message, ("messages", place))
         return gather
 
     def answer_leaves(self, doc: Object) -> list[Leaf]:
@@ -69,13 +85,17 @@ class ChatReader:
         for name, value in doc.items():
             if name not in _ANSWER_WORDS:
                 gather.walk(value, "metadata", (name,))
+            elif name not in _ECHOES:
+                below(gather, value, "metadata", (name,), _SIDE_WORDS)
         for place, choice in enumerate(choices_of(doc)):
-            path: Path = ("choices", place)
             for name, value in choice.items():
+                at: Path = ("choices", place, name)
                 if name == "message" and type(value) is dict:
-                    _message(gather, value, (*path, "message"))
+                    _message(gather, value, at)
                 elif name not in _CHOICE_WORDS:
-                    gather.walk(value, "metadata", (*path, name))
+                    gather.walk(value, "metadata", at)
+                elif name not in _ECHOES:
+                    below(gather, value, "metadata", at, _SIDE_WORDS)
         return gather.leaves
 
     def answer_usage(self, doc: Object) -> Usage | None:
@@ -102,8 +122,10 @@ class ChatReader:
             }
         )
 
-    def stream(self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool) -> ChatStream:
-        return ChatStream(hold_tools=hold_tools, want_usage=want_usage)
+    def stream(
+        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+    ) -> ChatStream:
+        return ChatStream(hold_tools=hold_tools, want_usage=want_usage, choices=choices)
 
 
 def choices_of(doc: Object) -> list[Object]:
@@ -114,8 +136,10 @@ def choices_of(doc: Object) -> list[Object]:
 
 
 def finish_of(doc: Object) -> str | None:
-    for choice in choices_of(doc):
-        reason = choice.get("finish_reason")
+    """The first reason that a choice gives."""
+    choices = doc.get("choices")
+    for choice in choices if type(choices) is list else ():
+        reason = choice.get("finish_reason") if type(choice) is dict else None
         if type(reason) is str:
             return reason
     return None
@@ -139,9 +163,16 @@ def _last_assistant(messages: list[Json]) -> int:
 
 def _message(gather: Gather, message: Object, path: Path) -> None:
     for name, value in message.items():
+        if value is None:
+            continue
         at = (*path, name)
-        if name == "content":
-            _content(gather, value, at)
+        if name in _MESSAGE_WORDS:
+            below(gather, value, "metadata", at, _MESSAGE_WORDS)
+        elif name == "content":
+            if type(value) is str and value and gather.role != "tool":
+                gather.leaves.append(Leaf(value, "text", gather.role, at, None, gather.latest))
+            else:
+                _content(gather, value, at)
         elif name in ("reasoning_content", "reasoning", "reasoning_details"):
             gather.text(value, "reasoning", at)
         elif name == "refusal":
@@ -151,20 +182,19 @@ def _message(gather: Gather, message: Object, path: Path) -> None:
         elif name == "function_call":
             _call(gather, value, at)
         elif name == "annotations":
-            gather.walk(value, "annotation", at, skip=_PART_WORDS)
+            beside(gather, value, "annotation", at, _PART_WORDS)
         elif name == "audio" and type(value) is dict:
             gather.binary += "data" in value
             gather.remote += "id" in value and "data" not in value
-            gather.text(value.get("transcript"), "text", (*at, "transcript"))
-        elif name not in _MESSAGE_IDS:
+            beside(gather, value, "text", at, ("id", "data", "format"))
+        else:
             gather.text(value, "text", at)
 
 
 def _content(gather: Gather, content: Json, path: Path) -> None:
-    part = "tool_result" if gather.role == "tool" else "text"
+    part: Part = "tool_result" if gather.role == "tool" else "text"
     if type(content) is str:
-        if content:
-            gather.text(content, "tool_result" if part == "tool_result" else "text", path)
+        gather.text(content, part, path)
         return
     if content is None:
         return
@@ -173,7 +203,7 @@ def _content(gather: Gather, content: Json, path: Path) -> None:
     for place, piece in enumerate(content):
         at = (*path, place)
         if type(piece) is str:
-            gather.text(piece, "tool_result" if part == "tool_result" else "text", at)
+            gather.text(piece, part, at)
         elif type(piece) is dict:
             _piece(gather, piece, at)
         else:
@@ -184,24 +214,49 @@ def _piece(gather: Gather, piece: Object, path: Path) -> None:
     for name, value in piece.items():
         at = (*path, name)
         if name in _PART_WORDS:
-            continue
-        if name == "image_url":
-            url = value.get("url") if type(value) is dict else value
-            gather.url(url, (*at, "url") if type(value) is dict else at)
+            below(gather, value, "metadata", at, OPTION_WORDS)
+        elif name in _URLS:
+            _linked(gather, value, at)
         elif name == "input_audio":
             gather.binary += 1
+            below(gather, value, "metadata", at, ("data", "format"))
         elif name == "file" and type(value) is dict:
-            gather.remote += "file_id" in value
-            gather.text(value.get("filename"), "metadata", (*at, "filename"))
-            data = value.get("file_data")
-            if type(data) is str and data.startswith("data:"):
-                gather.url(data, (*at, "file_data"))
-            elif data is not None:
-                gather.binary += 1
+            _file(gather, value, at)
         elif name == "refusal":
             gather.text(value, "refusal", at)
         else:
             gather.text(value, "tool_result" if gather.role == "tool" else "text", at)
+
+
+def _linked(gather: Gather, value: Json, path: Path) -> None:
+    """`{url, detail}`, or the URL alone."""
+    if type(value) is not dict:
+        url(gather, value, path)
+        return
+    for name, child in value.items():
+        at = (*path, name)
+        if name == "url":
+            url(gather, child, at)
+        elif name == "detail":
+            below(gather, child, "metadata", at, OPTION_WORDS)
+        else:
+            gather.walk(child, "metadata", at)
+
+
+def _file(gather: Gather, file: Object, path: Path) -> None:
+    """What is no `data:` URL is base64, as is promised, or a text that only says so."""
+    for name, value in file.items():
+        at = (*path, name)
+        if name == "file_id":
+            gather.remote += 1
+            below(gather, value, "metadata", at, OPTION_WORDS)
+        elif name == "file_data" and is_data_url(value):
+            url(gather, value, at)
+        elif name == "file_data":
+            gather.binary += value is not None
+            gather.walk(value, "text", at, rewritable=False)
+        else:
+            gather.walk(value, "metadata", at)
 
 
 def _tool_calls(gather: Gather, calls: Json, path: Path) -> None:
@@ -216,7 +271,9 @@ def _tool_calls(gather: Gather, calls: Json, path: Path) -> None:
             at = (*path, place, name)
             if name in ("function", "custom"):
                 _call(gather, value, at)
-            elif name not in ("id", "type", "index"):
+            elif name in ("id", "type", "index"):
+                below(gather, value, "tool_args", at, OPTION_WORDS)
+            else:
                 gather.walk(value, "tool_args", at)
 
 
@@ -239,17 +296,22 @@ def _call(gather: Gather, call: Json, path: Path) -> None:
 # --- the other members of a request
 
 
-def _skip(gather: Gather, value: Json, path: Path) -> None:
-    """Looked at elsewhere."""
-
-
 def _stop(gather: Gather, value: Json, path: Path) -> None:
     gather.walk(value, "text", path, rewritable=False)
 
 
 def _prediction(gather: Gather, value: Json, path: Path) -> None:
-    if type(value) is dict:
-        _content(gather, value.get("content"), (*path, "content"))
+    if type(value) is not dict:
+        gather.walk(value, "text", path)
+        return
+    for name, child in value.items():
+        at = (*path, name)
+        if name == "content":
+            _content(gather, child, at)
+        elif name == "type":
+            below(gather, child, "text", at, OPTION_WORDS)
+        else:
+            gather.walk(child, "text", at)
 
 
 def _tools(gather: Gather, tools: Json, path: Path) -> None:
@@ -261,8 +323,6 @@ def _tools(gather: Gather, tools: Json, path: Path) -> None:
         if type(tool) is not dict:
             raise ValueError(f"`{path[-1]}[{place}]` is not an object")
         for name, value in tool.items():
-            if name == "type":
-                continue
             _definition(gather, name, value, (*path, place, name))
 
 
@@ -274,7 +334,9 @@ def _definition(gather: Gather, name: str, value: Json, path: Path) -> None:
     elif type(value) is dict:
         for inner, child in value.items():
             _definition(gather, inner, child, (*path, inner))
-    elif name != "type":
+    elif name == "type":
+        below(gather, value, "tool_def", path, ())
+    else:
         gather.walk(value, "tool_def", path)
 
 
@@ -282,20 +344,19 @@ def _response_format(gather: Gather, value: Json, path: Path) -> None:
     if type(value) is dict:
         for name, child in value.items():
             _definition(gather, name, child, (*path, name))
+    else:
+        below(gather, value, "tool_def", path, OPTION_WORDS)
 
 
 def _tool_choice(gather: Gather, value: Json, path: Path) -> None:
-    if type(value) is dict:
-        gather.walk(value, "tool_name", path, skip=("type", "mode"), rewritable=False)
+    below(gather, value, "tool_name", path, OPTION_WORDS, rewritable=False)
 
 
 def _audio(gather: Gather, value: Json, path: Path) -> None:
-    if type(value) is dict:
-        gather.walk(value, "metadata", path, skip=("voice", "format"))
+    below(gather, value, "metadata", path, _VOICE_WORDS)
 
 
 _TOP: Final = {
-    "messages": _skip,
     "stop": _stop,
     "prediction": _prediction,
     "tools": _tools,

@@ -5,6 +5,7 @@ from typing import Final
 from proxy.model.exchange import Dialect, Leaf, Usage
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object, StreamReader
+from proxy.wire.dialects.members import OPTION_WORDS, below
 from proxy.wire.dialects.openai_chat import is_error
 from proxy.wire.dialects.openai_legacy import LegacyStream, prompt_leaves
 from proxy.wire.leaves import Gather
@@ -12,6 +13,7 @@ from proxy.wire.usage import read_usage
 
 _SETTINGS: Final = frozenset({"model", "encoding_format", "dimensions"})
 _ANSWER_WORDS: Final = frozenset({"object", "model", "data", "usage", "id", "created"})
+_ITEM_WORDS: Final = frozenset({"object", "index", "embedding"})
 
 
 class EmbeddingsReader:
@@ -24,7 +26,9 @@ class EmbeddingsReader:
         for name, value in doc.items():
             if name == "input":
                 prompt_leaves(gather, value, name)
-            elif name not in _SETTINGS:
+            elif name in _SETTINGS:
+                below(gather, value, "metadata", (name,), OPTION_WORDS)
+            else:
                 gather.walk(value, "metadata", (name,))
         return gather.leaves
 
@@ -33,6 +37,13 @@ class EmbeddingsReader:
         for name, value in doc.items():
             if name not in _ANSWER_WORDS:
                 gather.walk(value, "metadata", (name,))
+            elif name != "data":
+                below(gather, value, "metadata", (name,), OPTION_WORDS)
+        items = doc.get("data")
+        for place, item in enumerate(items if type(items) is list else ()):
+            for name, value in item.items() if type(item) is dict else ():
+                if name not in _ITEM_WORDS:
+                    gather.walk(value, "metadata", ("data", place, name))
         return gather.leaves
 
     def answer_usage(self, doc: Object) -> Usage | None:
@@ -49,6 +60,8 @@ class EmbeddingsReader:
         usage = {"prompt_tokens": 0, "total_tokens": 0}
         return jsonbody.dumps({"object": "list", "data": [], "model": model or "", "usage": usage})
 
-    def stream(self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool) -> StreamReader:
+    def stream(
+        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+    ) -> StreamReader:
         """Nobody streams vectors; an answer that does is watched like any other."""
         return LegacyStream(want_usage=want_usage)

@@ -3,14 +3,17 @@
 from typing import Final
 
 from proxy.model.errors import ProxyError
-from proxy.model.exchange import Delta, Dialect, Json, Leaf, Seen, Usage, WireEvent
+from proxy.model.exchange import Delta, Dialect, Json, Leaf, Seen, Stand, Usage, WireEvent
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Lane, Object
-from proxy.wire.dialects.lanes import MAX_PARTS, Halves, Strangers
+from proxy.wire.dialects import openai_events
+from proxy.wire.dialects.lanes import MAX_PARTS, Halves, Strangers, paired
+from proxy.wire.dialects.members import OPTION_WORDS, below
 from proxy.wire.dialects.openai_chat import choices_of, finish_of, is_error
 from proxy.wire.errors import error_doc
 from proxy.wire.failures import stream_error
 from proxy.wire.leaves import Gather, Unscannable
+from proxy.wire.mould import Mould
 from proxy.wire.usage import estimate_bytes, read_usage, write_usage
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -49,7 +52,9 @@ class LegacyReader:
                 gather.walk(value, "text", (name,))
             elif name == "stop":
                 gather.walk(value, "text", (name,), rewritable=False)
-            elif name not in _SETTINGS:
+            elif name in _SETTINGS:
+                below(gather, value, "metadata", (name,), OPTION_WORDS)
+            else:
                 gather.walk(value, "metadata", (name,))
         return gather.leaves
 
@@ -58,6 +63,8 @@ class LegacyReader:
         for name, value in doc.items():
             if name not in _EVENT_WORDS:
                 gather.walk(value, "metadata", (name,))
+            elif name != "choices":
+                below(gather, value, "metadata", (name,), OPTION_WORDS)
         for place, choice in enumerate(choices_of(doc)):
             gather.text(choice.get("text"), "text", ("choices", place, "text"))
             for name, value in choice.items():
@@ -88,14 +95,20 @@ class LegacyReader:
             }
         )
 
-    def stream(self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool) -> "LegacyStream":
-        return LegacyStream(want_usage=want_usage)
+    def stream(
+        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+    ) -> "LegacyStream":
+        return LegacyStream(want_usage=want_usage, choices=choices)
+
+
+_NO_CHOICE: Final = -1  # where lanes of members beside the choices are
 
 
 class LegacyStream:
     """`StreamReader` for completions: every event holds a piece of text per choice."""
 
     __slots__ = (
+        "_asked",
         "_done",
         "_finished",
         "_finished_before",
@@ -107,16 +120,19 @@ class LegacyStream:
         "_want_usage",
         "finish_reason",
         "model",
+        "mould",
         "output_bytes",
         "usage",
     )
 
-    def __init__(self, *, want_usage: bool) -> None:
+    def __init__(self, *, want_usage: bool, choices: int = 1) -> None:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
         self.output_bytes = 0
+        self.mould: Mould | None = None  # nobody streams so much of this that it would pay
         self._want_usage = want_usage
+        self._asked = choices
         self._frame: Object | None = None
         self._seen: set[int] = set()
         self._finished: set[int] = set()
@@ -129,12 +145,18 @@ class LegacyStream:
         state = "done" if self._done else "terminal" if self._terminal else "open"
         return f"<LegacyStream {len(self._seen)} choices {state}>"
 
+    def plain(self, raw: bytes) -> str | None:
+        return None
+
     def read(self, event: WireEvent) -> list[Seen]:
         if not event.data:
             return [Seen(event.raw)]
         if event.data.strip() == b"[DONE]":
             self._done = True
-            return [Seen(event.raw, event.name, done=True, ends_all=True)]
+            done = Seen(event.raw, event.name, done=True, ends_all=True)
+            if self._finished and self._finished == self._seen and not self._terminal:
+                self._terminal = done.terminal = True  # fewer choices than were asked for
+            return [done]
         doc = jsonbody.loads_event(event.data)
         if type(doc) is not dict:
             raise ValueError("an event that is no object")
@@ -145,7 +167,7 @@ class LegacyStream:
             self._frame = {name: doc[name] for name in _FRAME if name in doc}
         model = doc.get("model")
         if self.model is None and type(model) is str and model:
-            self.model = model
+            self.model = paired(model)
         return [self._see(event, doc)]
 
     def _see(self, event: WireEvent, doc: Object) -> Seen:
@@ -155,7 +177,9 @@ class LegacyStream:
             self._choice(seen, choice)
         names = [name for name in doc if name not in _EVENT_WORDS]
         if names:
-            self._strange(seen, doc, names, 0)
+            self._strange(seen, doc, names, _NO_CHOICE)
+            if seen.ends:  # what ends a choice does not wait
+                seen.ends += self._strangers.lanes_of(_NO_CHOICE)
         usage = read_usage("openai_chat", doc.get("usage"))
         if usage is not None:
             self.usage = usage
@@ -166,23 +190,25 @@ class LegacyStream:
         for delta in seen.deltas:
             if self._halves or not delta.text.isascii():
                 mended = self._halves.mend(delta) or mended
-            self.output_bytes += len(delta.text.encode())
+            self.output_bytes += len(delta.text.encode("utf-8", "replace"))
         if mended:
             seen.raw = self.render(seen)
-        if self._finished and self._finished == self._seen and not self._terminal:
+        whole = len(self._finished) >= self._asked and self._finished == self._seen
+        if whole and not self._terminal:
             self._terminal = seen.terminal = True
         return seen
 
     def _choice(self, seen: Seen, choice: Object) -> None:
         found = choice.get("index")
-        at = found if type(found) is int else 0
+        at = found if type(found) is int and found >= 0 else 0
         self._seen.add(at)
         if len(self._seen) > MAX_PARTS:
             raise ValueError("more choices than anybody asks for")
         lane: Lane = (at, "text", 0)
         text = choice.get("text")
         if type(text) is str and text:
-            seen.deltas.append(Delta(lane, text, choice, "text"))
+            stands: Stand = "late" if at in self._finished else "flowing"
+            seen.deltas.append(Delta(lane, text, choice, "text", stands))
             seen.content = True
         names = [name for name in choice if name not in _CHOICE_WORDS]
         if names:
@@ -190,14 +216,13 @@ class LegacyStream:
         reason = choice.get("finish_reason")
         if type(reason) is str and reason:
             self._finished.add(at)
-            self.finish_reason = self.finish_reason or reason
-            seen.ends.append(lane)
+            self.finish_reason = self.finish_reason or paired(reason)
+            seen.ends += [lane, *self._strangers.lanes_of(at)]
             seen.carries = seen.structural = True
 
     def _strange(self, seen: Seen, holder: Object, names: list[str], at: int) -> None:
-        found = self._strangers.deltas(holder, names, "metadata", at)
-        seen.deltas += found
-        seen.ends += [delta.lane for delta in found]
+        stands: Stand = "late" if at in self._finished else "waiting"
+        seen.deltas += self._strangers.deltas(holder, names, "metadata", at, (), stands)
         seen.carries = True
 
     def structural(self, event: WireEvent) -> bool:
@@ -210,11 +235,10 @@ class LegacyStream:
         """Nothing is assembled here."""
 
     def render(self, seen: Seen) -> bytes:
-        assert seen.doc is not None, "an event without a document was changed"
-        for choice in choices_of(seen.doc):
-            if choice.get("logprobs") is not None:
-                choice["logprobs"] = None
-        return b"data: " + jsonbody.dumps_event(seen.doc) + b"\n\n"
+        return openai_events.rendered(seen)
+
+    def cut(self, seen: Seen) -> bytes:
+        return openai_events.unfinished(seen)
 
     def tail(self, lane: Lane, text: str) -> bytes:
         return self._chunk(lane[0], text) if lane[1] == "text" else b""

@@ -11,18 +11,20 @@ middle of the last one.  `blocked_end` therefore closes what was open before it.
 from typing import Final
 
 from proxy.model.errors import ProxyError
-from proxy.model.exchange import Delta, Json, Seen, Usage, WireEvent
+from proxy.model.exchange import Delta, Json, Part, Seen, Stand, Usage, WireEvent
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Lane, Object
-from proxy.wire.dialects.lanes import MAX_PARTS, Halves, Strangers
+from proxy.wire.dialects import openai_events
+from proxy.wire.dialects.lanes import MAX_PARTS, Halves, Strangers, paired
 from proxy.wire.dialects.openai_calls import HeldCalls, call_places
+from proxy.wire.dialects.openai_events import FRAME, TEXTS
 from proxy.wire.errors import error_doc
 from proxy.wire.failures import stream_error
+from proxy.wire.mould import LESSONS, Mould, cast
 from proxy.wire.usage import estimate_bytes, read_usage, write_usage
 
 DONE: Final = b"data: [DONE]\n\n"
-_FRAME: Final = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
-_EVENT_WORDS: Final = frozenset({*_FRAME, "choices", "usage", "x_groq", "obfuscation"}) | {
+_EVENT_WORDS: Final = frozenset({*FRAME, "choices", "usage", "x_groq", "obfuscation"}) | {
     "prompt_filter_results",
     "kv_transfer_params",
 }
@@ -32,19 +34,16 @@ _CHOICE_WORDS: Final = frozenset(
     | {"content_filter_offsets", "token_ids"}
 )
 _DELTA_WORDS: Final = frozenset({"role", "tool_calls", "function_call", "audio"})
-# member of a delta -> its lane's part and the last number of its lane
-_TEXTS: Final[dict[str, Lane]] = {
-    "content": (0, "text", 0),
-    "refusal": (0, "refusal", 0),
-    "reasoning_content": (0, "reasoning", 0),
-    "reasoning": (0, "reasoning", 1),
-}
+
+
+_NO_CHOICE: Final = -1  # where lanes of members beside the choices are
 
 
 class ChatStream:
     """`StreamReader` for Chat Completions."""
 
     __slots__ = (
+        "_asked",
         "_begun",
         "_calls",
         "_choice_names",
@@ -55,6 +54,7 @@ class ChatStream:
         "_frame",
         "_halves",
         "_lanes",
+        "_lessons",
         "_open",
         "_strangers",
         "_terminal",
@@ -62,17 +62,21 @@ class ChatStream:
         "_want_usage",
         "finish_reason",
         "model",
+        "mould",
         "output_bytes",
         "usage",
     )
 
-    def __init__(self, *, hold_tools: bool, want_usage: bool) -> None:
+    def __init__(self, *, hold_tools: bool, want_usage: bool, choices: int = 1) -> None:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
         self.output_bytes = 0
+        self.mould: Mould | None = None
+        self._lessons = LESSONS
         self._calls = HeldCalls() if hold_tools else None
         self._want_usage = want_usage
+        self._asked = choices
         self._frame: Object | None = None
         self._lanes: dict[int, set[Lane]] = {}  # what each choice has begun
         self._text_lanes: dict[int, Lane] = {}
@@ -90,6 +94,14 @@ class ChatStream:
         return f"<ChatStream {len(self._lanes)} choices {state}>"
 
     # --- in
+
+    def plain(self, raw: bytes) -> str | None:
+        mould = self.mould
+        text = mould.text(raw) if mould is not None else None
+        if text is not None:
+            self._finished_before = self._finished
+            self.output_bytes += len(text) if text.isascii() else len(text.encode())
+        return text
 
     def read(self, event: WireEvent) -> list[Seen]:
         data = event.data
@@ -109,6 +121,9 @@ class ChatStream:
         if not mend:
             seen = self._short_way(event, doc)
             if seen is not None:
+                if self._lessons:
+                    self._lessons -= 1
+                    self.mould = cast(seen, self.render)
                 return [seen]
         return self._long_way(event, doc, mend)
 
@@ -138,10 +153,10 @@ class ChatStream:
         self._finished_before = set(self._finished)
         seen = Seen(event.raw, event.name, doc)
         if self._frame is None and doc.get("id"):
-            self._frame = {name: doc[name] for name in _FRAME if name in doc}
+            self._frame = {name: doc[name] for name in FRAME if name in doc}
         model = doc.get("model")
         if self.model is None and type(model) is str and model:
-            self.model = model
+            self.model = paired(model)
         usage = self._read_usage(doc)
         choices = doc.get("choices")
         whole: list[Seen] = []
@@ -160,12 +175,13 @@ class ChatStream:
             seen.carries = True
         if mend:
             touched = self._halves.mend_all(seen.deltas) or touched
+            self.mould = None  # what follows may begin with the other half
         self.output_bytes += sum(len(d.text.encode("utf-8", "replace")) for d in seen.deltas)
         if touched:
             seen.raw = self.render(seen) if self._worth_sending(seen) else b""
         if whole and self._calls is not None:
             self._calls.last = (seen, self.render)
-        if self._finished and not self._open and not self._terminal:
+        if not self._open and len(self._finished) >= self._asked and not self._terminal:
             self._terminal = seen.terminal = True
         return [*whole, seen]
 
@@ -193,7 +209,7 @@ class ChatStream:
     def _choice(self, seen: Seen, choice: Object, whole: list[Seen]) -> bool:
         """Read one choice into `seen`.  True: its fragments of tool calls were taken out."""
         found = choice.get("index")
-        at = found if type(found) is int else 0
+        at = found if type(found) is int and found >= 0 else 0
         lanes = self._lanes.get(at)
         if lanes is None:
             lanes = self._lanes[at] = set()
@@ -201,15 +217,20 @@ class ChatStream:
             if len(self._lanes) > MAX_PARTS:
                 raise ValueError("more choices than anybody asks for")
         touched = False
+        ended = at in self._finished
         delta = choice.get("delta")
         if type(delta) is dict:
+            begin = len(seen.deltas)
             touched = self._delta(seen, delta, at)
+            for piece in seen.deltas[begin:]:
+                if ended:
+                    piece.stands = "late"
+                elif piece.stands == "flowing":
+                    lanes.add(piece.lane)
         names = [name for name in choice if name not in _CHOICE_WORDS]
         if names:
-            self._add(seen, self._strangers.deltas(choice, names, "metadata", at), ended=True)
-        for piece in seen.deltas:
-            if piece.lane[0] == at and piece.lane not in seen.ends:
-                lanes.add(piece.lane)
+            stands: Stand = "alone" if ended else "waiting"
+            seen.deltas += self._strangers.deltas(choice, names, "metadata", at, (), stands)
         if len(lanes) > MAX_PARTS:
             raise ValueError("more parts than one answer has")
         reason = choice.get("finish_reason")
@@ -217,8 +238,11 @@ class ChatStream:
             self._finished.add(at)
             self._open.discard(at)
             if self.finish_reason is None:
-                self.finish_reason = reason
-            seen.ends += sorted(lanes)
+                self.finish_reason = paired(reason)
+            self._text_lanes.pop(at, None)
+            self.mould = None
+            seen.ends += [*sorted(lanes), *self._strangers.lanes_of(at)]
+            lanes.clear()
             seen.carries = seen.structural = True
             if self._calls is not None:
                 whole += self._calls.release(at, self._frame or {})
@@ -230,11 +254,11 @@ class ChatStream:
             seen.structural = True
         strangers: list[str] = []
         for name, value in delta.items():
-            place = _TEXTS.get(name)
+            place = TEXTS.get(name)
             if place is not None:
                 if type(value) is str and value:
                     lane: Lane = (at, place[1], place[2])
-                    if name == "content":
+                    if name == "content" and at in self._open:
                         self._text_lanes.setdefault(at, lane)
                     seen.deltas.append(Delta(lane, value, delta, name))
                     seen.content = True
@@ -245,9 +269,12 @@ class ChatStream:
         audio = delta.get("audio")
         if type(audio) is dict and audio:
             self._audio(seen, audio, at)
-        if strangers:
-            found = self._strangers.deltas(delta, strangers, "annotation", at)
-            self._add(seen, found, ended=True)
+        for name in strangers:
+            part: Part = "annotation"
+            if name in TEXTS or name.startswith("reasoning"):
+                part = TEXTS[name][1] if name in TEXTS else "reasoning"
+            found = self._strangers.deltas(delta, [name], part, at)
+            seen.deltas += found
             seen.content = seen.content or bool(found)
         return self._tool_calls(seen, delta, at)
 
@@ -287,17 +314,17 @@ class ChatStream:
         if doc.keys() <= _EVENT_WORDS:
             return
         names = [name for name in doc if name not in _EVENT_WORDS]
-        self._add(seen, self._strangers.deltas(doc, names, "metadata", 0), ended=True)
+        found = self._strangers.deltas(doc, names, "metadata", _NO_CHOICE)
+        seen.deltas += found
+        if seen.ends:  # what ends a choice does not wait
+            seen.ends += [delta.lane for delta in found if delta.stands == "waiting"]
         seen.carries = True
-
-    def _add(self, seen: Seen, deltas: list[Delta], *, ended: bool) -> None:
-        seen.deltas += deltas
-        if ended:
-            seen.ends += [delta.lane for delta in deltas]
 
     def _trailer_seen(self, event: WireEvent) -> list[Seen]:
         self._done = True
         done = Seen(event.raw, event.name, done=True, ends_all=True)
+        if self._finished and not self._open and not self._terminal:
+            self._terminal = done.terminal = True  # fewer choices than were asked for
         return [*self.flush(), done]
 
     def structural(self, event: WireEvent) -> bool:
@@ -311,28 +338,14 @@ class ChatStream:
     # --- out
 
     def render(self, seen: Seen) -> bytes:
-        assert seen.doc is not None, "an event without a document was changed"
-        choices = seen.doc.get("choices")
-        for choice in choices if type(choices) is list else []:
-            if type(choice) is dict and choice.get("logprobs") is not None:
-                choice["logprobs"] = None  # they repeat the text, token by token
-        head = b"event: " + seen.name.encode() + b"\n" if seen.name else b""
-        return head + b"data: " + jsonbody.dumps_event(seen.doc) + b"\n\n"
+        return openai_events.rendered(seen)
+
+    def cut(self, seen: Seen) -> bytes:
+        return openai_events.unfinished(seen)
 
     def tail(self, lane: Lane, text: str) -> bytes:
-        at, part, place = lane
-        if part == "tool_args":
-            function: Json = {"arguments": text}
-            return self._chunk(at, {"tool_calls": [{"index": place, "function": function}]})
-        if part == "tool_name":
-            name: Json = {"name": text}
-            return self._chunk(at, {"tool_calls": [{"index": place, "function": name}]})
-        if part == "text" and place == 1:
-            return self._chunk(at, {"audio": {"transcript": text}})
-        for member, (_, named, number) in _TEXTS.items():
-            if named == part and number == place:
-                return self._chunk(at, {member: text})
-        return b""  # a text of unknown kind ends in its own event
+        delta = openai_events.tail_delta(lane, text)
+        return self._chunk(lane[0], delta) if delta is not None else b""
 
     def notice(self, text: str) -> bytes:
         """A text of our own, where a tool call was taken out."""
@@ -355,7 +368,7 @@ class ChatStream:
             usage = self.usage or Usage(output=estimate_bytes(self.output_bytes))
             frame = {**(self._frame or self._own_frame()), "choices": []}
             doc: Object = {**frame, "usage": write_usage("openai_chat", usage)}
-            out.append(b"data: " + jsonbody.dumps(doc) + b"\n\n")
+            out.append(openai_events.written(doc))
         return b"".join(out) + DONE
 
     def error_end(self, fault: ProxyError, request_id: str) -> bytes:
@@ -365,9 +378,7 @@ class ChatStream:
         return DONE if self._terminal and not self._done else b""
 
     def _chunk(self, at: int, delta: Object, reason: str | None = None) -> bytes:
-        choice: Json = {"index": at, "delta": delta, "finish_reason": reason}
-        doc: Object = {**(self._frame or self._own_frame()), "choices": [choice]}
-        return b"data: " + jsonbody.dumps_event(doc) + b"\n\n"
+        return openai_events.chunk(self._frame or self._own_frame(), at, delta, reason)
 
     def _own_frame(self) -> Object:
         return {

@@ -8,9 +8,10 @@ SECURITY: the credential of the caller goes up only where the endpoint has none 
 the same provider and host as the route's primary.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final, Literal, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from proxy.model.documents import Secret
 from proxy.model.exchange import (
@@ -25,7 +26,7 @@ from proxy.model.exchange import (
 )
 from proxy.model.tenancy import Endpoint
 from proxy.wire import jsonbody
-from proxy.wire.headers import HOP, UpFilter, up_untouched
+from proxy.wire.headers import HOP, KEY_PREFIX, UpFilter, up_untouched
 from proxy.wire.jsonbody import Object
 from proxy.wire.providers.models import model_for
 from proxy.wire.sse import SseFramer
@@ -33,6 +34,8 @@ from proxy.wire.sse import SseFramer
 Secrets = Callable[[Secret | None], str | None]
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=~"
+_KNOWN_TARGETS: Final = 64
+_OWN_KEY: Final = re.compile(rf"\b{KEY_PREFIX}[A-Za-z0-9]+_")
 _JSON: Final = b"content-type: application/json\r\n"
 _OURS: Final = HOP | {b"host", b"content-length", b"content-encoding", b"expect"}
 
@@ -77,6 +80,10 @@ class Adapter:
         lines = [b" HTTP/1.1\r\nhost: " + url.netloc.lower().encode("idna")]
         lines += [name + b": " + value for name, value in extra.items()]
         self._opening = b"\r\n".join(lines) + b"\r\n"
+        self._begun: dict[tuple[str, str], bytes] = {}  # heads up to the credential, by target
+        self._changes_body = bool(
+            endpoint.drop_params or endpoint.rename_params or endpoint.extra_body
+        )
         self._key_line = self._credential_line(self._key)
 
     def __repr__(self) -> str:
@@ -163,16 +170,23 @@ class Adapter:
                 without=self._own | without, besides=self._forward, account=draft.theirs
             )
         inbound = exchange.inbound
-        head = [
-            f"{inbound.method} {target}".encode("ascii"),
-            self._opening,
-            b"accept-encoding: identity\r\n",
-            draft.key_line,
-            lines,
-            chosen.lines(inbound.headers),
-            self._json_line + b"content-length: %d\r\n\r\n" % len(body) if body else b"\r\n",
-        ]
-        return Outgoing(b"".join(head), body)
+        begun = self._begun.get((inbound.method, target))
+        if begun is None:
+            begun = self._begin(inbound.method, target)
+        sent = chosen.lines(inbound.headers)
+        if not body:
+            return Outgoing(b"".join((begun, draft.key_line, lines, sent, b"\r\n")), body)
+        head = b"%b%b%b%b%bcontent-length: %d\r\n\r\n" % (
+            begun, draft.key_line, lines, sent, self._json_line, len(body)
+        )  # fmt: skip
+        return Outgoing(head, body)
+
+    def _begin(self, method: str, target: str) -> bytes:
+        begun = f"{method} {target}".encode("ascii") + self._opening
+        begun += b"accept-encoding: identity\r\n"
+        if len(self._begun) < _KNOWN_TARGETS:
+            self._begun[method, target] = begun
+        return begun
 
     def _passed_on(self, exchange: Exchange, draft: "Draft", target: str) -> Plan:
         """A path that nobody understands: bytes and headers as they came."""
@@ -198,21 +212,23 @@ class Adapter:
         body, doc = exchange.body, exchange.doc
         if doc is None:
             doc = jsonbody.read_object(body)
-        if model is not None and (model != exchange.model or body.count(b'"model"') != 1):
+        # the body may name another model than its path, which is the one that was routed
+        if model is not None and (model != doc.get("model") or body.count(b'"model"') != 1):
             body = jsonbody.splice_member(body, doc, "model", jsonbody.dumps(model))
             doc = {**doc, "model": model}
-        body = self._asked(exchange, draft, body, doc)
-        if self._edits(exchange):
+        if exchange.stream:
+            body = self._asked(exchange, draft, body, doc)
+        if self._changes_body and self._edits(exchange):
             body = self._edited(body, draft)
         return body
 
     def _asked(self, exchange: Exchange, draft: "Draft", body: bytes, doc: Object) -> bytes:
-        """The body, whose parse is `doc`, with what we ask for besides."""
+        """The body of a stream's request, whose parse is `doc`, with what we ask for besides."""
         return body
 
     def _edits(self, exchange: Exchange) -> bool:
-        endpoint = self.endpoint
-        return bool(endpoint.drop_params or endpoint.rename_params or endpoint.extra_body)
+        """Where the endpoint's settings change bodies: this one too."""
+        return True
 
     def _edited(self, body: bytes, draft: "Draft") -> bytes:
         endpoint = self.endpoint
@@ -255,10 +271,14 @@ def header_of(headers: RawHeaders, name: bytes) -> bytes | None:
 
 
 def with_query(path: str, query: str, *without: str) -> str:
-    """The path with the caller's query, but for some of its members."""
-    if query and without:
-        pairs = query.split("&")
-        query = "&".join(pair for pair in pairs if pair.partition("=")[0] not in without)
+    """The path with the caller's query, but for some of its members.
+
+    SECURITY: a key of ours is for us, under whatever name it stands and however it is written.
+    """
+    ours = KEY_PREFIX in query or "%" in query
+    if query and (without or ours):
+        pairs = [pair for pair in query.split("&") if pair.partition("=")[0] not in without]
+        query = "&".join(pair for pair in pairs if _OWN_KEY.search(unquote(pair)) is None)
     return f"{path}?{query}" if query else path
 
 

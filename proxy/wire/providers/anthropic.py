@@ -9,6 +9,7 @@ from proxy.wire.providers.openai import listing_path
 
 _TAILS: Final = {"messages": "/v1/messages", "count_tokens": "/v1/messages/count_tokens"}
 _VERSION: Final = b"anthropic-version"
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 _BETA: Final = b"anthropic-beta"
 DEFAULT_VERSION: Final = "2023-06-01"
 
@@ -41,22 +42,24 @@ class Anthropic(Adapter):
         return draft.plan("L1" if other else "L0", outgoing, model)
 
     def _edits(self, exchange: Exchange) -> bool:
-        return exchange.surface.operation != "count_tokens" and super()._edits(exchange)
+        return exchange.surface.operation != "count_tokens"
 
     def _versions(self, exchange: Exchange, draft: Draft) -> tuple[frozenset[bytes], bytes, bool]:
         """The headers of version and betas: (whose of the caller's do not go up, the lines that go
         instead, whether the version is another than the caller's)."""
-        headers = exchange.inbound.headers
-        asked = header_of(headers, _VERSION)
-        wanted = (self.endpoint.anthropic_version or "").encode("ascii")
+        endpoint = self.endpoint
+        asked = header_of(exchange.inbound.headers, _VERSION)
+        if asked is not None and not endpoint.anthropic_version and endpoint.betas is None:
+            return _NOTHING, b"", False  # what every SDK sends goes up as it is
+        wanted = (endpoint.anthropic_version or "").encode("ascii")
         lines, without = b"", set()
         if wanted or asked is None:
             version = wanted or DEFAULT_VERSION.encode("ascii")
             lines = _VERSION + b": " + version + b"\r\n"
             without.add(_VERSION)
-        if self.endpoint.betas is not None:
+        if endpoint.betas is not None:
             without.add(_BETA)
-            kept = allowed_betas(headers_betas(exchange), self.endpoint.betas, draft)
+            kept = allowed_betas(headers_betas(exchange), endpoint.betas, draft)
             if kept:
                 lines += _BETA + b": " + ",".join(kept).encode("ascii") + b"\r\n"
         return frozenset(without), lines, bool(wanted and asked is not None and asked != wanted)

@@ -13,6 +13,8 @@ def model_for(endpoint: Endpoint, name: str, aliases: Mapping[str, str]) -> str:
     listed nowhere goes through as it is.
     """
     known = endpoint.models
+    if not known:
+        return name
     if name in known:
         return known[name]
     for alias, model in aliases.items():

@@ -43,11 +43,12 @@ class OpenAI(Adapter):
         return draft.plan("L0", self._outgoing(exchange, draft, target, body), model)
 
     def _target(self, tail: str, query: str, model: str | None) -> str:
-        return with_query(self.base_path + tail, query, "api-version")
+        target = self.base_path + tail
+        return with_query(target, query, "api-version") if query else target
 
     def _asked(self, exchange: Exchange, draft: Draft, body: bytes, doc: Object) -> bytes:
         """The usage of a stream, if its caller did not say whether he wants it."""
-        if not (draft.inject_usage and exchange.stream and not exchange.want_usage):
+        if not draft.inject_usage or exchange.want_usage:
             return body
         if exchange.surface.operation not in _STREAMED or not self._tells_usage():
             return body

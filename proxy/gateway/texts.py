@@ -1,0 +1,153 @@
+"""The texts of one guarded stream, and what the guard says of them.
+
+In charge of every lane and of the account of all that was found; `stream.py` decides what becomes
+of the events.  A lane that has ended leaves its account here and is forgotten, so that a stream may
+have any number of blocks.
+"""
+
+from proxy.gateway.waiting import Entry, LaneKey, WaitingRoom
+from proxy.guardrails.engine import Guard, Judgement
+from proxy.guardrails.stream import Lane
+from proxy.model.exchange import Delta, Leaf, Seen
+from proxy.model.policy import PolicyResult
+from proxy.wire.dialect import StreamReader
+from proxy.wire.leaves import json_text_leaves, rewrite_json_text
+
+
+class Texts:
+    """`blocked` and `message`: why nothing more may leave.  `chars`: of all texts that came."""
+
+    __slots__ = (
+        "_guard", "_overflows", "_reader", "_results", "_scanned", "blocked", "chars", "lanes",
+        "message", "room",
+    )  # fmt: skip
+
+    def __init__(self, guard: Guard, reader: StreamReader) -> None:
+        self._guard = guard
+        self._reader = reader
+        self.lanes: dict[LaneKey, Lane | None] = {}
+        self.room = WaitingRoom(guard.lane, self._retire, reader.render)
+        self._results: list[PolicyResult] = []
+        self._overflows: list[tuple[str, str]] = []
+        self._scanned = 0
+        self.chars = 0
+        self.blocked: PolicyResult | None = None
+        self.message = ""
+
+    def __repr__(self) -> str:
+        return f"<Texts {len(self._open())} open{', blocked' if self.blocked else ''}>"
+
+    def open_lanes(self) -> list[LaneKey]:
+        """Every lane that has not ended."""
+        return [*self.lanes, *self.room.growing()]
+
+    # --- pieces of texts
+
+    def lane(self, key: LaneKey) -> Lane | None:
+        """None: no rule looks at that part."""
+        lane = self.lanes.get(key)
+        if lane is None and key not in self.lanes:
+            lane = self.lanes[key] = self._guard.lane(key[1])
+        return lane
+
+    def flow(self, delta: Delta, *, ends: bool) -> str:
+        """A piece of a growing lane: what of it (and of what was held) may leave."""
+        self.chars += len(delta.text)
+        lane = self.lane(delta.lane)
+        text = delta.text if lane is None else lane.feed(delta.text)
+        return text + self.finish(delta.lane) if ends else self._checked(lane, text)
+
+    def finish(self, key: LaneKey) -> str:
+        """A lane ends: what it still holds."""
+        lane = self.lanes.pop(key, None)
+        if lane is None:
+            return ""
+        text = lane.finish() if lane.blocked is None else ""
+        self._retire(lane)
+        return self._checked(lane, text)
+
+    def alone(self, delta: Delta) -> str:
+        """A text that is complete."""
+        self.chars += len(delta.text)
+        return self._value(delta, note_all=True)
+
+    def whole(self, delta: Delta, seen: Seen) -> str | None:
+        """A complete tool call or reasoning block.  None: nothing of it leaves."""
+        part = delta.lane[1]
+        self.chars += len(delta.text)
+        if part == "tool_args":
+            leaves = json_text_leaves(delta.text, part, "assistant", ())
+        else:
+            leaves = [Leaf(delta.text, part, "assistant", ())]
+        judged = self._guard.judge(leaves, "response")
+        self._note(judged)
+        if judged.block is not None:
+            return ""
+        if not judged.rewrites:
+            return delta.text
+        if part == "reasoning":  # an edited signed block would be refused on the next turn
+            self._reader.drop(seen)
+            return None
+        return rewrite_json_text(delta.text, judged.rewrites)
+
+    def wait(self, delta: Delta, entry: Entry) -> None:
+        """A text of unknown kind: its event leaves when it is settled."""
+        self.chars += len(delta.text)
+        self._checked(self.room.feed(delta, entry), "")
+
+    def pause(self, key: LaneKey) -> None:
+        """A text of unknown kind does not go on: it is settled."""
+        self._checked(self.room.pause(key), "")
+
+    def values(self, entry: Entry) -> None:
+        """Texts of unknown kind, each as a value of its own: it may be read like that, too."""
+        assert entry.seen is not None, "bytes have no texts"
+        for delta in entry.seen.deltas:
+            if delta.stands == "waiting" and delta.text:
+                text = self._value(delta, note_all=False)
+                if text != delta.text:
+                    delta.text = delta.holder[delta.member] = text
+                    entry.changed = True
+
+    def _value(self, delta: Delta, *, note_all: bool) -> str:
+        judged = self._guard.judge([Leaf(delta.text, delta.lane[1], "assistant", ())], "response")
+        if note_all or judged.block is not None or judged.rewrites:
+            self._note(judged)
+        if judged.block is not None:
+            return ""
+        return judged.rewrites[0][1] if judged.rewrites else delta.text
+
+    def _checked(self, lane: Lane | None, text: str) -> str:
+        if lane is not None and lane.blocked is not None and self.blocked is None:
+            self.blocked, self.message = lane.blocked, lane.message
+        return text
+
+    # --- the account
+
+    def _retire(self, lane: Lane) -> None:
+        self._results += lane.results()
+        self._overflows += lane.overflows
+        self._scanned += lane.scanned_chars
+
+    def _note(self, judged: Judgement) -> None:
+        self._results += judged.results
+        self._scanned += judged.scanned_chars
+        if judged.block is not None and self.blocked is None:
+            self.blocked, self.message = judged.block, judged.message
+
+    def _open(self) -> list[Lane]:
+        return [lane for lane in self.lanes.values() if lane is not None] + self.room.lanes()
+
+    @property
+    def held(self) -> int:
+        return sum(lane.held for lane in self._open())
+
+    def results(self) -> list[PolicyResult]:
+        return self._results + [found for lane in self._open() for found in lane.results()]
+
+    def coverage(self) -> int:
+        """Characters that some rule has looked at."""
+        return self._scanned + sum(lane.scanned_chars for lane in self._open())
+
+    def overflows(self) -> list[tuple[str, str]]:
+        return self._overflows + [pair for lane in self._open() for pair in lane.overflows]
