@@ -155,7 +155,13 @@ def random_case(r: random.Random) -> Case | None:
 ALPHABETS = ["abc- ", "aab-", "ab\nc", "abA\u200bа ", "ab4@é\u0301\U0001f469"]
 
 
-@pytest.mark.parametrize("seed", range(5))
+def seeds(count: int) -> list[object]:
+    """The first in every run, the rest in the thorough ones."""
+    rest = [pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, count)]
+    return [0, *rest]
+
+
+@pytest.mark.parametrize("seed", seeds(5))
 def test_t_gr_01_random_rules(seed: int) -> None:
     make = Maker(seed)
     seen: dict[str, int] = {}
@@ -244,7 +250,7 @@ def mixed(make: Maker) -> str:
     return "".join(parts)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", seeds(2))
 def test_t_gr_01_shapes_of_secrets(seed: int) -> None:
     make = Maker(100 + seed)
     case = Case([SHAPES], Limits(state_cap=make.r.choice([4000, 200])))

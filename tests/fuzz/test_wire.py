@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +101,7 @@ def test_any_bytes_as_frames(data: bytes) -> None:
         FrameDecoder().feed(data)
 
 
+@pytest.mark.thorough
 @given(st.lists(objects, max_size=6), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_events_of_nonsense(docs: list[dict], hold: bool) -> None:
@@ -176,6 +178,7 @@ ambiguous = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @given(members(ambiguous))
 @settings(max_examples=500, deadline=None)
 def test_the_quick_look_at_a_body_agrees_with_the_strict_one(body: str) -> None:
