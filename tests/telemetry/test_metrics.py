@@ -1,5 +1,6 @@
 """Counting on the worker's side, adding up and writing out on the control process's."""
 
+import sys
 import time
 
 import pytest
@@ -233,14 +234,14 @@ def test_a_scrape_of_20000_series_stays_under_50_ms() -> None:
     registry = Registry("1")
     registry.worker_totals(0, totals.to_doc())
     assert registry.render().count(b"\n") >= 20_000
-    best = min(_elapsed_s(registry.render) for _ in range(5))
-    assert best < 0.050
+    best = min(_cpu_s(registry.render) for _ in range(5))
+    assert best < (0.050 if sys.gettrace() is None else 0.250)  # a tracer sees every line
 
 
-def _elapsed_s(work: object) -> float:
-    started = time.perf_counter()
+def _cpu_s(work: object) -> float:
+    started = time.process_time()
     work()  # type: ignore[operator]
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
