@@ -7,7 +7,7 @@ breaks is a verdict (`error`, or `bypassed` where its pack allows it), never a p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar, get_args
 
 from proxy.guardrails import samples
 from proxy.guardrails.findings import Findings, sentence
@@ -22,18 +22,8 @@ from proxy.model.policy import PolicyPack, PolicyResult, Unscannable
 
 T = TypeVar("T")
 
-PARTS: tuple[Part, ...] = (
-    "text",
-    "reasoning",
-    "refusal",
-    "tool_name",
-    "tool_args",
-    "tool_result",
-    "tool_def",
-    "annotation",
-    "metadata",
-)
-ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 
 def attempt(search: Callable[[], list[Hit]]) -> list[Hit] | Break:
@@ -65,11 +55,11 @@ class Guard:
         self, packs: Sequence[PolicyPack], rules: Sequence[LiveRule], limits: Limits
     ) -> None:
         self.profile = ",".join(f"{pack.policy_pack_id}@{pack.version}" for pack in packs)
-        self.reasoning: Literal["hold", "live", "off"] = _strictest(
-            [pack.reasoning for pack in packs], ("hold", "live", "off")
-        )
         self.tool_args: Literal["hold", "live"] = _strictest(
             [pack.tool_args for pack in packs], ("hold", "live")
+        )
+        self.reasoning: Literal["hold", "live", "off"] = _strictest(
+            [pack.reasoning for pack in packs], ("hold", "live", "off")
         )
         self.unscannable = Unscannable(
             binary=_strictest([p.unscannable.binary for p in packs], ("block", "allow")),
