@@ -5,6 +5,7 @@ every call).  Invariant: no search can take more than time in proportion to its 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 import re2
 
@@ -12,6 +13,11 @@ PATTERN_MEM_BYTES = 8 << 20  # one administrator's pattern
 INNER_MEM_BYTES = 64 << 20  # what is derived from it; 10,000 keywords do not compile in 8 MiB
 
 Bounds = tuple[int, int]
+_Run = Callable[[object, bytes, int, int], Sequence[Bounds]]
+
+_ANYWHERE: Final = re2._re2.RE2.Anchor.UNANCHORED  # noqa: SLF001
+_HERE: Final = re2._re2.RE2.Anchor.ANCHOR_START  # noqa: SLF001
+_NO_MATCH: Final = (-1, -1)
 
 
 class LinearError(ValueError):
@@ -25,7 +31,7 @@ class LinearError(ValueError):
 class Regex:
     """One compiled pattern.  Offsets are bytes; `at` keeps what stands before it as context."""
 
-    __slots__ = ("_find", "_match", "groups", "pattern")
+    __slots__ = ("_compiled", "_run", "groups", "pattern")
 
     def __init__(
         self, pattern: str, *, ignore_case: bool = False, max_mem: int = PATTERN_MEM_BYTES
@@ -41,36 +47,29 @@ class Regex:
             raise LinearError(told.decode() if isinstance(told, bytes) else str(told)) from fault
         self.pattern = pattern
         self.groups: int = compiled.groups
-        self._find = compiled.search
-        self._match = compiled.match
+        self._compiled = compiled
+        self._run: _Run = compiled._regexp.Match  # noqa: SLF001  # the engine, not its wrapper
 
     def search(self, data: bytes, at: int = 0, group: int = 0) -> tuple[Bounds, Bounds] | None:
         """The leftmost match from `at` on: its bounds, and those of the group ((-1, -1): unset)."""
-        found = self._find(data, at)
-        if found is None:
-            return None
-        whole: Bounds = found.span()
-        return whole, (found.span(group) if group else whole)
+        spans = self._run(_ANYWHERE, data, at, len(data))
+        return None if spans[0] == _NO_MATCH else (spans[0], spans[group])
 
     def search_start(self, data: bytes, at: int) -> int:
         """Where the leftmost match begins; -1 when there is none."""
-        found = self._find(data, at)
-        return -1 if found is None else int(found.start())
+        return self._run(_ANYWHERE, data, at, len(data))[0][0]
 
     def match(self, data: bytes, at: int, group: int = 0) -> tuple[Bounds, Bounds] | None:
         """The same for the match that begins exactly at `at`."""
-        found = self._match(data, at)
-        if found is None:
-            return None
-        whole: Bounds = found.span()
-        return whole, (found.span(group) if group else whole)
+        spans = self._run(_HERE, data, at, len(data))
+        return None if spans[0] == _NO_MATCH else (spans[0], spans[group])
 
     def __repr__(self) -> str:
         return f"<Regex {len(self.pattern)} characters>"
 
 
-class KeywordSet:
-    """Which of many literals occur in a text, case ignored, in one pass.
+class GateSet:
+    """Which of many short regexes fit somewhere in a text, case ignored, in one pass.
 
     `present`: their indices, in the order they were given; nearly every text of every request is
     asked for them, so this is the engine's own function, not its wrapper.
@@ -78,14 +77,13 @@ class KeywordSet:
 
     __slots__ = ("_set", "present")
 
-    def __init__(self, words: Iterable[str]) -> None:
+    def __init__(self, gates: Iterable[str]) -> None:
         options = re2.Options()
         options.max_mem = INNER_MEM_BYTES
         options.log_errors = False
-        options.literal = True
         options.case_sensitive = False
         self._set = re2.Set.SearchSet(options)
-        for word in words:
-            self._set.Add(word)
+        for gate in gates:
+            self._set.Add(gate)
         self._set.Compile()
         self.present: Callable[[bytes], Sequence[int]] = self._set._set.Match  # noqa: SLF001

@@ -11,7 +11,7 @@ from functools import partial
 
 from proxy.guardrails.automaton import STATE_CAP, Automaton
 from proxy.guardrails.fold import Folding
-from proxy.guardrails.linear import Bounds, KeywordSet
+from proxy.guardrails.linear import Bounds, GateSet
 from proxy.guardrails.redact import Hit
 from proxy.guardrails.rules import LiveRule
 
@@ -107,12 +107,12 @@ class RuleSet:
         self._always = 0
         owners: dict[str, int] = {}
         for index, rule in enumerate(self.rules):
-            if not rule.pattern.keywords:
+            if not rule.pattern.gates:
                 self._always |= 1 << index
-            for word in rule.pattern.keywords:
-                owners[word] = owners.get(word, 0) | 1 << index
+            for gate in rule.pattern.gates:
+                owners[gate] = owners.get(gate, 0) | 1 << index
         self._owners = list(owners.values())
-        self._keywords = KeywordSet(owners) if owners else None
+        self._gates = GateSet(owners) if owners else None
         self.exempts = any(rule.exempts for rule in self.rules)
 
     def automaton(self, state_cap: int = STATE_CAP) -> Automaton:
@@ -121,26 +121,26 @@ class RuleSet:
         return Automaton(parts, state_cap=state_cap)
 
     def candidates(self, view: View) -> int:
-        """The rules that may hit: one pass over the text for all keywords of all rules."""
+        """The rules that may hit: one pass over the text for the gates of all rules."""
         mask = self._always
-        if self._keywords is None:
+        if self._gates is None:
             return mask
-        for index in self._keywords.present(view.raw.data):
+        for index in self._gates.present(view.raw.data):
             mask |= self._owners[index]
         for folding in self.foldings:
             if folding.changes(view.text):
-                for index in self._keywords.present(view.face(folding).data):
+                for index in self._gates.present(view.face(folding).data):
                     mask |= self._owners[index]
         return mask
 
     def untouched(self, text: str) -> bool:
         """No rule can hit: what most texts are told, in one pass and without a view.  May raise."""
-        if self._always or self._keywords is None:
+        if self._always or self._gates is None:
             return False
         for folding in self.foldings:
             if folding.changes(text):
                 return False
-        return not self._keywords.present(text.encode("utf-8", "replace"))
+        return not self._gates.present(text.encode("utf-8", "replace"))
 
     def scan(self, view: View, breaks: Breaks) -> list[Hit]:
         """All valid hits of a whole text."""
@@ -155,13 +155,15 @@ class RuleSet:
         `refused`: also the hits that a check refused and the search jumped over.
         """
         hits: list[Hit] = []
-        for index, rule in enumerate(self.rules):
-            if mask >> index & 1:
-                found = self._attempt(partial(search, rule, view, begin, stop, refused))
-                if isinstance(found, Break):
-                    breaks.append((rule, found))
-                else:
-                    hits += found
+        while mask:
+            lowest = mask & -mask
+            mask ^= lowest
+            rule = self.rules[lowest.bit_length() - 1]
+            found = self._attempt(partial(search, rule, view, begin, stop, refused))
+            if isinstance(found, Break):
+                breaks.append((rule, found))
+            else:
+                hits += found
         return hits
 
     # ---- what is open at the end of a text

@@ -65,7 +65,7 @@ class Pattern:
     """A regex twice: as RE2 runs it, and as a tree; with what follows from the tree."""
 
     __slots__ = (
-        "folding", "keywords", "late_assertion", "max_width", "node", "open_tail",
+        "folding", "gates", "keywords", "late_assertion", "max_width", "node", "open_tail",
         "regex",
     )  # fmt: skip
 
@@ -81,6 +81,9 @@ class Pattern:
         self.node = node
         self.folding = folding
         self.keywords = shape.literals(node) if keywords is None else keywords
+        self.gates = _gates(self.keywords)  # regexes; a text that fits none of them has no match
+        if keywords is None and self.keywords:
+            self.gates = (shape.gate(node),)
         self.max_width = shape.max_width(node)
         self.late_assertion = shape.late_assertion(node)
         begun, start = shape.beginnings(node), shape.opening(node)
@@ -90,11 +93,15 @@ class Pattern:
     def with_keywords(self, keywords: tuple[str, ...]) -> "Pattern":
         """The same pattern behind another prefilter."""
         twin = copy(self)
-        twin.keywords = keywords
+        twin.keywords, twin.gates = keywords, _gates(keywords)
         return twin
 
     def __repr__(self) -> str:
         return f"<Pattern {len(self.keywords)} keywords>"
+
+
+def _gates(keywords: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(shape.escaped, keywords))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

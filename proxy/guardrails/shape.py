@@ -13,6 +13,8 @@ from proxy.guardrails.charset import Ranges, members
 from proxy.guardrails.parse import Alt, Assert, Cat, Node, Rep, Set
 
 MAX_LITERALS: Final = 64  # strings that one place may stand for
+MAX_GATE: Final = 64  # characters of the literals of a gate
+MAX_TAIL: Final = 4  # items of a gate behind its literals, and characters of each
 MAX_CHAIN: Final = 64  # how deep a sequence may nest in the regex of its beginnings
 _META: Final = frozenset("\\.+*?()|[]{}^$")
 
@@ -108,6 +110,41 @@ def literals(node: Node) -> tuple[str, ...]:
     return _required(node)[1]
 
 
+def gate(node: Node) -> str:
+    """A regex for a short piece that every match contains: its literals, and what is small behind
+    them.  Far fewer texts hold `secret\\s?=` than `secret`.  "" when there are no literals."""
+    words = literals(node)
+    if not words:
+        return ""
+    items = node.items if isinstance(node, Cat) else (node,)
+    for run, start, stop in _runs(items):
+        if _useful(run) == words:
+            return "".join(map(written, items[start:stop])) + _tail(items[stop:])
+    for place, item in enumerate(items):
+        width = max_width(item)
+        if width is not None and width <= MAX_GATE and _required(item)[1] == words:
+            return written(item) + _tail(items[place + 1 :])
+    return "|".join(map(escaped, words))
+
+
+def escaped(word: str) -> str:
+    """A literal as a regex."""
+    return "".join("\\" + c if c in _META else c for c in word)
+
+
+def _tail(items: tuple[Node, ...]) -> str:
+    """As much of what follows as is cheap to look for."""
+    pattern = ""
+    for item in items[:MAX_TAIL]:
+        width = max_width(item)
+        if width is None or width > MAX_TAIL:
+            if isinstance(item, Rep) and isinstance(item.item, Set) and item.low:
+                pattern += written(item.item)
+            break
+        pattern += written(item)
+    return pattern
+
+
 def implies(node: Node, words: tuple[str, ...]) -> bool:
     """Every match surely contains one of `words`, case ignored."""
     return _implies(node, ["".join(map(plain, word)) for word in words])
@@ -177,18 +214,20 @@ def exact(node: Node) -> _Exact:
             assert_never(never)
 
 
-def _runs(items: tuple[Node, ...]) -> list[tuple[str, ...]]:
-    """For each longest run of small neighbours in a sequence, all that it can be."""
-    runs: list[tuple[str, ...]] = []
+def _runs(items: tuple[Node, ...]) -> list[tuple[tuple[str, ...], int, int]]:
+    """For each longest run of small neighbours in a sequence: all that it can be, and from which
+    item to which it goes."""
+    runs: list[tuple[tuple[str, ...], int, int]] = []
     current: tuple[str, ...] = ("",)
-    for item in items:
+    start = 0
+    for place, item in enumerate(items):
         words = exact(item)
         grown = _joined(current, words)
         if grown is None:
-            runs.append(current)
-            grown = words if words is not None else ("",)
+            runs.append((current, start, place))
+            grown, start = (words, place) if words is not None else (("",), place + 1)
         current = grown
-    runs.append(current)
+    runs.append((current, start, len(items)))
     return runs
 
 
@@ -202,7 +241,7 @@ def _required(node: Node) -> tuple[_Exact, tuple[str, ...]]:
             if low > 0:
                 best = _better(best, _required(item)[1])
         case Cat(items):
-            for run in _runs(items):
+            for run, _, _ in _runs(items):
                 best = _better(best, _useful(run))
             for item in items:
                 best = _better(best, _required(item)[1])
@@ -227,7 +266,8 @@ def _implies(node: Node, lowered: list[str]) -> bool:
         case Rep(item, low, _):
             return low > 0 and _implies(item, lowered)
         case Cat(items):
-            return any(map(each, _runs(items))) or any(_implies(item, lowered) for item in items)
+            runs = [run for run, _, _ in _runs(items)]
+            return any(map(each, runs)) or any(_implies(item, lowered) for item in items)
         case Alt(branches):
             return all(_implies(branch, lowered) for branch in branches)
         case never:

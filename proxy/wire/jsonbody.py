@@ -59,7 +59,7 @@ def strict_object(body: bytes, *, max_depth: int = MAX_DEPTH) -> Object:
         doc: Json = orjson.loads(body)
     except JsonError:
         doc = None
-    if type(doc) is not dict or not is_unambiguous(body, doc, max_depth):
+    if type(doc) is not dict or not is_unambiguous(body, doc, max_depth, orjson.dumps):
         doc = strict_value(body, max_depth=max_depth)
     if type(doc) is not dict:
         raise BodyFault("The body is not a JSON object.")
@@ -98,7 +98,7 @@ def must_be_unique(data: bytes) -> None:
         doc: Json = orjson.loads(data)
     except JsonError:
         doc = None
-    if type(doc) is not dict or not is_unambiguous(data, doc, MAX_DEPTH):
+    if type(doc) is not dict or not is_unambiguous(data, doc, MAX_DEPTH, orjson.dumps):
         try:
             _STRICT.decode(data.decode("utf-8"))
         except RecursionError:

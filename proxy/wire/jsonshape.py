@@ -2,10 +2,11 @@
 
 Theory of the count.  Without escapes, a body holds two quotes for every string, name or value.  Of
 a member that stands twice the parse has lost a string at least.  So when the strings of the parse
-account for all the quotes, nothing was lost; when they do not, somebody has to look closer.
+account for all the quotes, nothing was lost; when they do not, somebody has to look closer.  With
+escapes, the quotes of the parse are counted where it is written anew.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from proxy.model.exchange import Json
@@ -14,13 +15,16 @@ INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**64 - 1
 
 
-def is_unambiguous(body: bytes, doc: dict[str, Json], max_depth: int) -> bool:
+def is_unambiguous(
+    body: bytes, doc: dict[str, Json], max_depth: int, write: Callable[[Json], bytes]
+) -> bool:
     """Whether it is certain that `doc`, the parse of `body`, lost no member, holds no number beyond
-    64 bits (orjson makes them floats) and has at most `max_depth` levels."""
+    64 bits (orjson makes them floats) and has at most `max_depth` levels.  `write` makes JSON of
+    it, with `\\"` for a quote inside of a string."""
     quotes = body.count(b'"')
-    if b"\\" in body:
-        if b"\\\\" in body:  # is a quote behind two of them escaped?
-            return False
+    escapes = b"\\" in body
+    anew = escapes and b"\\\\" in body  # is a quote behind two of them escaped?
+    if escapes and not anew:
         quotes -= body.count(b'\\"')
     found: list[dict[str, Json] | list[Json]] = [doc]
     for node in found:  # which grows meanwhile
@@ -35,7 +39,11 @@ def is_unambiguous(body: bytes, doc: dict[str, Json], max_depth: int) -> bool:
                 found.append(child)
             elif type(child) is float and not INT_MIN < child < INT_MAX:
                 return False
-    return quotes == 0 and not (len(found) > max_depth and deeper_than(doc, max_depth))
+    if len(found) > max_depth and deeper_than(doc, max_depth):
+        return False
+    if anew:
+        return b"\\u0022" not in body and write(doc).count(b'"') == body.count(b'"')
+    return quotes == 0
 
 
 def deeper_than(doc: Json, levels: int) -> bool:

@@ -14,6 +14,7 @@ from proxy.wire.leaves import Gather
 
 # What stands in the small objects of settings: kinds, modes, how long a cache lives.
 OPTION_WORDS: Final = frozenset({"type", "mode", "ttl"})
+NO_TEXT: Final = frozenset({int, float, bool, type(None)})  # types of values without a string
 _DEPTH: Final = 100
 _SCHEME: Final = "data:"
 _BEFORE_A_URL: Final = "".join(map(chr, range(33)))  # what a reader of URLs strips
@@ -32,6 +33,8 @@ def beside(
     if type(value) is dict:
         _deep(path)
         for name, child in value.items():
+            if type(child) in NO_TEXT:
+                continue
             if name in words:
                 below(gather, child, part, (*path, name), words, rewritable=rewritable)
             else:

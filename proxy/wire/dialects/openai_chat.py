@@ -5,7 +5,7 @@ from typing import Final
 from proxy.model.exchange import Dialect, Json, Leaf, Part, Role, Usage
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
-from proxy.wire.dialects.members import OPTION_WORDS, below, beside, is_data_url, url
+from proxy.wire.dialects.members import NO_TEXT, OPTION_WORDS, below, beside, is_data_url, url
 from proxy.wire.dialects.openai_stream import ChatStream
 from proxy.wire.jsonbody import Path
 from proxy.wire.leaves import Gather
@@ -60,9 +60,12 @@ class ChatReader:
         for name, value in doc.items():
             if name in _TOP:
                 _TOP[name](gather, value, (name,))
+            elif name == "messages" or type(value) in NO_TEXT:
+                continue
             elif name in _SETTINGS:
-                below(gather, value, "metadata", (name,), _OPTIONS)
-            elif name != "messages":
+                if type(value) is not str:
+                    below(gather, value, "metadata", (name,), _OPTIONS)
+            else:
                 gather.walk(value, "metadata", (name,))
         last = _last_assistant(messages)
         for place, message in enumerate(messages):
@@ -83,18 +86,22 @@ class ChatReader:
     def answer_leaves(self, doc: Object) -> list[Leaf]:
         gather = Gather("assistant")
         for name, value in doc.items():
+            if type(value) in NO_TEXT:
+                continue
             if name not in _ANSWER_WORDS:
                 gather.walk(value, "metadata", (name,))
-            elif name not in _ECHOES:
+            elif type(value) is not str and name not in _ECHOES:
                 below(gather, value, "metadata", (name,), _SIDE_WORDS)
         for place, choice in enumerate(choices_of(doc)):
             for name, value in choice.items():
+                if type(value) in NO_TEXT:
+                    continue
                 at: Path = ("choices", place, name)
                 if name == "message" and type(value) is dict:
                     _message(gather, value, at)
                 elif name not in _CHOICE_WORDS:
                     gather.walk(value, "metadata", at)
-                elif name not in _ECHOES:
+                elif type(value) is not str and name not in _ECHOES:
                     below(gather, value, "metadata", at, _SIDE_WORDS)
         return gather.leaves
 
@@ -167,7 +174,8 @@ def _message(gather: Gather, message: Object, path: Path) -> None:
             continue
         at = (*path, name)
         if name in _MESSAGE_WORDS:
-            below(gather, value, "metadata", at, _MESSAGE_WORDS)
+            if type(value) is not str:
+                below(gather, value, "metadata", at, _MESSAGE_WORDS)
         elif name == "content":
             if type(value) is str and value and gather.role != "tool":
                 gather.leaves.append(Leaf(value, "text", gather.role, at, None, gather.latest))
