@@ -1,7 +1,7 @@
 """GET {w}/events and {w}/events/{eventId}: the log of what happened, as it was stored.
 
-Events are written to the wire as the bytes that the store holds; only `seq`, which the store keeps
-beside them, is put in.
+Events are written to the wire as the bytes that the store holds, or as what they unpack to; only
+`seq`, which the store keeps beside them, is put in.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from proxy.model.batch import LogFilter, StoredEvent
 from proxy.model.documents import SEVERITY_RANK, Severity
 from proxy.model.events import EVENTS_LOG, parse_time
 from proxy.model.exchange import Json
+from proxy.spool.packed import unpacked
 from proxy.wire import jsonbody
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -98,7 +99,7 @@ def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
 
 def with_seq(event: StoredEvent) -> bytes:
     """The event as clients see it."""
-    return event.body[:-1] + b',"seq":%d}' % event.seq
+    return unpacked(event.body)[:-1] + b',"seq":%d}' % event.seq
 
 
 async def list_events(passage: Passage, deps: ControlDeps) -> Reply:

@@ -8,12 +8,14 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from proxy.model.batch import Append, Appended, Batch, Op
 from proxy.model.documents import SEVERITY_RANK
 from proxy.model.events import EVENTS_LOG, SCHEMA_VERSION, NewEvent, iso
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids, Store
+from proxy.spool.packed import stored
 from proxy.telemetry.exposition import Registry
 from proxy.wire import jsonbody
 
@@ -55,7 +57,13 @@ class EventIntake:
             "received_at": iso(at_ms),
             "source": source,
         }
-        ops: list[Op] = [_append(event, stamp, at_ms, dedupe_ttl_s) for event in events]
+        brief = jsonbody.dumps((SCHEMA_VERSION, stamp["received_at"], source))
+        ops: list[Op] = [
+            _packed(event, brief, at_ms)
+            if event.packed
+            else _append(event, stamp, at_ms, dedupe_ttl_s)
+            for event in events
+        ]
         began = self._clock.monotonic()
         result = await self._store.commit(workspace_id, Batch(self._ids.new("cm-"), (*ops, *also)))
         self._metrics.committed(self._engine, self._clock.monotonic() - began)
@@ -77,6 +85,25 @@ class EventIntake:
 
     def __repr__(self) -> str:
         return f"<EventIntake {len(self._waiting)} workspaces waited for>"
+
+
+def _packed(event: NewEvent, stamp: bytes, received_ms: int) -> Append:
+    """An event of a spool, which knows what it is searched by (spool/packed.py)."""
+    said: dict[str, Any] = event.body
+    inner = said["payload"]
+    return Append(
+        EVENTS_LOG,
+        stored(event, stamp),
+        said["event_id"],
+        at_ms=event.at_ms,
+        received_ms=received_ms,
+        type=said["type"],
+        route_id=said["route_id"],
+        provider=inner["provider"],
+        model=inner["model"],
+        outcome=inner["outcome"],
+        request_id=said["request_id"],
+    )
 
 
 def _append(event: NewEvent, stamp: dict[str, Json], received_ms: int, ttl_s: int) -> Append:

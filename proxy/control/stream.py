@@ -186,10 +186,11 @@ class _Reader:
 
 
 def _frame(entry: StoredEvent) -> bytes:
-    body = jsonbody.loads(entry.body)
+    told = with_seq(entry)
+    body = jsonbody.loads(told)
     name = body.get("type") if isinstance(body, dict) else None
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (
         entry.seq,
         str(name or "message").encode(),
-        with_seq(entry),
+        told,
     )

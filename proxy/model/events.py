@@ -86,11 +86,14 @@ class NewEvent:
 
     `body` is the envelope without what the store side adds (`seq`, `workspace_id`, `received_at`,
     `schema_version`, `source`).  `content_hash` is over what the sender said; empty: over `body`.
+    `packed`: all that the event says, as the log keeps it; then `body` holds only what it is
+    searched by.
     """
 
     body: dict[str, Json]
     at_ms: int
     content_hash: bytes = b""
+    packed: bytes = b""
 
 
 def derived(prefix: str, length: int, *parts: str) -> str:

@@ -58,6 +58,11 @@ class Expanded:
 
 def events_of(line: bytes) -> Expanded:
     """A line, without its LF, as events.  Raises BadLine."""
+    return of_array(array_of(line))
+
+
+def array_of(line: bytes) -> list[Json]:
+    """The array that a line holds.  Raises BadLine."""
     body = line[9:]
     if line[8:9] != b" " or line[:8] != b"%08x" % crc32(body):
         raise BadLine("checksum")
@@ -67,6 +72,11 @@ def events_of(line: bytes) -> Expanded:
         raise BadLine(str(fault)) from fault
     if not isinstance(doc, list) or not doc or doc[0] != VERSION:
         raise BadLine("not of this version")
+    return doc
+
+
+def of_array(doc: list[Json]) -> Expanded:
+    """The array of a line as events.  Raises BadLine."""
     try:
         workspace_id, at_ms, event, results, decisions = _request(doc)
         events = [NewEvent(event, at_ms)]

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.runtime.ids import base62
-from proxy.spool.expand import BadLine, Expanded, events_of
+from proxy.spool.expand import BadLine, Expanded
+from proxy.spool.packed import read_line
 from proxy.spool.segment import (
     Lane,
     Segment,
@@ -181,7 +182,7 @@ class SpoolReader:
                 state.skipping = False
             elif line:
                 try:
-                    said = events_of(line)
+                    said = read_line(line)
                 except BadLine:
                     if newest and after == len(data) < READ_BYTES:
                         return at  # perhaps not wholly written: wait
