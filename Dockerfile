@@ -2,12 +2,17 @@
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 COPY requirements.lock pyproject.toml README.md ./
 RUN python -m venv /opt/parapet \
  && sed '/^# --- dev/,$d' requirements.lock > run.lock \
- && /opt/parapet/bin/pip install --no-cache-dir --require-hashes --no-deps -r run.lock
+ && /opt/parapet/bin/pip install --no-cache-dir --require-hashes --no-deps -r run.lock \
+ && python -m venv /opt/builder \
+ && /opt/builder/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
+COPY setup.py ./
 COPY proxy proxy
-RUN /opt/parapet/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+RUN PARAPET_COMPILE=1 /opt/builder/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
+ && /opt/parapet/bin/pip install --no-cache-dir --no-deps wheels/*.whl \
  && /opt/parapet/bin/pip uninstall --yes setuptools pip
 
 FROM python:3.11-slim-bookworm

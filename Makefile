@@ -14,6 +14,7 @@ CONFIG ?= config/parapet.yaml
 
 FAST := not process and not long and not redis
 CHECK := $(FAST) and not thorough
+COMPILED := build/compiled
 SLOW := $(if $(LONG),process or redis or long,(process or redis) and not long)
 
 # $(call system,COMMAND,PACKAGE): have COMMAND, with the system's packages if that is allowed.
@@ -32,7 +33,7 @@ endef
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.run ## two fake providers, a failover and a guardrail to try; needs no key
@@ -56,9 +57,16 @@ test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LO
 	@$(VENV)/bin/python -m coverage report --format=total | sed 's/^/coverage of these, in percent: /'
 	$(PYTEST) -m "$(SLOW)"
 
+.PHONY: compiled
+compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minutes)
+
+.PHONY: test-compiled
+test-compiled: $(COMPILED)/.built ## the fast tests over the compiled hot path
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house -m "$(CHECK)"
+
 .PHONY: bench
-bench: $(VENV)/.run nginx ## a table of ratios against nginx; SET=full PEERS=all GATE=1
-	$(VENV)/bin/python -m benchmarks $(if $(SET),--set $(SET)) $(if $(PEERS),--peers $(PEERS)) $(if $(GATE),--gate)
+bench: $(COMPILED)/.built nginx ## a table of ratios against nginx; SET=full PEERS=all GATE=1 INTERPRETED=1
+	cd $(if $(INTERPRETED),.,$(COMPILED)) && $(CURDIR)/$(VENV)/bin/python -m benchmarks $(if $(SET),--set $(SET)) $(if $(PEERS),--peers $(PEERS)) $(if $(GATE),--gate)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## the property tests, the long ones too
@@ -107,6 +115,17 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@sed '/^# --- dev/,$$d' requirements.lock > $(VENV)/run.lock
 	@$(INSTALL) $(VENV)/run.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The sources are copied, so that no extension ever shadows a source that was edited since.
+$(COMPILED)/.built: $(VENV)/.dev setup.py $(shell find proxy -type f -not -name '*.pyc')
+	$(call system,(command -v cc && $(VENV)/bin/python -c "from pathlib import Path; from sysconfig import get_path; Path(get_path('include')$(,) 'Python.h').stat()"),gcc libc6-dev python3-dev)
+	@echo "compiling the hot path: two to five minutes …"
+	@mkdir -p $(COMPILED) && rm -rf $(COMPILED)/proxy
+	@cp -R proxy setup.py pyproject.toml README.md $(COMPILED)/
+	@for kept in tests benchmarks config docs; do ln -sfn ../../$$kept $(COMPILED)/$$kept; done
+	@cd $(COMPILED) && PARAPET_COMPILE=1 ../../$(VENV)/bin/python setup.py --quiet build_ext --inplace --parallel 2 \
+	  >compile.log 2>&1 || { tail -n 20 compile.log >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

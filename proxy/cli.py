@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from proxy.app.serve import run_control, run_worker, serve
-from proxy.app.version import VERSION
+from proxy.app.version import told
 from proxy.demo.run import DemoOptions, demo
 from proxy.model.documents import SLUG
 from proxy.settings.check import as_json, problems_as_json, report_on
@@ -93,7 +93,7 @@ def _dispatch(options: argparse.Namespace, entries: Entries, environ: Mapping[st
                 WorkerOptions(options.slot, options.state_dir, options.listen_fd, options.alive_fd)
             )
         case _:
-            print(f"parapet {VERSION}")
+            print(f"parapet {told()}")
             return 0
 
 

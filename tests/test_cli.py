@@ -220,4 +220,4 @@ def test_a_key_for_one_route(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("version") == 0
-    assert re.fullmatch(r"parapet \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+    assert re.fullmatch(r"parapet \d+\.\d+\.\d+\S*( compiled)?\n", capsys.readouterr().out)

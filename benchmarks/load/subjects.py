@@ -22,6 +22,7 @@ import yaml
 from benchmarks.load import cpu
 from benchmarks.load.children import CannotStart, Child, free_port
 from benchmarks.load.texts import Dialect
+from proxy.app.version import COMPILED
 
 ROOT = Path(__file__).parents[2]
 NGINX = """\
@@ -222,7 +223,7 @@ class Parapet(Subject):
                     status = orjson.loads(answer.read())
             except OSError as error:
                 raise CannotStart(f"/v1/status: {error}") from error
-            self.version = str(status.get("version", ""))
+            self.version = str(status.get("version", "")) + (", compiled" if COMPILED else "")
             for process in status.get("processes", []):
                 found.setdefault(process["role"], []).append(process["pid"])
             time.sleep(0.1)

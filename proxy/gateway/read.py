@@ -46,7 +46,9 @@ async def read(
         record.api_key_id = visit.key.doc.id
     doc: dict[str, Json] | None = None
     dialect = None
-    model, stream, want_usage, user = surface.model, False, False, None
+    model: str | None = surface.model
+    stream = want_usage = False
+    user: str | None = None
     if operation in _WITH_BODY:
         dialect = reader_of(surface)
         strict = visit.workspace.guarded or (route is not None and route.guard is not None)

@@ -5,7 +5,6 @@ happens.  Rules are frozen and shared by all requests of a route.
 """
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,9 +91,7 @@ class Pattern:
 
     def with_keywords(self, keywords: tuple[str, ...]) -> "Pattern":
         """The same pattern behind another prefilter."""
-        twin = copy(self)
-        twin.keywords, twin.gates = keywords, _gates(keywords)
-        return twin
+        return Pattern(self.regex, self.node, folding=self.folding, keywords=keywords)
 
     def __repr__(self) -> str:
         return f"<Pattern {len(self.keywords)} keywords>"

@@ -11,7 +11,7 @@ def mended(text: str) -> tuple[str, str]:
     try:
         text.encode()
     except UnicodeEncodeError:
-        waiting = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        waiting = text[-1] if 0xD800 <= ord(text[-1]) <= 0xDBFF else ""
         whole = text.removesuffix(waiting)
         return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), waiting
     return text, ""

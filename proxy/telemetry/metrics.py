@@ -25,7 +25,7 @@ from proxy.model.observations import (
 from proxy.model.records import RequestRecord
 
 # seconds; the buckets of OpenTelemetry for generative AI
-BUCKETS_S: Final = (
+BUCKETS_S: Final[tuple[float, ...]] = (
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
 )  # fmt: skip
 BUCKETS_MS: Final = tuple(bound * 1000 for bound in BUCKETS_S)

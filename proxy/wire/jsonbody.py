@@ -290,9 +290,10 @@ def _tree(changes: Mapping[Path, bytes]) -> _Tree:
     for path, value in changes.items():
         node = root
         for step in path[:-1]:
-            node = node.setdefault(step, {})
-            if type(node) is not dict:
+            below: Any = node.setdefault(step, {})
+            if type(below) is not dict:
                 raise BodyFault("Two changes, one inside the other.")
+            node = below
         if path[-1] in node:
             raise BodyFault("Two changes, one inside the other.")
         node[path[-1]] = value

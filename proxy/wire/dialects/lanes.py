@@ -60,7 +60,7 @@ class Halves:
         if not waiting and text.isascii():
             return False
         whole = waiting + text
-        if whole and "\ud800" <= whole[-1] <= "\udbff":
+        if whole and 0xD800 <= ord(whole[-1]) <= 0xDBFF:
             self._waiting[delta.lane] = whole[-1]
             whole = whole[:-1]
         whole = paired(whole)
