@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from proxy.app.declared import declared
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
@@ -193,6 +194,7 @@ class ControlHalf:
             loaded.config.server.public_url,
             loaded.config.control,
             loaded.config.ingest,
+            declared(loaded.config, loaded.path.name),
         )
 
     async def _watch_files(self) -> None:

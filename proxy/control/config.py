@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.model.events import parse_time
+from proxy.model.exchange import Json
 from proxy.model.tenancy import ApiKey, WorkspaceRules
 from proxy.settings.schema import Control, Ingest
 
@@ -38,6 +39,7 @@ SCOPES_OF_ROLE: Final[Mapping[str, frozenset[str]]] = {
     "app": frozenset({"proxy:invoke"}),
 }
 ALL_WORKSPACES: Final = "*"
+Declared = tuple[str, dict[str, Json]]  # where it stands in the file, and what it says
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -75,7 +77,8 @@ ADMIN: Final = Principal("admin", "admin", "admin", SCOPES_OF_ROLE["admin"], Non
 
 @dataclass(slots=True, frozen=True)
 class ControlConfig:
-    """`keys`: id to (SHA-256 of the secret, who it is)."""
+    """`keys`: id to (SHA-256 of the secret, who it is).  `documents`: what the file declares, by
+    workspace and kind."""
 
     workspaces: Mapping[str, WorkspaceRules]
     keys: Mapping[str, tuple[bytes, Principal]]
@@ -83,6 +86,7 @@ class ControlConfig:
     public_url: str
     control: Control = field(default_factory=Control)
     ingest: Ingest = field(default_factory=Ingest)
+    documents: Mapping[tuple[str, str], Sequence[Declared]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -92,6 +96,7 @@ class ControlConfig:
         public_url: str,
         control: Control | None = None,
         ingest: Ingest | None = None,
+        documents: Mapping[tuple[str, str], Sequence[Declared]] | None = None,
     ) -> "ControlConfig":
         keys: dict[str, tuple[bytes, Principal]] = {}
         for workspace in workspaces:
@@ -106,7 +111,12 @@ class ControlConfig:
             public_url=public_url.rstrip("/"),
             control=control or Control(),
             ingest=ingest or Ingest(),
+            documents=documents or {},
         )
+
+    def declared(self, workspace_id: str, kind: str) -> Sequence[Declared]:
+        """Documents of that kind in the configuration file."""
+        return self.documents.get((workspace_id, kind), ())
 
     def routes_of(self, workspace_id: str) -> frozenset[str]:
         workspace = self.workspaces.get(workspace_id)

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from proxy.control.audit import Actor, Audit
 from proxy.control.config import ControlConfig, Principal
 from proxy.control.intake import EventIntake
 from proxy.control.ratelimit import RateClass
@@ -99,6 +100,11 @@ class Passage:
         return self.principal
 
     @property
+    def actor(self) -> Actor:
+        caller = self.caller
+        return Actor(caller.key_id, caller.name, caller.role, self.address, self.request_id)
+
+    @property
     def workspace(self) -> str:
         assert self.workspace_id is not None, "the operation has no workspace"
         return self.workspace_id
@@ -141,6 +147,7 @@ class ControlDeps:
     server_key: bytes
     tell: Tell
     running: dict[tuple[str, bytes], Running] = field(default_factory=dict)
+    audit: Audit = field(default_factory=Audit)
 
 
 Handler = Callable[[Passage, ControlDeps], Awaitable[Reply | web.StreamResponse]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from proxy.control import alert_rules as rules
 from proxy.control.events import EventsQuery, get_event, list_events
 from proxy.control.frame import (
     ANY_KEY,
@@ -29,6 +30,7 @@ from proxy.control.status import (
     status,
 )
 from proxy.control.stream import MEDIA, StreamQuery, stream_events
+from proxy.control.trail import list_audit, verify_audit
 from proxy.control.wire import ListQuery
 
 W: Final = "/v1/workspaces/{workspace}"
@@ -37,6 +39,8 @@ READ: Final = "control-read"
 WRITE: Final = "control-write"
 INGEST: Final = "ingest"
 STREAM: Final = "stream"
+TEST: Final = "test"
+PATCHES: Final = ("application/merge-patch+json", JSON)
 
 # fmt: off
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -58,6 +62,22 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("GET", W + "/events/stream", "streamEvents", "events:read", STREAM, stream_events,
               gives=(MEDIA,), query=StreamQuery),
     Operation("GET", W + "/events/{eventId}", "getEvent", "events:read", READ, get_event),
+    Operation("GET", W + "/alert-rules", "listAlertRules", "alerts:read", READ, rules.list_rules,
+              query=rules.AlertRulesQuery),
+    Operation("POST", W + "/alert-rules", "createAlertRule", "alerts:write", WRITE,
+              rules.create_rule, idempotent=True, takes=(JSON,)),
+    Operation("GET", W + "/alert-rules/{ruleId}", "getAlertRule", "alerts:read", READ,
+              rules.get_rule),
+    Operation("PUT", W + "/alert-rules/{ruleId}", "putAlertRule", "alerts:write", WRITE,
+              rules.put_rule, takes=(JSON,)),
+    Operation("PATCH", W + "/alert-rules/{ruleId}", "patchAlertRule", "alerts:write", WRITE,
+              rules.patch_rule, takes=PATCHES),
+    Operation("DELETE", W + "/alert-rules/{ruleId}", "deleteAlertRule", "alerts:write", WRITE,
+              rules.delete_rule),
+    Operation("POST", W + "/alert-rules/{ruleId}/test", "testAlertRule", "alerts:write", TEST,
+              rules.test_rule, idempotent=True),
+    Operation("GET", W + "/audit", "listAudit", "audit:read", READ, list_audit, query=ListQuery),
+    Operation("GET", W + "/audit/verify", "verifyAudit", "audit:read", READ, verify_audit),
 )
 # fmt: on
 

@@ -1,5 +1,7 @@
 """What strangers send: the base of every document, slugs, references to secrets."""
 
+import re
+import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -8,6 +10,12 @@ SLUG = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITY_RANK: dict[str, int] = {"info": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
+
+
+def slug(name: str) -> str:
+    """The id that a document gets from its name: `Slack DevOps` is `slack-devops`."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:128]
 
 
 class Doc(BaseModel):

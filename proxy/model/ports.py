@@ -133,6 +133,10 @@ class Store(Protocol):
         """(revision, body)"""
         ...
 
+    async def revision(self, workspace_id: str, kind: str, doc_id: str) -> int:
+        """The last revision of a document, also of one that was deleted; 0: there was none."""
+        ...
+
     async def scan(self, workspace_id: str, kind: str) -> Sequence[tuple[str, int, bytes]]:
         """(id, revision, body), by id"""
         ...

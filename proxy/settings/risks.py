@@ -3,10 +3,10 @@
 The list is failover.md §14, as far as the file alone can show it, and a few of the same sort.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from proxy.model.documents import slug
 from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import Endpoint, Route
 from proxy.settings.crosscheck import is_private
@@ -126,7 +126,7 @@ def _thresholds(policy: FailoverPolicy, route: Route, at: Path) -> Iterator[Prob
 
 
 def _targets(workspace: Workspace, at: Path) -> Iterator[Problem]:
-    known = {target.id or _slug(target.name) for target in workspace.deliveries}
+    known = {target.id or slug(target.name) for target in workspace.deliveries}
     settings = workspace.settings
     named: list[tuple[Path, list[str]]] = [
         (("settings", "default_delivery_targets"), settings.default_delivery_targets),
@@ -138,11 +138,6 @@ def _targets(workspace: Workspace, at: Path) -> Iterator[Problem]:
         for name in names:
             if name not in known:
                 yield Problem((*at, *path), f"no delivery target {name}")
-
-
-def _slug(name: str) -> str:
-    """The id that a document gets from its name."""
-    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
 
 
 def host(endpoint: Endpoint) -> str:

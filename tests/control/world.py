@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp import web
 
 from proxy.control.body import BodyPace
-from proxy.control.config import ControlConfig
+from proxy.control.config import ControlConfig, Declared
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
 from proxy.control.listener import ListenerLimits
@@ -105,6 +105,7 @@ class World:
     control: Control = field(default_factory=Control)
     ingest: Ingest = field(default_factory=Ingest)
     workspaces: tuple[WorkspaceRules, ...] = WORKSPACES
+    declared: Mapping[tuple[str, str], Sequence[Declared]] = field(default_factory=dict)
     told: list[tuple[str, dict[str, Json]]] = field(default_factory=list)
     wrong: list[Json] = field(default_factory=list)
     reloads: int = 0
@@ -117,7 +118,12 @@ class World:
 
     def config(self) -> ControlConfig:
         return ControlConfig.of(
-            self.workspaces, ADMIN_KEY, "http://control.test", self.control, self.ingest
+            self.workspaces,
+            ADMIN_KEY,
+            "http://control.test",
+            self.control,
+            self.ingest,
+            self.declared,
         )
 
     async def reload(self) -> list[Json]:

@@ -115,6 +115,10 @@ class MemoryStore:
         doc = self._room(workspace_id).docs.get((kind, doc_id))
         return (doc.revision, doc.body) if doc is not None and doc.body is not None else None
 
+    async def revision(self, workspace_id: str, kind: str, doc_id: str) -> int:
+        doc = self._room(workspace_id).docs.get((kind, doc_id))
+        return doc.revision if doc is not None else 0
+
     async def scan(self, workspace_id: str, kind: str) -> Sequence[tuple[str, int, bytes]]:
         docs = self._room(workspace_id).docs
         return [

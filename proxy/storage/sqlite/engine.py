@@ -79,6 +79,11 @@ class SqliteStore:
             partial(ask.document, ws=workspace_id, kind=kind, doc_id=doc_id)
         )
 
+    async def revision(self, workspace_id: str, kind: str, doc_id: str) -> int:
+        return await self._readers.ask(
+            partial(ask.revision, ws=workspace_id, kind=kind, doc_id=doc_id)
+        )
+
     async def scan(self, workspace_id: str, kind: str) -> Sequence[tuple[str, int, bytes]]:
         return await self._readers.ask(partial(ask.documents, ws=workspace_id, kind=kind))
 

@@ -25,6 +25,13 @@ def document(db: sqlite3.Connection, ws: str, kind: str, doc_id: str) -> tuple[i
     return row
 
 
+def revision(db: sqlite3.Connection, ws: str, kind: str, doc_id: str) -> int:
+    row = db.execute(
+        "SELECT rev FROM docs WHERE ws=? AND kind=? AND id=?", (ws, kind, doc_id)
+    ).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
 def documents(db: sqlite3.Connection, ws: str, kind: str) -> list[tuple[str, int, bytes]]:
     return db.execute(
         "SELECT id, rev, body FROM docs WHERE ws=? AND kind=? AND body IS NOT NULL ORDER BY id",

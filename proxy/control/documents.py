@@ -1,0 +1,312 @@
+"""Documents of a workspace: made, read, changed and removed alike, whatever their kind.
+
+In charge of control-api.md §8: a change is one commit with its audit row and its idempotency
+record, whatever kind of document it is (`kinds.py`).  What was observed about a document is not
+kept with it.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from proxy.control.audit import changes_of
+from proxy.control.conditions import check_matching, check_none, only_if_absent
+from proxy.control.frame import ControlDeps, Passage, Reply
+from proxy.control.idempotency import Ticket, once
+from proxy.control.kinds import (
+    Kind,
+    Labelled,
+    Object,
+    Stored,
+    body_of,
+    declared,
+    everything,
+    one_of,
+    stored,
+)
+from proxy.control.problems import FieldError, Problem, invalid
+from proxy.control.validation import errors_of, read_json, unfit
+from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
+from proxy.model.batch import ABSENT, Batch, Delete, Op, Put, StoreConflict
+from proxy.model.exchange import Json
+from proxy.wire import jsonbody
+
+TRIES: Final = 3  # of a change that met another one
+NEWEST: Final = Order("created_at", descending=True)
+READ_ONLY: Final = frozenset(
+    {"created_at", "updated_at", "revision", "origin", "warnings", "workspace_id"}
+)
+
+
+# --- operations
+
+
+async def list_documents(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    query = passage.query
+    assert isinstance(query, ListQuery), "the table says so"
+    orders = read_sort(query.sort, kind.sorts, NEWEST)
+    found = await everything(kind, passage, deps)
+    wanted = [one.told for one in found.values() if kind.keep(one.told, query)]
+    listed: list[Json] = [*arranged(wanted, orders, lambda doc, name: doc.get(name))]
+    return page_reply(passage, query, listed)
+
+
+async def get_document(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    one = await one_of(kind, passage, deps)
+    one.warnings = await _unresolved(kind, one.said, passage, deps)
+    headers = {"ETag": one.etag}
+    if kind.conditional_get and check_none(passage.request, one.etag):
+        return Reply(304, media="", headers=headers)
+    return Reply.json(200, one.representation(), headers)
+
+
+async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    sent = read_document(passage)
+    said = _validated(kind, sent, sent)
+    warnings = await _unresolved(kind, said, passage, deps)
+
+    async def act(ticket: Ticket) -> Reply:
+        doc_id = str(said.get("id") or deps.ids.new(kind.prefix))
+        if doc_id in declared(kind, passage):
+            raise _taken(kind, passage, "id", doc_id)
+        now_ms = deps.clock.now_ms()
+        body = body_of({**said, "id": doc_id}, now_ms, now_ms)
+        async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
+            last = await deps.store.revision(passage.workspace, kind.name, doc_id)
+            one = stored(kind, doc_id, last + 1, body)
+            one.warnings = warnings
+            place = f"{passage.path.rstrip('/')}/{doc_id}"
+            reply = Reply.json(201, one.representation(), {"Location": place, "ETag": one.etag})
+            row = chain.row(
+                passage.actor, f"{kind.name}.create", one.place, changes_of({}, one.said)
+            )
+            put = Put(kind.name, doc_id, body, ABSENT, _unique(one.told))
+            await _commit(kind, passage, deps, one, (put, row, *ticket.ops(reply)))
+        return reply
+
+    return await once(passage, deps, act)
+
+
+async def replace(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    """PUT: each member that is sent replaces that member whole; null is the default again."""
+    sent = read_document(passage)
+
+    def merged(old: Object) -> Object:
+        kept = {name: value for name, value in old.items() if name not in sent}
+        return kept | {name: value for name, value in sent.items() if value is not None}
+
+    return await _change(kind, passage, deps, sent, merged)
+
+
+async def patch(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    """PATCH: a merge patch (RFC 7396)."""
+    sent = read_document(passage)
+
+    def merged(old: Object) -> Object:
+        new = _patched(old, sent)
+        assert isinstance(new, dict), "a patch of two objects"
+        return new
+
+    return await _change(kind, passage, deps, sent, merged)
+
+
+async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    async def step() -> Reply:
+        one = await one_of(kind, passage, deps)
+        _may_change(one, passage)
+        now_ms = deps.clock.now_ms()
+        async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
+            row = chain.row(
+                passage.actor, f"{kind.name}.delete", one.place, changes_of(one.said, {})
+            )
+            delete = Delete(kind.name, one.id, one.revision)
+            await _commit(kind, passage, deps, one, (delete, row))
+        return Reply(204, media="")
+
+    return await _insistent(step)
+
+
+# --- reading
+
+
+def read_document(passage: Passage) -> Object:
+    """The body as an object without what only we write.  Raises Problem 400, 422."""
+    sent = read_json(passage.body)
+    if not isinstance(sent, dict):
+        raise invalid([FieldError("wrong_type", "must be an object", pointer="#")])
+    wrong = unfit(sent)
+    if wrong:
+        raise invalid(wrong)
+    try:
+        jsonbody.must_be_unique(passage.body)
+    except ValueError as why:
+        raise invalid([FieldError("duplicate_member", str(why), pointer="#")]) from why
+    return {name: value for name, value in sent.items() if name not in READ_ONLY}
+
+
+# --- checking
+
+
+def _validated(kind: Kind, doc: Object, sent: Object) -> Object:
+    """What was said, as the kind reads it.  Raises Problem 422 with all that is wrong.
+
+    `sent` is the body, in which pointers resolve."""
+    errors: list[FieldError] = []
+    plain = {name: value for name, value in doc.items() if name != "labels"}
+    labels: Object = {"labels": doc["labels"]} if doc.get("labels") is not None else {}
+    said: Object = {}
+    for adapter, part in ((kind.adapter, plain), (_LABELLED, labels)):
+        try:
+            model = adapter.validate_python(part)
+        except ValidationError as fault:
+            errors += errors_of(fault, sent)
+        else:
+            said |= adapter.dump_python(model, mode="json", by_alias=True, exclude_unset=True)
+    if errors:
+        raise invalid(errors)
+    return {name: value for name, value in said.items() if value is not None}
+
+
+_LABELLED: Final = TypeAdapter(Labelled)
+
+
+def _alone(kind: Kind, sent: Object) -> None:
+    """Of a change to what is not there: what is wrong with the members that were sent."""
+    try:
+        _validated(kind, {name: value for name, value in sent.items() if value is not None}, sent)
+    except Problem as problem:
+        wrong = [
+            error for error in problem.errors if error.code not in ("missing", "invalid_value")
+        ]
+        if wrong:
+            raise invalid(wrong) from problem
+
+
+async def _unresolved(kind: Kind, said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
+    """Warnings for what the document names and is not there.  Raises Problem 422 when that was to
+    be strict."""
+    known: dict[str, frozenset[str]] = {}
+    warnings: list[Json] = []
+    for reference in kind.references(said):
+        if reference.kind not in known:
+            rows = await deps.store.scan(passage.workspace, reference.kind)
+            declared = passage.config.declared(passage.workspace, reference.kind)
+            known[reference.kind] = frozenset(
+                [doc_id for doc_id, _, _ in rows] + [str(doc["id"]) for _, doc in declared]
+            )
+        if reference.id not in known[reference.kind]:
+            warnings.append(
+                {
+                    "pointer": reference.pointer,
+                    "code": "unknown_reference",
+                    "detail": f"no {reference.noun} '{reference.id}'",
+                }
+            )
+    if warnings and passage.request.method in ("POST", "PUT", "PATCH") and _strict(passage):
+        raise Problem("unknown-reference", extra={"errors": warnings})
+    return warnings
+
+
+def _strict(passage: Passage) -> bool:
+    preferred = [part.strip() for part in passage.request.headers.get("Prefer", "").split(",")]
+    if "handling=strict" in preferred:
+        passage.headers["Preference-Applied"] = "handling=strict"
+        return True
+    return passage.config.control.references == "strict"
+
+
+# --- changing
+
+
+async def _change(
+    kind: Kind,
+    passage: Passage,
+    deps: ControlDeps,
+    sent: Object,
+    merged: Callable[[Object], Object],
+) -> Reply:
+    async def step() -> Reply:
+        try:
+            one = await one_of(kind, passage, deps)
+        except Problem:
+            _alone(kind, sent)
+            raise
+        said = _validated(kind, merged(one.said) | {"id": one.id}, sent)
+        warnings = await _unresolved(kind, said, passage, deps)
+        _may_change(one, passage)
+        if said != one.said:
+            one = await _write(kind, passage, deps, one, said)
+        one.warnings = warnings
+        return Reply.json(200, one.representation(), {"ETag": one.etag})
+
+    return await _insistent(step)
+
+
+async def _insistent(step: Callable[[], Awaitable[Reply]]) -> Reply:
+    """Once more when somebody was faster; what the client asked for is looked at anew."""
+    for _ in range(TRIES):
+        try:
+            return await step()
+        except StoreConflict as conflict:
+            if conflict.reason not in ("revision", "missing"):
+                raise
+    raise Problem("conflict", "the document was changed meanwhile")
+
+
+async def _write(
+    kind: Kind, passage: Passage, deps: ControlDeps, one: Stored, said: Object
+) -> Stored:
+    now_ms = deps.clock.now_ms()
+    body = body_of(said, one.created_ms, now_ms)
+    changed = stored(kind, one.id, one.revision + 1, body)
+    async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
+        row = chain.row(passage.actor, f"{kind.name}.update", one.place, changes_of(one.said, said))
+        put = Put(kind.name, one.id, body, one.revision, _unique(changed.told))
+        await _commit(kind, passage, deps, changed, (put, row))
+    return changed
+
+
+def _may_change(one: Stored, passage: Passage) -> None:
+    """Steps 16 and 17.  Raises Problem 412, 428, 409."""
+    check_matching(passage.request, one.etag, required=passage.config.control.require_if_match)
+    if one.location:
+        raise Problem("managed-by-file", extra={"location": one.location})
+
+
+async def _commit(
+    kind: Kind, passage: Passage, deps: ControlDeps, one: Stored, ops: tuple[Op, ...]
+) -> None:
+    """Raises Problem 409 for an id or a name that is taken, StoreConflict."""
+    try:
+        await deps.store.commit(passage.workspace, Batch(deps.ids.new("cm-"), ops))
+    except StoreConflict as conflict:
+        if conflict.reason == "exists":
+            raise _taken(kind, passage, "id", one.id) from conflict
+        if conflict.reason == "unique":
+            raise _taken(kind, passage, "name", str(one.told.get("name"))) from conflict
+        raise
+
+
+def _taken(kind: Kind, passage: Passage, member: str, value: str) -> Problem:
+    if member == "id" and only_if_absent(passage.request):
+        return Problem("precondition-failed", f"there is such a {kind.noun}")
+    detail = f"another {kind.noun} has this {member}"
+    return Problem("already-exists", detail, extra={"existing": value})
+
+
+def _unique(told: Object) -> tuple[tuple[str, str], ...]:
+    name = told.get("name")
+    return (("name", name),) if isinstance(name, str) else ()
+
+
+def _patched(old: Json, change: Json) -> Json:
+    if not isinstance(change, dict):
+        return change
+    new: Object = dict(old) if isinstance(old, dict) else {}
+    for name, value in change.items():
+        if value is None:
+            new.pop(name, None)
+        else:
+            new[name] = _patched(new.get(name), value)
+    return new

@@ -1,0 +1,152 @@
+"""What a kind of document is, and a document at hand, from the store or from the file.
+
+What a client wrote is kept as it was written (`said`); with its defaults and what we say of it, it
+is `told`.  Documents of the configuration file lie over those of the store (control-api.md §3).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, TypeAdapter
+
+from proxy.control.conditions import etag_of
+from proxy.control.frame import ControlDeps, Passage
+from proxy.control.problems import Problem
+from proxy.control.wire import ListQuery
+from proxy.model.documents import Doc
+from proxy.model.events import iso
+from proxy.model.exchange import Json
+from proxy.wire import jsonbody
+
+Object = dict[str, Json]
+
+
+class Labelled(Doc):
+    """What every document may carry."""
+
+    labels: dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=63)],
+        Annotated[str, StringConstraints(max_length=256)],
+    ] = Field(default_factory=dict, max_length=32)
+
+
+@dataclass(slots=True, frozen=True)
+class Reference:
+    """A member that names another document.  `pointer` is where, `kind` what it should be."""
+
+    pointer: str
+    kind: str
+    noun: str
+    id: str
+
+
+@dataclass(slots=True, frozen=True)
+class Kind:
+    """One kind of document.
+
+    `name` in the store and in the audit, `noun` for people, `parameter` in the path.  A document
+    without id gets `prefix` and a ULID.  `keep` says whether a list's query wants it.
+    """
+
+    name: str
+    noun: str
+    parameter: str
+    adapter: TypeAdapter[Any]
+    prefix: str
+    keep: Callable[[Object, ListQuery], bool]
+    sorts: tuple[str, ...]
+    references: Callable[[Object], list[Reference]]
+    conditional_get: bool = True
+
+
+@dataclass(slots=True)
+class Stored:
+    """A document at hand: `told` has the defaults, `said` only what was written.
+
+    `location`: where it stands in the configuration file; "" for one of the store.
+    """
+
+    id: str
+    said: Object
+    told: Object
+    revision: int = 0
+    location: str = ""
+    etag: str = ""
+    created_ms: int = 0
+    warnings: list[Json] = field(default_factory=list)
+    kind: str = ""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What the audit calls it."""
+        return self.kind, self.id
+
+    def representation(self) -> Object:
+        return {**self.told, "warnings": self.warnings} if self.warnings else self.told
+
+
+async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, Stored]:
+    """All documents of the kind, those of the file over those of the store."""
+    rows = await deps.store.scan(passage.workspace, kind.name)
+    found = {doc_id: stored(kind, doc_id, revision, body) for doc_id, revision, body in rows}
+    return found | declared(kind, passage)
+
+
+async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:
+    doc_id = passage.params[kind.parameter]
+    of_file = declared(kind, passage).get(doc_id)
+    if of_file is not None:
+        return of_file
+    row = await deps.store.get(passage.workspace, kind.name, doc_id)
+    if row is None:
+        raise Problem("not-found", f"no such {kind.noun}")
+    return stored(kind, doc_id, *row)
+
+
+def declared(kind: Kind, passage: Passage) -> dict[str, Stored]:
+    """Those of the configuration file."""
+    found = {}
+    for location, said in passage.config.declared(passage.workspace, kind.name):
+        doc_id = str(said["id"])
+        told = _told(kind, said, {"revision": None, "origin": "file", "location": location})
+        found[doc_id] = Stored(
+            doc_id, said, told, location=location, etag=etag_of(said), kind=kind.name
+        )
+    return found
+
+
+def stored(kind: Kind, doc_id: str, revision: int, body: bytes) -> Stored:
+    kept = jsonbody.loads(body)
+    assert isinstance(kept, dict), "we wrote it"
+    said = kept["said"]
+    assert isinstance(said, dict), "we wrote it"
+    created_ms, updated_ms = kept["created_at"], kept["updated_at"]
+    assert isinstance(created_ms, int), "we wrote it"
+    assert isinstance(updated_ms, int), "we wrote it"
+    ours: Object = {
+        "created_at": iso(created_ms),
+        "updated_at": iso(updated_ms),
+        "revision": revision,
+        "origin": "api",
+    }
+    told = _told(kind, said, ours)
+    etag = f'"r{revision}"'
+    return Stored(doc_id, said, told, revision, "", etag, created_ms, kind=kind.name)
+
+
+def _told(kind: Kind, said: Mapping[str, Json], ours: Object) -> Object:
+    """With all defaults."""
+    plain = {name: value for name, value in said.items() if name != "labels"}
+    model = kind.adapter.validate_python(plain)
+    told: Object = kind.adapter.dump_python(model, mode="json", by_alias=True)
+    return {
+        **told,
+        "labels": said.get("labels") or {},
+        "created_at": None,
+        "updated_at": None,
+    } | ours
+
+
+def body_of(said: Object, created_ms: int, updated_ms: int) -> bytes:
+    return jsonbody.dumps({"said": said, "created_at": created_ms, "updated_at": updated_ms})
