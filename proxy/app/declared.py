@@ -17,8 +17,10 @@ def declared(config: Config, file_name: str) -> dict[tuple[str, str], list[Decla
             rules = found.setdefault((workspace.id, "alert_rule"), [])
             rules.append((f"{at}/alert_rules/{place}", said))
         for place, target in enumerate(workspace.deliveries):
-            # only the id: what names a target can be resolved, and its secrets stay where they are
-            known: dict[str, Json] = {"id": target.id or slug(target.name)}
+            known: dict[str, Json] = target.model_dump(
+                mode="json", by_alias=True, exclude_unset=True
+            )
+            known["id"] = target.id or slug(target.name)
             targets = found.setdefault((workspace.id, "delivery"), [])
             targets.append((f"{at}/deliveries/{place}", known))
     return found

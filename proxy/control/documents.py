@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from proxy.control.audit import changes_of
+from proxy.control.audit import Chain, changes_of
 from proxy.control.conditions import check_matching, check_none, only_if_absent
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
@@ -18,6 +18,7 @@ from proxy.control.kinds import (
     Kind,
     Labelled,
     Object,
+    Once,
     Stored,
     body_of,
     declared,
@@ -26,9 +27,10 @@ from proxy.control.kinds import (
     stored,
 )
 from proxy.control.problems import FieldError, Problem, invalid
+from proxy.control.secrets import masked, refused, unmasked
 from proxy.control.validation import errors_of, read_json, unfit
 from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
-from proxy.model.batch import ABSENT, Batch, Delete, Op, Put, StoreConflict
+from proxy.model.batch import ABSENT, Append, Batch, Delete, Op, Put, StoreConflict
 from proxy.model.exchange import Json
 from proxy.wire import jsonbody
 
@@ -47,7 +49,11 @@ async def list_documents(kind: Kind, passage: Passage, deps: ControlDeps) -> Rep
     assert isinstance(query, ListQuery), "the table says so"
     orders = read_sort(query.sort, kind.sorts, NEWEST)
     found = await everything(kind, passage, deps)
-    wanted = [one.told for one in found.values() if kind.keep(one.told, query)]
+    wanted = [
+        one.representation(kind, deps.server_key)
+        for one in found.values()
+        if kind.keep(one.told, query)
+    ]
     listed: list[Json] = [*arranged(wanted, orders, lambda doc, name: doc.get(name))]
     return page_reply(passage, query, listed)
 
@@ -58,16 +64,16 @@ async def get_document(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply
     headers = {"ETag": one.etag}
     if kind.conditional_get and check_none(passage.request, one.etag):
         return Reply(304, media="", headers=headers)
-    return Reply.json(200, one.representation(), headers)
+    return Reply.json(200, one.representation(kind, deps.server_key), headers)
 
 
 async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
-    sent = read_document(passage)
-    said = _validated(kind, sent, sent)
+    sent = read_document(kind, passage)
+    said, once_shown = kind.generated(_validated(kind, sent, sent, passage))
     warnings = await _unresolved(kind, said, passage, deps)
 
     async def act(ticket: Ticket) -> Reply:
-        doc_id = str(said.get("id") or deps.ids.new(kind.prefix))
+        doc_id = kind.id_of(said, deps.ids)
         if doc_id in declared(kind, passage):
             raise _taken(kind, passage, "id", doc_id)
         now_ms = deps.clock.now_ms()
@@ -76,35 +82,55 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
             last = await deps.store.revision(passage.workspace, kind.name, doc_id)
             one = stored(kind, doc_id, last + 1, body)
             one.warnings = warnings
-            place = f"{passage.path.rstrip('/')}/{doc_id}"
-            reply = Reply.json(201, one.representation(), {"Location": place, "ETag": one.etag})
-            row = chain.row(
-                passage.actor, f"{kind.name}.create", one.place, changes_of({}, one.said)
-            )
+            headers = {"Location": f"{passage.path.rstrip('/')}/{doc_id}", "ETag": one.etag}
+            shown = one.representation(kind, deps.server_key)
+            kept = {**shown, "warnings": [*warnings, _SHOWN_ONCE]} if once_shown else shown
+            row = _row(kind, passage, deps, chain, "create", one.id, {}, one.said)
             put = Put(kind.name, doc_id, body, ABSENT, _unique(one.told))
-            await _commit(kind, passage, deps, one, (put, row, *ticket.ops(reply)))
-        return reply
+            ops = (put, row, *ticket.ops(Reply.json(201, kept, headers)))
+            await _commit(kind, passage, deps, one, ops)
+        if once_shown is not None:
+            _show(shown, once_shown)
+        return Reply.json(201, shown, headers)
 
     return await once(passage, deps, act)
 
 
+def _show(shown: Object, secret: Once) -> None:
+    """SECURITY: only the answer to its making has it; what a retry gets has the mask."""
+    holder: Json = shown
+    for step in secret.path[:-1]:
+        assert isinstance(holder, dict), "the kind says so"
+        holder = holder[step]
+    assert isinstance(holder, dict), "the kind says so"
+    holder[secret.path[-1]] = secret.secret
+
+
+_SHOWN_ONCE: Final[Json] = {
+    "pointer": "#",
+    "code": "secret_shown_once",
+    "detail": "the generated secret was shown in the first answer",
+}
+
+
 async def replace(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     """PUT: each member that is sent replaces that member whole; null is the default again."""
-    sent = read_document(passage)
+    sent = read_document(kind, passage)
 
     def merged(old: Object) -> Object:
         kept = {name: value for name, value in old.items() if name not in sent}
-        return kept | {name: value for name, value in sent.items() if value is not None}
+        new: Object = {name: value for name, value in sent.items() if value is not None}
+        return kept | unmasked(new, old, kind.secrets)
 
     return await _change(kind, passage, deps, sent, merged)
 
 
 async def patch(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     """PATCH: a merge patch (RFC 7396)."""
-    sent = read_document(passage)
+    sent = read_document(kind, passage)
 
     def merged(old: Object) -> Object:
-        new = _patched(old, sent)
+        new = _patched(old, unmasked(sent, old, kind.secrets))
         assert isinstance(new, dict), "a patch of two objects"
         return new
 
@@ -117,9 +143,7 @@ async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
         _may_change(one, passage)
         now_ms = deps.clock.now_ms()
         async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
-            row = chain.row(
-                passage.actor, f"{kind.name}.delete", one.place, changes_of(one.said, {})
-            )
+            row = _row(kind, passage, deps, chain, "delete", one.id, one.said, {})
             delete = Delete(kind.name, one.id, one.revision)
             await _commit(kind, passage, deps, one, (delete, row))
         return Reply(204, media="")
@@ -130,7 +154,7 @@ async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
 # --- reading
 
 
-def read_document(passage: Passage) -> Object:
+def read_document(kind: Kind, passage: Passage) -> Object:
     """The body as an object without what only we write.  Raises Problem 400, 422."""
     sent = read_json(passage.body)
     if not isinstance(sent, dict):
@@ -142,16 +166,19 @@ def read_document(passage: Passage) -> Object:
         jsonbody.must_be_unique(passage.body)
     except ValueError as why:
         raise invalid([FieldError("duplicate_member", str(why), pointer="#")]) from why
-    return {name: value for name, value in sent.items() if name not in READ_ONLY}
+    ours = READ_ONLY | kind.observed({}).keys()
+    return {name: value for name, value in sent.items() if name not in ours}
 
 
 # --- checking
 
 
-def _validated(kind: Kind, doc: Object, sent: Object) -> Object:
-    """What was said, as the kind reads it.  Raises Problem 422 with all that is wrong.
+def _validated(
+    kind: Kind, doc: Object, sent: Object, passage: Passage, old: Object | None = None
+) -> Object:
+    """What is said now, as the kind reads it.  Raises Problem 422 with all that is wrong.
 
-    `sent` is the body, in which pointers resolve."""
+    `sent` is the body, in which pointers resolve; `old` what was said before."""
     errors: list[FieldError] = []
     plain = {name: value for name, value in doc.items() if name != "labels"}
     labels: Object = {"labels": doc["labels"]} if doc.get("labels") is not None else {}
@@ -163,18 +190,23 @@ def _validated(kind: Kind, doc: Object, sent: Object) -> Object:
             errors += errors_of(fault, sent)
         else:
             said |= adapter.dump_python(model, mode="json", by_alias=True, exclude_unset=True)
+    if not errors:
+        said = {name: value for name, value in said.items() if value is not None}
+        errors += refused(said, kind.secrets, passage.config.control)
+        errors += kind.check(said, old)
     if errors:
         raise invalid(errors)
-    return {name: value for name, value in said.items() if value is not None}
+    return said
 
 
 _LABELLED: Final = TypeAdapter(Labelled)
 
 
-def _alone(kind: Kind, sent: Object) -> None:
+def _alone(kind: Kind, sent: Object, passage: Passage) -> None:
     """Of a change to what is not there: what is wrong with the members that were sent."""
     try:
-        _validated(kind, {name: value for name, value in sent.items() if value is not None}, sent)
+        new: Object = {name: value for name, value in sent.items() if value is not None}
+        _validated(kind, new, sent, passage)
     except Problem as problem:
         wrong = [
             error for error in problem.errors if error.code not in ("missing", "invalid_value")
@@ -230,15 +262,15 @@ async def _change(
         try:
             one = await one_of(kind, passage, deps)
         except Problem:
-            _alone(kind, sent)
+            _alone(kind, sent, passage)
             raise
-        said = _validated(kind, merged(one.said) | {"id": one.id}, sent)
+        said = _validated(kind, merged(one.said) | {"id": one.id}, sent, passage, one.said)
         warnings = await _unresolved(kind, said, passage, deps)
         _may_change(one, passage)
         if said != one.said:
             one = await _write(kind, passage, deps, one, said)
         one.warnings = warnings
-        return Reply.json(200, one.representation(), {"ETag": one.etag})
+        return Reply.json(200, one.representation(kind, deps.server_key), {"ETag": one.etag})
 
     return await _insistent(step)
 
@@ -261,7 +293,7 @@ async def _write(
     body = body_of(said, one.created_ms, now_ms)
     changed = stored(kind, one.id, one.revision + 1, body)
     async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
-        row = chain.row(passage.actor, f"{kind.name}.update", one.place, changes_of(one.said, said))
+        row = _row(kind, passage, deps, chain, "update", one.id, one.said, said)
         put = Put(kind.name, one.id, body, one.revision, _unique(changed.told))
         await _commit(kind, passage, deps, changed, (put, row))
     return changed
@@ -286,6 +318,22 @@ async def _commit(
         if conflict.reason == "unique":
             raise _taken(kind, passage, "name", str(one.told.get("name"))) from conflict
         raise
+
+
+def _row(
+    kind: Kind,
+    passage: Passage,
+    deps: ControlDeps,
+    chain: Chain,
+    verb: str,
+    doc_id: str,
+    old: Object,
+    new: Object,
+) -> Append:
+    """The audit row of a change.  SECURITY: secrets stand in it as masks with fingerprints."""
+    before, after = (masked(doc, kind.secrets, deps.server_key) for doc in (old, new))
+    action = f"{kind.name}.{verb}"
+    return chain.row(passage.actor, action, (kind.name, doc_id), changes_of(before, after))
 
 
 def _taken(kind: Kind, passage: Passage, member: str, value: str) -> Problem:

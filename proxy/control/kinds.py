@@ -4,7 +4,7 @@ What a client wrote is kept as it was written (`said`); with its defaults and wh
 is `told`.  Documents of the configuration file lie over those of the store (control-api.md §3).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -12,11 +12,13 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from proxy.control.conditions import etag_of
 from proxy.control.frame import ControlDeps, Passage
-from proxy.control.problems import Problem
+from proxy.control.problems import FieldError, Problem
+from proxy.control.secrets import masked
 from proxy.control.wire import ListQuery
 from proxy.model.documents import Doc
 from proxy.model.events import iso
 from proxy.model.exchange import Json
+from proxy.model.ports import Ids
 from proxy.wire import jsonbody
 
 Object = dict[str, Json]
@@ -42,21 +44,51 @@ class Reference:
 
 
 @dataclass(slots=True, frozen=True)
+class Once:
+    """A secret that was made here: shown in the answer to its making, and never again."""
+
+    path: tuple[str, ...]
+    secret: str
+
+
+def _no_references(_: Object) -> list[Reference]:
+    return []
+
+
+def _no_faults(_: Object, __: Object | None) -> Iterator[FieldError]:
+    return iter(())
+
+
+def _as_said(said: Object) -> tuple[Object, Once | None]:
+    return said, None
+
+
+def _unobserved(_: Object) -> Object:
+    return {}
+
+
+@dataclass(slots=True, frozen=True)
 class Kind:
     """One kind of document.
 
-    `name` in the store and in the audit, `noun` for people, `parameter` in the path.  A document
-    without id gets `prefix` and a ULID.  `keep` says whether a list's query wants it.
+    `name` in the store and in the audit, `noun` for people, `parameter` in the path.  `id_of` is
+    asked where a document comes without id.  `keep` says whether a list's query wants it.  `check`
+    looks at what was said beyond its model, `generated` adds what only a new one gets, `observed`
+    is told with it.  `secrets` are the paths of its write-only members.
     """
 
     name: str
     noun: str
     parameter: str
     adapter: TypeAdapter[Any]
-    prefix: str
+    id_of: Callable[[Object, Ids], str]
     keep: Callable[[Object, ListQuery], bool]
     sorts: tuple[str, ...]
-    references: Callable[[Object], list[Reference]]
+    references: Callable[[Object], list[Reference]] = _no_references
+    check: Callable[[Object, Object | None], Iterator[FieldError]] = _no_faults
+    generated: Callable[[Object], tuple[Object, Once | None]] = _as_said
+    observed: Callable[[Object], Object] = _unobserved
+    secrets: tuple[tuple[str, ...], ...] = ()
     conditional_get: bool = True
 
 
@@ -75,15 +107,11 @@ class Stored:
     etag: str = ""
     created_ms: int = 0
     warnings: list[Json] = field(default_factory=list)
-    kind: str = ""
 
-    @property
-    def place(self) -> tuple[str, str]:
-        """What the audit calls it."""
-        return self.kind, self.id
-
-    def representation(self) -> Object:
-        return {**self.told, "warnings": self.warnings} if self.warnings else self.told
+    def representation(self, kind: Kind, key: bytes) -> Object:
+        """What a client sees.  `key` makes the fingerprints of secrets."""
+        shown = masked(self.told, kind.secrets, key) if kind.secrets else self.told
+        return {**shown, "warnings": self.warnings} if self.warnings else shown
 
 
 async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, Stored]:
@@ -110,9 +138,7 @@ def declared(kind: Kind, passage: Passage) -> dict[str, Stored]:
     for location, said in passage.config.declared(passage.workspace, kind.name):
         doc_id = str(said["id"])
         told = _told(kind, said, {"revision": None, "origin": "file", "location": location})
-        found[doc_id] = Stored(
-            doc_id, said, told, location=location, etag=etag_of(said), kind=kind.name
-        )
+        found[doc_id] = Stored(doc_id, said, told, location=location, etag=etag_of(said))
     return found
 
 
@@ -132,7 +158,7 @@ def stored(kind: Kind, doc_id: str, revision: int, body: bytes) -> Stored:
     }
     told = _told(kind, said, ours)
     etag = f'"r{revision}"'
-    return Stored(doc_id, said, told, revision, "", etag, created_ms, kind=kind.name)
+    return Stored(doc_id, said, told, revision, "", etag, created_ms)
 
 
 def _told(kind: Kind, said: Mapping[str, Json], ours: Object) -> Object:
@@ -142,6 +168,7 @@ def _told(kind: Kind, said: Mapping[str, Json], ours: Object) -> Object:
     told: Object = kind.adapter.dump_python(model, mode="json", by_alias=True)
     return {
         **told,
+        **kind.observed(told),
         "labels": said.get("labels") or {},
         "created_at": None,
         "updated_at": None,

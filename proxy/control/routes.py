@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from proxy.control import alert_rules as rules
+from proxy.control import deliveries as targets
 from proxy.control.events import EventsQuery, get_event, list_events
 from proxy.control.frame import (
     ANY_KEY,
@@ -76,6 +77,20 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
               rules.delete_rule),
     Operation("POST", W + "/alert-rules/{ruleId}/test", "testAlertRule", "alerts:write", TEST,
               rules.test_rule, idempotent=True),
+    Operation("GET", W + "/deliveries", "listDeliveries", "deliveries:read", READ,
+              targets.list_targets, query=targets.DeliveriesQuery),
+    Operation("POST", W + "/deliveries", "createDelivery", "deliveries:write", WRITE,
+              targets.create_target, idempotent=True, takes=(JSON,)),
+    Operation("GET", W + "/deliveries/{targetId}", "getDelivery", "deliveries:read", READ,
+              targets.get_target),
+    Operation("PUT", W + "/deliveries/{targetId}", "putDelivery", "deliveries:write", WRITE,
+              targets.put_target, takes=(JSON,)),
+    Operation("PATCH", W + "/deliveries/{targetId}", "patchDelivery", "deliveries:write", WRITE,
+              targets.patch_target, takes=PATCHES),
+    Operation("DELETE", W + "/deliveries/{targetId}", "deleteDelivery", "deliveries:write", WRITE,
+              targets.delete_target),
+    Operation("POST", W + "/deliveries/{targetId}/verify", "verifyDelivery", "deliveries:write",
+              TEST, targets.verify_target, idempotent=True),
     Operation("GET", W + "/audit", "listAudit", "audit:read", READ, list_audit, query=ListQuery),
     Operation("GET", W + "/audit/verify", "verifyAudit", "audit:read", READ, verify_audit),
 )

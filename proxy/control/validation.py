@@ -61,6 +61,8 @@ CODES: Final[Mapping[str, _Code]] = {
     "model_type":                _Code("wrong_type", "must be an object"),
     "model_attributes_type":     _Code("wrong_type", "must be an object"),
     "none_required":             _Code("wrong_type", "must be null"),
+    "union_tag_invalid":         _Code("unknown_value", "has a type that is not known"),
+    "union_tag_not_found":       _Code("missing", "has no type"),
     "value_error":               _Code("invalid_value", "{}", "error"),
 }
 # fmt: on

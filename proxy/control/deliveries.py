@@ -1,0 +1,164 @@
+"""{w}/deliveries: where alerts and digests go (control-api.md §12.5, members alerts.md §7).
+
+Targets are kept, listed and checked here; nothing is sent to them yet, and `…/verify` says so.
+"""
+
+import base64
+from collections.abc import Iterator
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter
+
+from proxy.control.documents import (
+    create,
+    get_document,
+    list_documents,
+    patch,
+    remove,
+    replace,
+)
+from proxy.control.frame import ControlDeps, Passage, Reply
+from proxy.control.kinds import Kind, Object, Once
+from proxy.control.problems import FieldError, Problem
+from proxy.control.secrets import EACH
+from proxy.control.wire import ListQuery
+from proxy.model.documents import slug
+from proxy.model.ports import Ids
+from proxy.runtime.ids import random_bytes
+from proxy.settings.notices import Delivery
+from proxy.upstream.addresses import literal, may_connect
+
+SECRETS: Final = (
+    ("config", "webhook_url"),
+    ("config", "url"),
+    ("config", "secret"),
+    ("config", "headers", EACH),
+    ("config", "smtp", "password"),
+    ("config", "routing_key"),
+)
+SECRET_BYTES: Final = 32
+_URLS: Final = ("webhook_url", "url")
+_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_OBSERVED: Final[Object] = {
+    "status": "unverified",
+    "verified_at": None,
+    "last_success_at": None,
+    "last_error": None,
+    "consecutive_failures": 0,
+    "dead_letters": 0,
+}
+
+
+class DeliveriesQuery(ListQuery):
+    type: list[Literal["slack", "email", "webhook", "pagerduty"]] | None = None
+    status: list[Literal["unverified", "verified", "failing", "disabled"]] | None = None
+
+
+def _keep(doc: Object, query: ListQuery) -> bool:
+    assert isinstance(query, DeliveriesQuery), "the table says so"
+    return (query.type is None or doc["type"] in query.type) and (
+        query.status is None or doc["status"] in query.status
+    )
+
+
+def _id(said: Object, _: Ids) -> str:
+    return str(said.get("id") or slug(str(said["name"])))
+
+
+def _check(said: Object, old: Object | None) -> Iterator[FieldError]:
+    if not _id_fits(said):
+        yield FieldError("pattern", "gives no id: send one", "name", "#/name")
+    if old is not None and said["type"] != old["type"]:
+        yield FieldError("immutable", "cannot be changed", "type", "#/type")
+        return
+    config = said["config"]
+    assert isinstance(config, dict), "the model says so"
+    for name in _URLS:
+        url = config.get(name)
+        if isinstance(url, str):
+            yield from _check_url(url, name)
+    headers = config.get("headers")
+    for name in headers if isinstance(headers, dict) else ():
+        if name.lower() in _HEADERS or name.lower().startswith("webhook-"):
+            at = f"config.headers.{name}"
+            yield FieldError("forbidden_header", "is ours to send", at, f"#/config/headers/{name}")
+
+
+def _id_fits(said: Object) -> bool:
+    return bool(said.get("id") or slug(str(said["name"])))
+
+
+def _check_url(url: str, name: str) -> Iterator[FieldError]:
+    """Only what stands there is looked at: no name is resolved before a message is sent."""
+    field, pointer = f"config.{name}", f"#/config/{name}"
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if parts.scheme != "https" or not host:
+        yield FieldError("invalid_value", "must be an https URL", field, pointer)
+        return
+    address = literal(host)
+    if parts.username or (address is not None and not may_connect(address, allow_private=False)):
+        yield FieldError("blocked_address", "is not an address to send to", field, pointer)
+
+
+def _generated(said: Object) -> tuple[Object, Once | None]:
+    """A webhook without secret gets one, which is told once."""
+    config = said["config"]
+    assert isinstance(config, dict), "the model says so"
+    if said["type"] != "webhook" or config.get("secret") is not None:
+        return said, None
+    secret = "whsec_" + base64.b64encode(random_bytes(SECRET_BYTES)).decode()
+    return {**said, "config": {**config, "secret": secret}}, Once(("config", "secret"), secret)
+
+
+def _observed(_: Object) -> Object:
+    return _OBSERVED
+
+
+DELIVERY: Final = Kind(
+    name="delivery",
+    noun="delivery target",
+    parameter="targetId",
+    adapter=TypeAdapter(Delivery),
+    id_of=_id,
+    keep=_keep,
+    sorts=("name", "type", "status", "created_at"),
+    secrets=SECRETS,
+    check=_check,
+    generated=_generated,
+    observed=_observed,
+    conditional_get=False,
+)
+
+
+async def list_targets(passage: Passage, deps: ControlDeps) -> Reply:
+    return await list_documents(DELIVERY, passage, deps)
+
+
+async def create_target(passage: Passage, deps: ControlDeps) -> Reply:
+    return await create(DELIVERY, passage, deps)
+
+
+async def get_target(passage: Passage, deps: ControlDeps) -> Reply:
+    return await get_document(DELIVERY, passage, deps)
+
+
+async def put_target(passage: Passage, deps: ControlDeps) -> Reply:
+    return await replace(DELIVERY, passage, deps)
+
+
+async def patch_target(passage: Passage, deps: ControlDeps) -> Reply:
+    return await patch(DELIVERY, passage, deps)
+
+
+async def delete_target(passage: Passage, deps: ControlDeps) -> Reply:
+    return await remove(DELIVERY, passage, deps)
+
+
+async def verify_target(passage: Passage, deps: ControlDeps) -> Reply:
+    await get_document(DELIVERY, passage, deps)  # a target that is not there is a 404
+    raise Problem("not-implemented", "messages are not sent in this version")

@@ -1,0 +1,114 @@
+"""Write-only members: what is shown of them, and what a client may refer to (control-api.md §9).
+
+A secret is a literal or a reference.  References are shown as they are, literals as a mask with a
+fingerprint beside it; the mask sent back means "keep".
+
+SECURITY: a reference that comes through the API is fenced, or whoever may write a document could
+read any variable and file of the process out through a header of his webhook.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import urlsplit
+
+from proxy.control.problems import FieldError
+from proxy.control.validation import field_of, pointer_of
+from proxy.model.exchange import Json
+from proxy.settings.schema import Control
+
+MASK: Final = "***"
+EACH: Final = "*"  # a step of a path: every member
+_FINGERPRINT: Final = "_fingerprint"
+Object = dict[str, Json]
+Path = tuple[str, ...]
+
+
+def mask(secret: str) -> str:
+    """`***`, or of a URL its scheme and host."""
+    parts = urlsplit(secret) if "://" in secret else None
+    if parts is None or not parts.hostname:
+        return MASK
+    return f"{parts.scheme}://{parts.hostname}/{MASK}"
+
+
+def masked(doc: Object, paths: Iterable[Path], key: bytes) -> Object:
+    """What may be shown."""
+    shown = deepcopy(doc)
+    for holder, name in _places(shown, paths):
+        value = holder[name]
+        if isinstance(value, str):
+            digest = hmac.digest(key, value.encode("utf-8", "replace"), hashlib.sha256)
+            holder[name] = mask(value)
+            holder[name + _FINGERPRINT] = digest.hex()[:8]
+    return shown
+
+
+def unmasked(sent: Object, old: Object, paths: Iterable[Path]) -> Object:
+    """What was sent, with the old secret where its mask came back, and without fingerprints."""
+    meant = deepcopy(sent)
+    known = dict(_values(old, paths))
+    for holder, name, where in _located(meant, paths):
+        before = known.get(where)
+        if isinstance(before, str) and holder[name] == mask(before):
+            holder[name] = before
+    for holder, name, _ in list(_located(meant, paths)):
+        holder.pop(name + _FINGERPRINT, None)
+    return meant
+
+
+def refused(doc: Object, paths: Iterable[Path], control: Control) -> Iterator[FieldError]:
+    """Masks with nothing behind them, references beyond the fence."""
+    for where, value in _values(doc, paths):
+        if isinstance(value, str):
+            if value == MASK or value.endswith("/" + MASK):
+                yield _at(where, "masked_secret", "is a mask: send the secret itself")
+        elif isinstance(value, dict):
+            name, path = value.get("$env"), value.get("$file")
+            if isinstance(name, str) and not name.startswith(control.secret_env_prefix):
+                prefix = control.secret_env_prefix
+                yield _at(where, "forbidden_reference", f"must name a variable {prefix}…")
+            if isinstance(path, str) and not _inside(path):
+                place = control.secrets_dir
+                yield _at(where, "forbidden_reference", f"must name a file in {place}")
+
+
+def _inside(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return not pure.is_absolute() and ".." not in pure.parts and "\0" not in path
+
+
+def _at(where: Path, code: str, detail: str) -> FieldError:
+    return FieldError(code, detail, field_of(where), pointer_of(where))
+
+
+def _values(doc: Object, paths: Iterable[Path]) -> Iterator[tuple[Path, Json]]:
+    for holder, name, where in _located(doc, paths):
+        yield where, holder[name]
+
+
+def _places(doc: Object, paths: Iterable[Path]) -> Iterator[tuple[Object, str]]:
+    for holder, name, _ in list(_located(doc, paths)):
+        yield holder, name
+
+
+def _located(doc: Object, paths: Iterable[Path]) -> Iterator[tuple[Object, str, Path]]:
+    """(the object that holds it, its name there, its whole path) of each secret that is there."""
+    for path in paths:
+        found: list[tuple[Json, Path]] = [(doc, ())]
+        for step in path[:-1]:
+            found = [
+                (holder[step], (*where, step))
+                for holder, where in found
+                if isinstance(holder, dict) and step in holder
+            ]
+        for holder, where in found:
+            if not isinstance(holder, dict):
+                continue
+            names = [*holder] if path[-1] == EACH else [path[-1]] if path[-1] in holder else []
+            for name in names:
+                if holder[name] is not None and not name.endswith(_FINGERPRINT):
+                    yield holder, name, (*where, name)
