@@ -49,7 +49,7 @@ check: $(VENV)/.dev ## format, lint, import stairs, types, fast tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
-	$(PYTEST) -n auto -m "$(CHECK)"
+	$(PYTEST) -n auto --ignore tests/story -m "$(CHECK)"  # stories start processes, all of them
 
 .PHONY: test
 test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LONG=1: the long ones too
@@ -62,7 +62,7 @@ compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minut
 
 .PHONY: test-compiled
 test-compiled: $(COMPILED)/.built ## the fast tests over the compiled hot path
-	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house -n auto -m "$(CHECK)"
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house --ignore tests/story -n auto -m "$(CHECK)"
 
 .PHONY: bench
 bench: $(COMPILED)/.built nginx ## a table of ratios against nginx; SET=full PEERS=all GATE=1 INTERPRETED=1
