@@ -23,4 +23,10 @@ def declared(config: Config, file_name: str) -> dict[tuple[str, str], list[Decla
             known["id"] = target.id or slug(target.name)
             targets = found.setdefault((workspace.id, "delivery"), [])
             targets.append((f"{at}/deliveries/{place}", known))
+        for place, watcher in enumerate(workspace.watchers):
+            told: dict[str, Json] = watcher.model_dump(
+                mode="json", by_alias=True, exclude_unset=True
+            )
+            watchers = found.setdefault((workspace.id, "watcher"), [])
+            watchers.append((f"{at}/watchers/{place}", told))
     return found

@@ -23,6 +23,7 @@ from proxy.control.kinds import (
     body_of,
     declared,
     everything,
+    meant,
     one_of,
     stored,
 )
@@ -54,7 +55,7 @@ async def list_documents(kind: Kind, passage: Passage, deps: ControlDeps) -> Rep
         for one in found.values()
         if kind.keep(one.told, query)
     ]
-    listed: list[Json] = [*arranged(wanted, orders, lambda doc, name: doc.get(name))]
+    listed: list[Json] = [*arranged(wanted, orders, kind.value_of)]
     return page_reply(passage, query, listed)
 
 
@@ -77,7 +78,7 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
         if doc_id in declared(kind, passage):
             raise _taken(kind, passage, "id", doc_id)
         now_ms = deps.clock.now_ms()
-        body = body_of({**said, "id": doc_id}, now_ms, now_ms)
+        body = body_of({**said, kind.id_member: doc_id}, now_ms, now_ms)
         async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
             last = await deps.store.revision(passage.workspace, kind.name, doc_id)
             one = stored(kind, doc_id, last + 1, body)
@@ -264,10 +265,11 @@ async def _change(
         except Problem:
             _alone(kind, sent, passage)
             raise
-        said = _validated(kind, merged(one.said) | {"id": one.id}, sent, passage, one.said)
+        new = merged(one.said) | {kind.id_member: one.id}
+        said = _validated(kind, new, sent, passage, one.said)
         warnings = await _unresolved(kind, said, passage, deps)
         _may_change(one, passage)
-        if said != one.said:
+        if meant(kind, said) != meant(kind, one.said):
             one = await _write(kind, passage, deps, one, said)
         one.warnings = warnings
         return Reply.json(200, one.representation(kind, deps.server_key), {"ETag": one.etag})

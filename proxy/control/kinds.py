@@ -89,7 +89,12 @@ class Kind:
     generated: Callable[[Object], tuple[Object, Once | None]] = _as_said
     observed: Callable[[Object], Object] = _unobserved
     secrets: tuple[tuple[str, ...], ...] = ()
+    id_member: str = "id"
     conditional_get: bool = True
+
+    def value_of(self, doc: Object, name: str) -> Json:
+        """What a list is ordered by."""
+        return doc.get(self.id_member if name == "id" else name)
 
 
 @dataclass(slots=True)
@@ -136,7 +141,7 @@ def declared(kind: Kind, passage: Passage) -> dict[str, Stored]:
     """Those of the configuration file."""
     found = {}
     for location, said in passage.config.declared(passage.workspace, kind.name):
-        doc_id = str(said["id"])
+        doc_id = str(said[kind.id_member])
         told = _told(kind, said, {"revision": None, "origin": "file", "location": location})
         found[doc_id] = Stored(doc_id, said, told, location=location, etag=etag_of(said))
     return found
@@ -161,18 +166,17 @@ def stored(kind: Kind, doc_id: str, revision: int, body: bytes) -> Stored:
     return Stored(doc_id, said, told, revision, "", etag, created_ms)
 
 
-def _told(kind: Kind, said: Mapping[str, Json], ours: Object) -> Object:
-    """With all defaults."""
+def meant(kind: Kind, said: Mapping[str, Json]) -> Object:
+    """What was said, with all defaults: two that mean the same are the same document."""
     plain = {name: value for name, value in said.items() if name != "labels"}
     model = kind.adapter.validate_python(plain)
     told: Object = kind.adapter.dump_python(model, mode="json", by_alias=True)
-    return {
-        **told,
-        **kind.observed(told),
-        "labels": said.get("labels") or {},
-        "created_at": None,
-        "updated_at": None,
-    } | ours
+    return {**told, "labels": said.get("labels") or {}}
+
+
+def _told(kind: Kind, said: Mapping[str, Json], ours: Object) -> Object:
+    told = meant(kind, said)
+    return {**told, **kind.observed(told), "created_at": None, "updated_at": None} | ours
 
 
 def body_of(said: Object, created_ms: int, updated_ms: int) -> bytes:

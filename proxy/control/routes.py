@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from proxy.control import alert_rules as rules
 from proxy.control import deliveries as targets
+from proxy.control import watchers
 from proxy.control.events import EventsQuery, get_event, list_events
 from proxy.control.frame import (
     ANY_KEY,
@@ -91,6 +92,20 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
               targets.delete_target),
     Operation("POST", W + "/deliveries/{targetId}/verify", "verifyDelivery", "deliveries:write",
               TEST, targets.verify_target, idempotent=True),
+    Operation("GET", W + "/watchers", "listWatchers", "watchers:read", READ,
+              watchers.list_watchers, query=watchers.WatchersQuery),
+    Operation("POST", W + "/watchers", "createWatcher", "watchers:write", WRITE,
+              watchers.create_watcher, idempotent=True, takes=(JSON,)),
+    Operation("GET", W + "/watchers/{watcherId}", "getWatcher", "watchers:read", READ,
+              watchers.get_watcher),
+    Operation("PUT", W + "/watchers/{watcherId}", "putWatcher", "watchers:write", WRITE,
+              watchers.put_watcher, takes=(JSON,)),
+    Operation("PATCH", W + "/watchers/{watcherId}", "patchWatcher", "watchers:write", WRITE,
+              watchers.patch_watcher, takes=PATCHES),
+    Operation("DELETE", W + "/watchers/{watcherId}", "deleteWatcher", "watchers:write", WRITE,
+              watchers.delete_watcher),
+    Operation("POST", W + "/watchers/{watcherId}/run", "runWatcher", "watchers:write", TEST,
+              watchers.run_watcher, idempotent=True),
     Operation("GET", W + "/audit", "listAudit", "audit:read", READ, list_audit, query=ListQuery),
     Operation("GET", W + "/audit/verify", "verifyAudit", "audit:read", READ, verify_audit),
 )

@@ -38,12 +38,15 @@ def mask(secret: str) -> str:
 def masked(doc: Object, paths: Iterable[Path], key: bytes) -> Object:
     """What may be shown."""
     shown = deepcopy(doc)
-    for holder, name in _places(shown, paths):
-        value = holder[name]
-        if isinstance(value, str):
-            digest = hmac.digest(key, value.encode("utf-8", "replace"), hashlib.sha256)
+    for path in paths:
+        for holder, name, _ in _located(shown, [path]):
+            value = holder[name]
+            if not isinstance(value, str):
+                continue
             holder[name] = mask(value)
-            holder[name + _FINGERPRINT] = digest.hex()[:8]
+            if path[-1] != EACH:  # beside names that are not ours it could be taken for one
+                digest = hmac.digest(key, value.encode("utf-8", "replace"), hashlib.sha256)
+                holder[name + _FINGERPRINT] = digest.hex()[:8]
     return shown
 
 
@@ -51,12 +54,13 @@ def unmasked(sent: Object, old: Object, paths: Iterable[Path]) -> Object:
     """What was sent, with the old secret where its mask came back, and without fingerprints."""
     meant = deepcopy(sent)
     known = dict(_values(old, paths))
-    for holder, name, where in _located(meant, paths):
-        before = known.get(where)
-        if isinstance(before, str) and holder[name] == mask(before):
-            holder[name] = before
-    for holder, name, _ in list(_located(meant, paths)):
-        holder.pop(name + _FINGERPRINT, None)
+    for path in paths:
+        for holder, name, where in _located(meant, [path]):
+            before = known.get(where)
+            if isinstance(before, str) and holder[name] == mask(before):
+                holder[name] = before
+            if path[-1] != EACH:
+                holder.pop(name + _FINGERPRINT, None)
     return meant
 
 
@@ -90,13 +94,9 @@ def _values(doc: Object, paths: Iterable[Path]) -> Iterator[tuple[Path, Json]]:
         yield where, holder[name]
 
 
-def _places(doc: Object, paths: Iterable[Path]) -> Iterator[tuple[Object, str]]:
-    for holder, name, _ in list(_located(doc, paths)):
-        yield holder, name
-
-
-def _located(doc: Object, paths: Iterable[Path]) -> Iterator[tuple[Object, str, Path]]:
+def _located(doc: Object, paths: Iterable[Path]) -> list[tuple[Object, str, Path]]:
     """(the object that holds it, its name there, its whole path) of each secret that is there."""
+    places: list[tuple[Object, str, Path]] = []
     for path in paths:
         found: list[tuple[Json, Path]] = [(doc, ())]
         for step in path[:-1]:
@@ -109,6 +109,5 @@ def _located(doc: Object, paths: Iterable[Path]) -> Iterator[tuple[Object, str, 
             if not isinstance(holder, dict):
                 continue
             names = [*holder] if path[-1] == EACH else [path[-1]] if path[-1] in holder else []
-            for name in names:
-                if holder[name] is not None and not name.endswith(_FINGERPRINT):
-                    yield holder, name, (*where, name)
+            places += [(holder, name, (*where, name)) for name in names if holder[name] is not None]
+    return places

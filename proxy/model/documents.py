@@ -4,10 +4,14 @@ import re
 import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
 
 SLUG = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
+# 3000 comes back as 3000, not as 3000.0
+Number = Annotated[
+    float, PlainSerializer(lambda number: int(number) if number.is_integer() else number)
+]
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITY_RANK: dict[str, int] = {"info": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
 

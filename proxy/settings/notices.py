@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from proxy.model.documents import Doc, Secret, Severity, Slug
+from proxy.model.documents import Doc, Number, Secret, Severity, Slug
 from proxy.settings.values import TimeZone
 
 Metric = Literal[
@@ -51,16 +51,16 @@ class Filters(Doc):
 
 class AlertCondition(Doc):
     metric: Metric
-    threshold_ms: float | None = Field(None, gt=0, le=3_600_000)
-    threshold: float | None = Field(None, ge=0)
+    threshold_ms: Number | None = Field(None, gt=0, le=3_600_000)
+    threshold: Number | None = Field(None, ge=0)
     operator: Literal["gt", "gte", "lt", "lte"] | None = None
     window_seconds: int = Field(300, ge=10, le=86_400)
     aggregation: Aggregation | None = None
     min_samples: int | None = Field(None, ge=1, le=100_000)
     for_seconds: int = Field(0, ge=0, le=3600)
     keep_firing_seconds: int = Field(60, ge=0, le=3600)
-    resolve_threshold: float | None = None
-    resolve_threshold_ms: float | None = None
+    resolve_threshold: Number | None = None
+    resolve_threshold_ms: Number | None = None
     no_data: Literal["keep", "resolve", "alert"] = "keep"
     group_by: list[GroupBy] = Field(default_factory=list)
     filters: Filters = Field(default_factory=Filters)

@@ -18,6 +18,8 @@ from tests.kit.fakes import FakeClock
 
 SEEDS = Path(__file__).parents[1] / "golden" / "seeds"
 EVENTS = "/v1/workspaces/default/events"
+RULES = "/v1/workspaces/default/alert-rules"
+TARGETS = "/v1/workspaces/default/deliveries"
 
 
 def seed(name: str) -> dict[str, Any]:
@@ -150,6 +152,69 @@ async def test_b3_object_schemas(api: World, name: str, event_type: str) -> None
     assert (await returned(api, "runtime", body))["payload"] == literal
 
 
+# --- Alert rules API
+
+
+async def test_a8_a16_post_alert_rules_to_create_new_rule(api: World) -> None:
+    literal = seed("alert_rule")
+    answer = await api.post(RULES, literal)
+    assert answer.status == 201
+    assert holds(answer.doc, literal)
+    assert holds((await api.get(answer.headers["Location"])).doc, literal)
+
+
+async def test_a17_get_alert_rules_to_list_all_active_rules(api: World) -> None:
+    literal = seed("alert_rule")
+    await api.post(RULES, literal)
+    await api.post(RULES, {**literal, "name": "asleep", "status": "paused"})
+    (listed,) = (await api.get(RULES)).doc["data"]
+    assert holds(listed, literal)
+
+
+async def test_a18_put_alert_rule_to_update_thresholds(api: World) -> None:
+    literal = seed("alert_rule")
+    path = (await api.post(RULES, literal)).headers["Location"]
+    condition = {**literal["condition"], "threshold_ms": 5000}
+    answer = await api.call("PUT", path, {"condition": condition})
+    assert answer.status == 200
+    assert holds(answer.doc, {**literal, "condition": condition})
+
+
+async def test_a19_post_alert_rule_test_says_that_nothing_is_sent_yet(api: World) -> None:
+    path = (await api.post(RULES, seed("alert_rule"))).headers["Location"]
+    assert (await api.call("POST", path + "/test")).status == 501
+
+
+# --- Delivery targets API
+
+
+async def test_a20_post_and_get_deliveries(api: World) -> None:
+    literal = seed("delivery_target")
+    answer = await api.post(TARGETS, literal)
+    assert answer.status == 201
+    assert answer.headers["Location"] == f"{TARGETS}/slack-devops"
+    shown = {
+        **literal,
+        "config": {**literal["config"], "webhook_url": "https://hooks.slack.com/***"},
+    }
+    assert holds(answer.doc, shown)
+    (listed,) = (await api.get(TARGETS)).doc["data"]
+    assert holds(listed, shown)
+
+
+async def test_a9_put_delivery_to_update_target(api: World) -> None:
+    path = (await api.post(TARGETS, seed("delivery_target"))).headers["Location"]
+    answer = await api.call("PUT", path, {"default_severity": "high"})
+    assert (answer.status, answer.doc["default_severity"]) == (200, "high")
+    assert (answer.doc["name"], answer.doc["config"]["channel"]) == ("Slack DevOps", "#ai-ops")
+
+
+async def test_a20_verify_and_delete_a_target(api: World) -> None:
+    path = (await api.post(TARGETS, seed("delivery_target"))).headers["Location"]
+    assert (await api.call("POST", path + "/verify")).status == 501
+    assert [(await api.call("DELETE", path)).status for _ in "12"] == [204, 404]
+
+
 # --- API behavior and contracts
 
 
@@ -186,6 +251,6 @@ async def test_a27_page_limit_and_link_default_25_max_100(api: World) -> None:
     assert (await api.get(EVENTS + "?limit=101")).status == 422
 
 
-@pytest.mark.parametrize("path", [EVENTS, "/v1/workspaces"])
+@pytest.mark.parametrize("path", [EVENTS, RULES, TARGETS, "/v1/workspaces"])
 async def test_a28_sort_created_at_desc_on_every_list(api: World, path: str) -> None:
     assert (await api.get(path + "?sort=created_at:desc", ADMIN)).status == 200

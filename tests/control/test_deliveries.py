@@ -98,6 +98,16 @@ async def test_a_generated_secret_is_shown_once(stored: World) -> None:
     assert own["config"]["headers"]["X-Auth"] == "***"
 
 
+async def test_no_header_is_shown_whatever_its_name(stored: World) -> None:
+    headers = {"X-Auth": "hush", "X-Auth_fingerprint": "hush too"}
+    doc = await made(stored, {**HOOK, "config": {**HOOK["config"], "headers": headers}})
+    assert doc["config"]["headers"] == {"X-Auth": "***", "X-Auth_fingerprint": "***"}
+    doc = (await stored.get(f"{TARGETS}/hook")).doc
+    same = await stored.call("PUT", f"{TARGETS}/hook", doc)
+    assert (same.status, same.doc["revision"]) == (200, 1)
+    assert "hush too" in await said(stored, "hook")
+
+
 async def test_references_are_shown_and_fenced(stored: World) -> None:
     env = {"$env": "PARAPET_SECRET_SLACK"}
     doc = await made(stored, {**SLACK, "config": {"webhook_url": env}})
