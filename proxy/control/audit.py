@@ -51,7 +51,9 @@ class Chain:
         resource: tuple[str, str],
         changes: list[Json],
         outcome: Literal["success", "denied", "failed"] = "success",
+        count: int = 1,
     ) -> Append:
+        """`count`: how often it happened since the last row that tells of it."""
         self.seq += 1
         row: Object = {
             "audit_id": f"aud-{self.seq}",
@@ -68,6 +70,7 @@ class Chain:
             "outcome": outcome,
             "request_id": actor.request_id,
             "changes": changes[:MAX_CHANGES],
+            "count": count,
             "prev_hash": self.head,
         }
         self.head = row_hash(row)

@@ -1,6 +1,6 @@
-"""What is told of refused callers: an event for a 403, a sampled log line for 401s.
+"""What is told of refused callers: of a 403 an event and an audit row, of 401s a sampled log line.
 
-One event per key and operation and minute; what came in between is its successor's `count`, so a
+One of each per key and operation and minute; what came in between is its successor's `count`, so a
 flood of denials cannot flood the log.
 """
 
@@ -55,10 +55,18 @@ class Denials:
         known = workspace_id in passage.config.workspaces
         if not known or not passage.caller.bound_to(workspace_id):
             workspace_id = SERVER_WORKSPACE
+        deps = self._deps
         try:
-            await self._deps.intake.accept(
-                workspace_id, [NewEvent(body, now_ms)], source="control", received_ms=now_ms
-            )
+            async with deps.audit.chain(deps.store, workspace_id, now_ms) as chain:
+                refused = ("operation", operation)
+                row = chain.row(passage.actor, "access.denied", refused, [], "denied", count)
+                await deps.intake.accept(
+                    workspace_id,
+                    [NewEvent(body, now_ms)],
+                    source="control",
+                    received_ms=now_ms,
+                    also=(row,),
+                )
         except StoreUnavailable as down:
             self._deps.tell("denial.not_recorded", {"detail": down.detail}, None)
 

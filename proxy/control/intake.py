@@ -68,10 +68,11 @@ class EventIntake:
         result = await self._store.commit(workspace_id, Batch(self._ids.new("cm-"), (*ops, *also)))
         self._metrics.committed(self._engine, self._clock.monotonic() - began)
         kind = source.partition("/")[0]
-        for status, count in Counter([outcome.status for outcome in result.appended]).items():
+        accepted = result.appended[: len(events)]  # `also` may append to other logs
+        for status, count in Counter([outcome.status for outcome in accepted]).items():
             self._metrics.add("events_ingested_total", (kind, status), count)
         self.ring(workspace_id)
-        return result.appended
+        return accepted
 
     def ring(self, workspace_id: str) -> None:
         """Wake whoever waits for events of this workspace."""

@@ -108,6 +108,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
               watchers.run_watcher, idempotent=True),
     Operation("GET", W + "/audit", "listAudit", "audit:read", READ, list_audit, query=ListQuery),
     Operation("GET", W + "/audit/verify", "verifyAudit", "audit:read", READ, verify_audit),
+    Operation("GET", "/v1/audit", "listServerAudit", SERVER_ADMIN, READ, list_audit,
+              query=ListQuery),
+    Operation("GET", "/v1/audit/verify", "verifyServerAudit", SERVER_ADMIN, READ, verify_audit),
 )
 # fmt: on
 

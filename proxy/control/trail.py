@@ -1,4 +1,5 @@
-"""{w}/audit: who changed what, newest first, and whether the chain holds (control-api.md §12.9)."""
+"""{w}/audit, and /v1/audit for what belongs to no workspace: who changed what, newest first, and
+whether the chain holds (control-api.md §12.9)."""
 
 from typing import Final
 
@@ -7,6 +8,7 @@ from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.problems import FieldError, invalid
 from proxy.control.wire import LOG_WINDOW, ListQuery, Order, page_links, read_sort
 from proxy.model.batch import LogFilter
+from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
 from proxy.wire import jsonbody
 
@@ -21,7 +23,7 @@ async def list_audit(passage: Passage, deps: ControlDeps) -> Reply:
         detail = f"beyond {LOG_WINDOW} rows narrow the list"
         raise invalid([FieldError("use_cursor", detail, "page", place="query")])
     page = await deps.store.range(
-        passage.workspace,
+        passage.workspace_id or SERVER_WORKSPACE,
         AUDIT_LOG,
         LogFilter(
             newest_first=order.descending,
@@ -48,7 +50,7 @@ async def verify_audit(passage: Passage, deps: ControlDeps) -> Reply:
     head, checked, after = "", 0, 0
     while True:
         page = await deps.store.range(
-            passage.workspace,
+            passage.workspace_id or SERVER_WORKSPACE,
             AUDIT_LOG,
             LogFilter(after_seq=after, newest_first=False, limit=_STEP),
         )

@@ -288,6 +288,24 @@ async def test_what_was_refused_leaves_no_row(stored: World) -> None:
     assert (await stored.get("/v1/workspaces/default/audit/verify")).doc["ok"] is True
 
 
+async def test_a_refusal_is_a_row_once_a_minute(stored: World) -> None:
+    for _ in range(3):
+        assert (await stored.post(RULES, SEED, bearer("viewer000000"))).status == 403
+    stored.clock.advance(60)
+    assert (await stored.post(RULES, SEED, bearer("viewer000000"))).status == 403
+    assert (await stored.get(RULES, bearer("foreign00000"))).status == 403
+    rows = (await stored.get("/v1/workspaces/default/audit?sort=created_at:asc")).doc["data"]
+    assert [(row["action"], row["outcome"], row["count"]) for row in rows] == [
+        ("access.denied", "denied", 1), ("access.denied", "denied", 3)
+    ]  # fmt: skip
+    assert rows[0]["resource"] == {"type": "operation", "id": "createAlertRule"}
+    assert (await stored.get("/v1/workspaces/default/audit/verify")).doc["ok"] is True
+    foreign = (await stored.get("/v1/audit")).doc["data"]
+    assert [row["actor"]["key_id"] for row in foreign] == ["foreign00000"]
+    assert (await stored.get("/v1/audit/verify")).doc["checked"] == 1
+    assert (await stored.get("/v1/audit", bearer("admin0000000"))).status == 403
+
+
 FILE_RULE = ("parapet.yaml#/workspaces/0/alert_rules/0", {"id": "filed", **rule("from the file")})
 
 
