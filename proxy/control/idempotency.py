@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.control.frame import ControlDeps, Passage, Reply, Running
+from proxy.control.frame import JSON, PROBLEM, ControlDeps, Passage, Reply, Running
 from proxy.control.problems import Problem, retry_later
 from proxy.model.batch import Batch, Idem, Op, StoreConflict
 from proxy.model.events import SERVER_WORKSPACE
@@ -75,9 +75,9 @@ Replay = Callable[[IdempotencyRecord], Awaitable[Reply]]
 async def as_stored(record: IdempotencyRecord) -> Reply:
     headers = jsonbody.loads(record.headers)
     assert isinstance(headers, dict), "we wrote it"
-    return Reply(
-        record.status, record.body, headers={name: str(value) for name, value in headers.items()}
-    )
+    kept = {name: str(value) for name, value in headers.items()}
+    media = JSON if record.status < 400 else PROBLEM
+    return Reply(record.status, record.body, media, kept)
 
 
 async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = as_stored) -> Reply:
@@ -96,7 +96,7 @@ async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = a
         ticket = Ticket(key, fingerprint, ttl_s)
         running = deps.running[workspace_id, key] = Running(fingerprint)
         try:
-            return await _act(deps, workspace_id, ticket, act)
+            return await _act(passage, deps, workspace_id, ticket, act)
         except StoreConflict as conflict:
             if conflict.reason != "idem":
                 raise
@@ -112,12 +112,24 @@ async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = a
     return reply
 
 
-async def _act(deps: ControlDeps, workspace_id: str, ticket: Ticket, act: Act) -> Reply:
-    reply = await act(ticket)
-    settled = reply.status < 300 or reply.status in _SETTLED
-    if settled and not ticket.recorded:
-        await deps.store.commit(workspace_id, Batch(deps.ids.new("cm-"), ticket.ops(reply)))
+async def _act(
+    passage: Passage, deps: ControlDeps, workspace_id: str, ticket: Ticket, act: Act
+) -> Reply:
+    try:
+        reply = await act(ticket)
+    except Problem as problem:
+        if problem.kind.status in _SETTLED:  # it would be refused again, and so it is told again
+            told = problem.doc(passage.config.public_url, passage.path, passage.request_id)
+            refusal = Reply(problem.kind.status, jsonbody.dumps(told), PROBLEM)
+            await _record(deps, workspace_id, ticket, refusal)
+        raise
+    if reply.status < 300 and not ticket.recorded:
+        await _record(deps, workspace_id, ticket, reply)
     return reply
+
+
+async def _record(deps: ControlDeps, workspace_id: str, ticket: Ticket, reply: Reply) -> None:
+    await deps.store.commit(workspace_id, Batch(deps.ids.new("cm-"), ticket.ops(reply)))
 
 
 async def _find(

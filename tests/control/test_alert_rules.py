@@ -234,6 +234,22 @@ async def test_t_idm_01_a_retry_makes_one_rule(stored: World) -> None:
     assert (await stored.get(RULES)).doc["total"] == 1
 
 
+async def test_a_refusal_is_told_again_to_its_retry(stored: World) -> None:
+    await made(stored, rule("one", id="first"))
+    key = {**ADMIN, "Idempotency-Key": "k-2"}
+    refused = await stored.post(RULES, rule("one"), key)
+    assert (refused.status, refused.slug) == (409, "already-exists")
+    await stored.call("DELETE", f"{RULES}/first")
+    again = await stored.post(RULES, rule("one"), key)
+    assert (again.status, again.body) == (409, refused.body)
+    assert again.headers["Content-Type"] == "application/problem+json"
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert (await stored.post(RULES, rule("one"), {**key, "Idempotency-Key": "k-3"})).status == 201
+    wrong = await stored.post(RULES, {"name": "x"}, {**key, "Idempotency-Key": "k-4"})
+    right = await stored.post(RULES, rule("x"), {**key, "Idempotency-Key": "k-4"})
+    assert (wrong.status, right.status) == (422, 201)  # what was malformed was not begun
+
+
 async def test_t_sec_who_may(world: World) -> None:
     path = f"{RULES}/{(await made(world, SEED))['id']}"
     for caller, get, put in (("viewer000000", 200, 403), ("operator0000", 200, 200),
