@@ -61,8 +61,9 @@ test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LO
 compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minutes)
 
 .PHONY: test-compiled
-test-compiled: $(COMPILED)/.built ## the fast tests over the compiled hot path
+test-compiled: $(COMPILED)/.built ## the fast tests and the stories over the compiled hot path
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house --ignore tests/story -n auto -m "$(CHECK)"
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -m "process and not long" tests/story
 
 .PHONY: bench
 bench: $(COMPILED)/.built nginx ## a table of ratios against nginx; SET=full PEERS=all GATE=1 INTERPRETED=1
