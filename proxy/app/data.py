@@ -17,7 +17,12 @@ from proxy.gateway.listener import FrontServer
 from proxy.gateway.snapshot import Rules, SnapshotError, build_guards, build_rules
 from proxy.gateway.turn import Gateway
 from proxy.model.exchange import Json
-from proxy.model.observations import Observation, SnapshotApplied, SnapshotRejected
+from proxy.model.observations import (
+    Observation,
+    SnapshotApplied,
+    SnapshotRejected,
+    SpoolDropped,
+)
 from proxy.model.ports import Clock, Ids, TransportFault
 from proxy.model.tenancy import SnapshotDoc
 from proxy.runtime.tasks import background
@@ -82,6 +87,7 @@ class DataHalf:
         self._rules: Rules | None = None
         self._draining = False
         self._lag_s = 0.0
+        self._dropped: dict[str, int] = {}
         self.gateway = Gateway(
             rules=self._current,
             clock=clock,
@@ -172,6 +178,15 @@ class DataHalf:
             self._lag_s = max(0.0, loop.time() - before - SWEEP_S)
             if self._http is not None:
                 self._http.sweep(loop.time())
+            self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        """What the spool's own thread dropped since the last look."""
+        for line_class, lines in list(self.spool.dropped.items()):
+            fresh = lines - self._dropped.get(line_class, 0)
+            if fresh:
+                self._dropped[line_class] = lines
+                self._observe(SpoolDropped(line_class, fresh))
 
     async def drain(self, limits: DrainLimits) -> None:
         """Stop accepting, let what is under way end, tell the rest in-band, write everything."""

@@ -46,6 +46,14 @@ class SpoolLost:
 
 
 @dataclass(slots=True)
+class SpoolDropped:
+    """Lines of a class were dropped at the cap of the spool."""
+
+    line_class: str
+    lines: int
+
+
+@dataclass(slots=True)
 class SnapshotApplied:
     version: int
 
@@ -62,6 +70,7 @@ Observation = (
     | StreamEventDropped
     | GuardOverflowed
     | SpoolLost
+    | SpoolDropped
     | SnapshotApplied
     | SnapshotRejected
 )

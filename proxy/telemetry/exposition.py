@@ -80,7 +80,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("store_writable", "gauge", (), "1: the store takes writes."),
     Metric("spool_bytes", "gauge", (), "Bytes in the spools of this node."),
     Metric("spool_lag_seconds", "gauge", (), "Age of the oldest line not yet in the store."),
-    Metric("spool_dropped_total", "counter", ("class",), "Spool lines dropped at the cap."),
+    Metric("spool_dropped_total", "counter", ("class",), "Spool lines dropped at the cap.",
+           "spool_dropped"),
     Metric("spool_corrupt_total", "counter", (), "Spool lines with a bad checksum."),
     Metric("build_info", "gauge", ("version",), "Always 1."),
 )

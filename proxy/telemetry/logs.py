@@ -18,6 +18,7 @@ from proxy.model.observations import (
     RequestFinished,
     SnapshotApplied,
     SnapshotRejected,
+    SpoolDropped,
     SpoolLost,
     StreamEventDropped,
     UpstreamStale,
@@ -129,6 +130,8 @@ class Log:
                 self.warning("guard.overflowed", {"policy": policy_id, "rule": rule_id})
             case SpoolLost(reason):
                 self.error("spool.lost", {"reason": reason})
+            case SpoolDropped(line_class, lines):
+                self.error("spool.dropped", {"class": line_class, "lines": lines})
             case SnapshotApplied(version):
                 self.info("snapshot.applied", {"version": version})
             case SnapshotRejected(version, reason):

@@ -18,6 +18,7 @@ from proxy.model.observations import (
     RequestFinished,
     SnapshotApplied,
     SnapshotRejected,
+    SpoolDropped,
     SpoolLost,
     StreamEventDropped,
     UpstreamStale,
@@ -100,6 +101,8 @@ class Totals:
                 self._add("guard_overflows", (policy_id, rule_id))
             case SpoolLost(reason):
                 self._add("spool_lost", (reason,))
+            case SpoolDropped(line_class, lines):
+                self._add("spool_dropped", (line_class,), lines)
             case SnapshotApplied(version):
                 self.config_version = version
             case SnapshotRejected():
@@ -198,7 +201,7 @@ class Totals:
     def _table(self, name: str) -> Table:
         return self._tables.setdefault(name, {})
 
-    def _add(self, table: str, key: Key) -> None:
+    def _add(self, table: str, key: Key, count: int = 1) -> None:
         rows = self._tables.get(table)
         if rows is None:
             rows = self._table(table)
@@ -207,7 +210,7 @@ class Totals:
             if len(rows) >= MAX_SERIES:
                 key = (OTHER,) * len(key)
             row = rows.setdefault(key, [0])
-        row[0] += 1
+        row[0] += count
 
     def to_doc(self) -> dict[str, Json]:
         """Everything so far, as JSON: sent each second, so that a lost message costs nothing."""

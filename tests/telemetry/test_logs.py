@@ -14,6 +14,7 @@ from proxy.model.observations import (
     RequestFinished,
     SnapshotApplied,
     SnapshotRejected,
+    SpoolDropped,
     SpoolLost,
     StreamEventDropped,
     UpstreamStale,
@@ -100,6 +101,7 @@ OBSERVED = [
     (StreamEventDropped("a"),                     None),
     (GuardOverflowed("p", "r"),                   "guard.overflowed"),
     (SpoolLost("disk full"),                      "spool.lost"),
+    (SpoolDropped("plain", 7),                    "spool.dropped"),
     (SnapshotApplied(3),                          "snapshot.applied"),
     (SnapshotRejected(4, "why"),                  "snapshot.rejected"),
 ]

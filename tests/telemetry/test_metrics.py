@@ -14,6 +14,7 @@ from proxy.model.observations import (
     RequestFinished,
     SnapshotApplied,
     SnapshotRejected,
+    SpoolDropped,
     SpoolLost,
     StreamEventDropped,
     UpstreamStale,
@@ -110,6 +111,7 @@ def test_policy_failover_and_the_small_ones() -> None:
         RequestFinished(record(policy_results=[result, result], decisions=[decision])),
         UpstreamStale("a"), UpstreamStale("a"), StreamEventDropped("a"),
         GuardOverflowed("safety-v2", "r"), SpoolLost("disk full"), SnapshotApplied(7),
+        SpoolDropped("plain", 7), SpoolDropped("plain", 2),
         SnapshotRejected(8, "why"),
     )  # fmt: skip
     # fmt: off
@@ -121,6 +123,7 @@ def test_policy_failover_and_the_small_ones() -> None:
     assert value(registry, "parapet_stream_events_dropped_total", endpoint="a") == 1
     assert value(registry, "parapet_guard_overflows_total", rule="r") == 1
     assert value(registry, "parapet_spool_lost_total", reason="disk full") == 1
+    assert value(registry, "parapet_spool_dropped_total", **{"class": "plain"}) == 9
     assert value(registry, "parapet_config_version", slot="0") == 7
     assert value(registry, "parapet_config_rejected_total") == 1
     # fmt: on
