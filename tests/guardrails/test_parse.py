@@ -2,12 +2,15 @@
 sees at least what RE2 matches."""
 
 import random
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.guardrails import charset, shape
 from proxy.guardrails.automaton import ENDED, Automaton
-from proxy.guardrails.linear import Regex
+from proxy.guardrails.linear import GateSet, Regex
 from proxy.guardrails.parse import RegexFault, parse
 
 # fmt: off
@@ -107,6 +110,43 @@ def test_widths(pattern: str, least: int, most: int | None, late: bool) -> None:
 @pytest.mark.parametrize(("pattern", "words"), LITERALS)
 def test_literals_that_every_match_contains(pattern: str, words: tuple[str, ...]) -> None:
     assert sorted(shape.literals(parse(pattern))) == sorted(words)
+
+
+# fmt: off
+GATES = [
+    # pattern, texts that hold a match, texts that hold its literals and none
+    (r"(?i)\b(?:secret|token)[\"']?\s{0,3}[=:]\s{0,3}([a-z0-9]{8,})",
+     ["secret=abcdefgh", "TOKEN' : 12345678"],  ["the secret is out", "a token of thanks: x"]),
+    (r"\bghp_[A-Za-z0-9]{36,}",  ["xx ghp_" + "a" * 40],           ["the prefix ghp_ marks"]),
+    (r"(?i)aws_?secret_?key\s?=", ["AWSSECRETKEY =", "aws_secret_key="], ["aws_secret_key is"]),
+    (r"a-b(?:c|d)?[0-9]{2}",      ["a-b12", "a-bc12"],               ["a-b c", "a-bx"]),
+    (r"(?:foo|bar)baz",           ["xfoobaz", "barbaz"],             ["foo baz"]),
+    (r"x-(?:key|id)-[^\s]{3,9}",  ["X-KEY-!!!", "x-id-abc"],         ["x-key- ", "x-id"]),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("pattern", "matches", "others"), GATES)
+def test_a_gate_lets_every_match_through(
+    pattern: str, matches: list[str], others: list[str]
+) -> None:
+    node = parse(pattern)
+    gate = GateSet([shape.gate(node)])
+    assert all(gate.present(text.encode()) for text in matches)
+    assert not any(gate.present(text.encode()) for text in others)
+
+
+@pytest.mark.parametrize("pattern", [r"[a-z]{5}", r"\d+", r"a|[bc]"])
+def test_what_holds_no_literal_has_no_gate(pattern: str) -> None:
+    assert shape.gate(parse(pattern)) == ""
+
+
+@given(st.data())
+def test_no_match_of_any_pattern_is_kept_out(data: st.DataObject) -> None:
+    pattern = data.draw(st.sampled_from([pattern for pattern, _, _ in GATES]))
+    text = data.draw(st.from_regex(re.compile(pattern, re.ASCII)))
+    if Regex(pattern).search(text.encode()) is not None:
+        assert GateSet([shape.gate(parse(pattern))]).present(text.encode())
 
 
 def test_keywords_are_proven_or_not() -> None:

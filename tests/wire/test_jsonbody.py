@@ -23,6 +23,10 @@ REFUSED = [
     ("twice on top",      b'{"a":1,"a":2}',                         "'a' stands twice"),
     ("twice below",       b'{"x":[{"a":1,"a":2}]}',                 "'a' stands twice"),
     ("twice, escaped",    b'{"model":"x","mod\\u0065l":"y"}',       "'model' stands twice"),
+    ("twice, backslashes", rb'{"p":"C:\\x","a":1,"a":2}',            "'a' stands twice"),
+    ("twice, quotes",     rb'{"p":"\\\"","a":"\\","a":"x"}',        "'a' stands twice"),
+    ("twice, disguised",  rb'{"p":"\\\u0022\u0022","a":1,"a":2}',    "'a' stands twice"),
+    ("beyond, backslashes", rb'{"p":"C:\\x","a":18446744073709551616}', "64 bits"),
     ("half a pair",       b'{"a":"\\ud83d"}',                       "surrogate"),
     ("half in a name",    b'{"\\uDC00":1}',                         "surrogate"),
     ("beyond 64 bits",    b'{"a":18446744073709551616}',            "64 bits"),
@@ -42,6 +46,7 @@ ACCEPTED = [
     b'{"a":"\\ud83e\\udd89"}',
     b'{"a":{"a":1},"b":{"a":1}}',
     b'{"a":1.5e300}',
+    rb'{"p":"C:\\x","q":"\\\"","r":"\\\\","s":"\u0022\\"}',
 ]
 # fmt: on
 
