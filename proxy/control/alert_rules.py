@@ -7,17 +7,7 @@ from typing import Final, Literal
 
 from pydantic import TypeAdapter
 
-from proxy.control.documents import (
-    create,
-    get_document,
-    list_documents,
-    patch,
-    remove,
-    replace,
-)
-from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Kind, Object, Reference
-from proxy.control.problems import Problem
 from proxy.control.wire import ListQuery
 from proxy.model.documents import Severity
 from proxy.settings.notices import AlertRule, Metric
@@ -62,32 +52,3 @@ ALERT_RULE: Final = Kind(
     sorts=("name", "severity", "created_at", "updated_at"),
     references=_references,
 )
-
-
-async def list_rules(passage: Passage, deps: ControlDeps) -> Reply:
-    return await list_documents(ALERT_RULE, passage, deps)
-
-
-async def create_rule(passage: Passage, deps: ControlDeps) -> Reply:
-    return await create(ALERT_RULE, passage, deps)
-
-
-async def get_rule(passage: Passage, deps: ControlDeps) -> Reply:
-    return await get_document(ALERT_RULE, passage, deps)
-
-
-async def put_rule(passage: Passage, deps: ControlDeps) -> Reply:
-    return await replace(ALERT_RULE, passage, deps)
-
-
-async def patch_rule(passage: Passage, deps: ControlDeps) -> Reply:
-    return await patch(ALERT_RULE, passage, deps)
-
-
-async def delete_rule(passage: Passage, deps: ControlDeps) -> Reply:
-    return await remove(ALERT_RULE, passage, deps)
-
-
-async def test_rule(passage: Passage, deps: ControlDeps) -> Reply:
-    await get_document(ALERT_RULE, passage, deps)  # a rule that is not there is a 404
-    raise Problem("not-implemented", "alerts are not sent in this version")

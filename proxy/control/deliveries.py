@@ -10,17 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
-from proxy.control.documents import (
-    create,
-    get_document,
-    list_documents,
-    patch,
-    remove,
-    replace,
-)
-from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Kind, Object, Once
-from proxy.control.problems import FieldError, Problem
+from proxy.control.problems import FieldError
 from proxy.control.secrets import EACH
 from proxy.control.wire import ListQuery
 from proxy.model.documents import slug
@@ -133,32 +124,3 @@ DELIVERY: Final = Kind(
     observed=_observed,
     conditional_get=False,
 )
-
-
-async def list_targets(passage: Passage, deps: ControlDeps) -> Reply:
-    return await list_documents(DELIVERY, passage, deps)
-
-
-async def create_target(passage: Passage, deps: ControlDeps) -> Reply:
-    return await create(DELIVERY, passage, deps)
-
-
-async def get_target(passage: Passage, deps: ControlDeps) -> Reply:
-    return await get_document(DELIVERY, passage, deps)
-
-
-async def put_target(passage: Passage, deps: ControlDeps) -> Reply:
-    return await replace(DELIVERY, passage, deps)
-
-
-async def patch_target(passage: Passage, deps: ControlDeps) -> Reply:
-    return await patch(DELIVERY, passage, deps)
-
-
-async def delete_target(passage: Passage, deps: ControlDeps) -> Reply:
-    return await remove(DELIVERY, passage, deps)
-
-
-async def verify_target(passage: Passage, deps: ControlDeps) -> Reply:
-    await get_document(DELIVERY, passage, deps)  # a target that is not there is a 404
-    raise Problem("not-implemented", "messages are not sent in this version")

@@ -152,6 +152,12 @@ async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     return await _insistent(step)
 
 
+async def not_yet(kind: Kind, why: str, passage: Passage, deps: ControlDeps) -> Reply:
+    """An operation on a document whose machinery is not there; a document that is not is a 404."""
+    await one_of(kind, passage, deps)
+    raise Problem("not-implemented", why)
+
+
 # --- reading
 
 

@@ -9,17 +9,8 @@ from typing import Final, Literal
 
 from pydantic import TypeAdapter
 
-from proxy.control.documents import (
-    create,
-    get_document,
-    list_documents,
-    patch,
-    remove,
-    replace,
-)
-from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Kind, Object
-from proxy.control.problems import FieldError, Problem
+from proxy.control.problems import FieldError
 from proxy.control.wire import ListQuery
 from proxy.guardrails.linear import LinearError, Regex
 from proxy.model.documents import Severity
@@ -88,32 +79,3 @@ WATCHER: Final = Kind(
     observed=_observed,
     conditional_get=False,
 )
-
-
-async def list_watchers(passage: Passage, deps: ControlDeps) -> Reply:
-    return await list_documents(WATCHER, passage, deps)
-
-
-async def create_watcher(passage: Passage, deps: ControlDeps) -> Reply:
-    return await create(WATCHER, passage, deps)
-
-
-async def get_watcher(passage: Passage, deps: ControlDeps) -> Reply:
-    return await get_document(WATCHER, passage, deps)
-
-
-async def put_watcher(passage: Passage, deps: ControlDeps) -> Reply:
-    return await replace(WATCHER, passage, deps)
-
-
-async def patch_watcher(passage: Passage, deps: ControlDeps) -> Reply:
-    return await patch(WATCHER, passage, deps)
-
-
-async def delete_watcher(passage: Passage, deps: ControlDeps) -> Reply:
-    return await remove(WATCHER, passage, deps)
-
-
-async def run_watcher(passage: Passage, deps: ControlDeps) -> Reply:
-    await get_document(WATCHER, passage, deps)  # a watcher that is not there is a 404
-    raise Problem("not-implemented", "nothing is watched in this version")

@@ -1,0 +1,38 @@
+"""What the file declares, for the control API (control-api.md §3)."""
+
+from proxy.app.declared import declared
+from proxy.settings.schema import Config
+
+RULE = {"name": "High Latency", "condition": {"metric": "latency", "threshold_ms": 3000}}
+SLACK = {"name": "Slack DevOps", "type": "slack", "config": {"webhook_url": {"$env": "SLACK"}}}
+WATCHER = {
+    "watcher_id": "prices",
+    "provider": "p",
+    "kind": "pricing",
+    "source_url": "https://e.com",
+}
+
+
+def test_documents_of_the_file_by_workspace_and_kind() -> None:
+    config = Config.model_validate(
+        {
+            "workspaces": [
+                {"id": "empty"},
+                {
+                    "id": "default",
+                    "alert_rules": [{**RULE, "id": "own"}, RULE],
+                    "deliveries": [SLACK],
+                    "watchers": [WATCHER],
+                },
+            ]
+        }
+    )
+    at = "parapet.yaml#/workspaces/1"
+    assert declared(config, "parapet.yaml") == {
+        ("default", "alert_rule"): [
+            (f"{at}/alert_rules/0", {**RULE, "id": "own"}),
+            (f"{at}/alert_rules/1", {**RULE, "id": "high-latency"}),
+        ],
+        ("default", "delivery"): [(f"{at}/deliveries/0", {**SLACK, "id": "slack-devops"})],
+        ("default", "watcher"): [(f"{at}/watchers/0", WATCHER)],
+    }
