@@ -44,32 +44,45 @@ def _serve(config: Path, on_ready: OnReady) -> int:
     return serve_loaded(load_config(config), single=True, on_ready=on_ready)
 
 
-def run_demo(options: DemoOptions, serve: Serve) -> int:
-    """Tell the story until Ctrl-C; with `self_test`, play it and end.  The exit code."""
+def interrupt() -> None:
+    """End this process as Ctrl-C does."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def run_demo(options: DemoOptions, serve: Serve, end: OnReady = interrupt) -> int:
+    """Tell the story until Ctrl-C; with `self_test`, play it and `end`.  The exit code."""
     pen = Pen(sys.stdout.isatty())
     with tempfile.TemporaryDirectory(prefix="parapet-demo-") as folder, DemoProviders() as running:
         data, control = free_ports(options.port, options.control_port)
         place = Place(f"{HOST}:{data}", f"{HOST}:{control}", Path(folder), running.urls)
         place.config_file.write_text(place.config())
-        code = _play(options, serve, place, pen)
+        told = _Rehearsing(place, pen, end) if options.self_test else _Page(place, pen)
+        with place.log_file.open("w") as log, contextlib.redirect_stderr(log):
+            code = serve(place.config_file, told.start) or told.result()
         if code:
             sys.stderr.write(place.log_file.read_text())
         return code
 
 
-def _play(options: DemoOptions, serve: Serve, place: Place, pen: Pen) -> int:
-    """The application's log goes to a file: the page is for people."""
-    with place.log_file.open("w") as log, contextlib.redirect_stderr(log):
-        if not options.self_test:
-            return serve(place.config_file, lambda: print(page(place, pen), flush=True))
-        rehearsing = _Rehearsing(place, pen)
-        return serve(place.config_file, rehearsing.start) or rehearsing.result()
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What a person reads; the application's log goes to a file."""
+
+    place: Place
+    pen: Pen
+
+    def start(self) -> None:
+        print(page(self.place, self.pen), flush=True)
+
+    def result(self) -> int:
+        return 0
 
 
 class _Rehearsing:
     """The self-test in a thread of its own, which ends the demo when it is over."""
 
-    def __init__(self, place: Place, pen: Pen) -> None:
+    def __init__(self, place: Place, pen: Pen, end: OnReady) -> None:
+        self._end = end
         self._rehearsal = Rehearsal(place, pen, lambda line: print(line, flush=True))
         self._thread = threading.Thread(target=self._run, name="demo-self-test")
         self._failed = 1
@@ -87,7 +100,7 @@ class _Rehearsing:
         try:
             self._failed = asyncio.run(self._rehearsal.run())
         finally:
-            os.kill(os.getpid(), signal.SIGINT)
+            self._end()
 
 
 def free_ports(*wanted: int) -> list[int]:
