@@ -40,7 +40,12 @@ class Query(BaseModel):
 
 @dataclass(slots=True, frozen=True)
 class Operation:
-    """One row of the table.  `takes` are the media types of the body, empty: none is read."""
+    """One row of the table.  `takes` are the media types of the body, empty: none is read.
+
+    `sends` and `tells` are the models of the body and of the answer with status `success`, as the
+    API's description shows them; the summary is the first line of the handler's docstring.
+    `built` False: the machinery is not there, the answer is 501.
+    """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     template: str
@@ -53,6 +58,10 @@ class Operation:
     takes: tuple[str, ...] = ()
     gives: tuple[str, ...] = (JSON,)
     query: type[Query] = Query
+    sends: object = None
+    tells: object = None
+    success: int = 200
+    built: bool = True
 
 
 @dataclass(slots=True)

@@ -30,7 +30,8 @@ from proxy.control.idempotency import read_key
 from proxy.control.negotiation import accepts, media_of
 from proxy.control.problems import Problem, retry_later
 from proxy.control.ratelimit import Buckets, Streams
-from proxy.control.routes import Found, Table
+from proxy.control.routes import OPERATIONS
+from proxy.control.table import Found, Table
 from proxy.control.validation import read_query
 from proxy.model.batch import StoreUnavailable
 from proxy.wire import jsonbody
@@ -57,7 +58,7 @@ class Checks:
     deps: ControlDeps
     pace: BodyPace = field(default_factory=BodyPace)
     handler_s: float = HANDLER_S
-    table: Table = field(default_factory=Table)
+    table: Table = field(default_factory=lambda: Table(OPERATIONS))
     streams: Streams = field(default_factory=Streams)
     buckets: Buckets = field(init=False)
     denials: Denials = field(init=False)

@@ -1,13 +1,10 @@
 """The one table of the control API: every path, its scope, its rate class, its handler.
 
-Whoever adds an operation adds a row here and nothing elsewhere in the frame.  Matching is by
-segments of the raw path, each decoded alone, so that `%2F` never becomes a separator.
+Whoever adds an operation adds a row here and nothing elsewhere in the frame.
 """
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from proxy.control.alert_rules import ALERT_RULE, AlertRulesQuery
 from proxy.control.deliveries import DELIVERY, DeliveriesQuery
@@ -69,12 +66,13 @@ def _documents(
         Operation("GET", many, f"list{names}", read, READ, partial(list_documents, kind),
                   query=query),
         Operation("POST", many, f"create{name}", write, WRITE, partial(create, kind),
-                  idempotent=True, takes=(JSON,)),
+                  idempotent=True, takes=(JSON,), success=201),
         Operation("GET", one, f"get{name}", read, READ, partial(get_document, kind)),
         Operation("PUT", one, f"put{name}", write, WRITE, partial(replace, kind), takes=(JSON,)),
         Operation("PATCH", one, f"patch{name}", write, WRITE, partial(patch, kind),
                   takes=PATCHES),
-        Operation("DELETE", one, f"delete{name}", write, WRITE, partial(remove, kind)),
+        Operation("DELETE", one, f"delete{name}", write, WRITE, partial(remove, kind),
+                  success=204),
     )
 
 
@@ -89,9 +87,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("GET", "/v1/workspaces", "listWorkspaces", "workspaces:read", READ, list_workspaces,
               query=ListQuery),
     Operation("POST", "/v1/ingest/runtime", "ingestRuntime", "ingest:write", INGEST, post_runtime,
-              idempotent=True, body_cap=INGEST_BODY_BYTES, takes=(JSON, NDJSON)),
+              idempotent=True, body_cap=INGEST_BODY_BYTES, takes=(JSON, NDJSON), success=202),
     Operation("POST", "/v1/ingest/change", "ingestChange", "ingest:write", INGEST, post_change,
-              idempotent=True, body_cap=INGEST_BODY_BYTES, takes=(JSON, NDJSON)),
+              idempotent=True, body_cap=INGEST_BODY_BYTES, takes=(JSON, NDJSON), success=202),
     Operation("GET", W + "/events", "listEvents", "events:read", READ, list_events,
               query=EventsQuery),
     Operation("GET", W + "/events/stream", "streamEvents", "events:read", STREAM, stream_events,
@@ -100,14 +98,15 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *_documents("alert-rules", "AlertRule", "alerts", ALERT_RULE, AlertRulesQuery),
     Operation("POST", W + "/alert-rules/{ruleId}/test", "testAlertRule", "alerts:write", TEST,
               partial(not_yet, ALERT_RULE, "alerts are not sent in this version"),
-              idempotent=True),
+              idempotent=True, built=False),
     *_documents("deliveries", "Delivery", "deliveries", DELIVERY, DeliveriesQuery),
     Operation("POST", W + "/deliveries/{targetId}/verify", "verifyDelivery", "deliveries:write",
               TEST, partial(not_yet, DELIVERY, "messages are not sent in this version"),
-              idempotent=True),
+              idempotent=True, built=False),
     *_documents("watchers", "Watcher", "watchers", WATCHER, WatchersQuery),
     Operation("POST", W + "/watchers/{watcherId}/run", "runWatcher", "watchers:write", TEST,
-              partial(not_yet, WATCHER, "nothing is watched in this version"), idempotent=True),
+              partial(not_yet, WATCHER, "nothing is watched in this version"), idempotent=True,
+              built=False),
     Operation("GET", W + "/audit", "listAudit", "audit:read", READ, list_audit, query=ListQuery),
     Operation("GET", W + "/audit/verify", "verifyAudit", "audit:read", READ, verify_audit),
     Operation("GET", "/v1/audit", "listServerAudit", SERVER_ADMIN, READ, list_audit,
@@ -115,65 +114,3 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("GET", "/v1/audit/verify", "verifyServerAudit", SERVER_ADMIN, READ, verify_audit),
 )
 # fmt: on
-
-
-@dataclass(slots=True)
-class _Node:
-    """One segment of the table's tree.  A literal wins over a parameter."""
-
-    literals: dict[str, "_Node"] = field(default_factory=dict)
-    parameter: tuple[str, "_Node"] | None = None
-    methods: dict[str, Operation] = field(default_factory=dict)
-
-
-@dataclass(slots=True, frozen=True)
-class Found:
-    """What a path leads to: an operation per method, and the path's parameters."""
-
-    methods: dict[str, Operation]
-    params: dict[str, str]
-
-    @property
-    def allow(self) -> str:
-        names = {*self.methods, "OPTIONS"} | ({"HEAD"} if "GET" in self.methods else set())
-        return ", ".join(sorted(names))
-
-    def operation(self, method: str) -> Operation | None:
-        return self.methods.get("GET" if method == "HEAD" else method)
-
-
-class Table:
-    """The operations by path."""
-
-    def __init__(self, operations: tuple[Operation, ...] = OPERATIONS) -> None:
-        self._root = _Node()
-        for operation in operations:
-            node = self._root
-            for part in operation.template.strip("/").split("/"):
-                if part.startswith("{"):
-                    if node.parameter is None:
-                        node.parameter = (part[1:-1], _Node())
-                    assert node.parameter[0] == part[1:-1], "one name per place"
-                    node = node.parameter[1]
-                else:
-                    node = node.literals.setdefault(part, _Node())
-            assert operation.method not in node.methods, "one operation per method and path"
-            node.methods[operation.method] = operation
-
-    def find(self, raw_path: str) -> Found | None:
-        node, params = self._root, {}
-        for part in raw_path.removeprefix("/").split("/"):
-            literal = node.literals.get(part)
-            if literal is not None:
-                node = literal
-                continue
-            if node.parameter is None:
-                return None
-            name, node = node.parameter
-            try:
-                params[name] = unquote_to_bytes(part).decode()
-            except UnicodeDecodeError:
-                return None
-            if not params[name]:
-                return None
-        return Found(node.methods, params) if node.methods else None
