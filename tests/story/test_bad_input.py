@@ -272,7 +272,10 @@ async def test_100_mb_cross_an_unguarded_route_in_a_small_window(
         assert answer.status == 200
         wire.stop_reading()
         await asyncio.sleep(1.0)  # nobody reads: the provider must be paused
-        assert provider.journal[0].sent_bytes < 16_000_000
+        sent = provider.journal[0].sent_bytes
+        assert sent < 50_000_000  # the kernel's own buffers: tcp_rmem and tcp_wmem of two hops
+        await asyncio.sleep(0.5)
+        assert provider.journal[0].sent_bytes == sent
         wire.go_on_reading()
         size = 0
         async for piece in wire._pieces(answer):
