@@ -10,11 +10,13 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from proxy.app.applying import Applying
 from proxy.app.declared import declared
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
+from proxy.control.living import living_documents
 from proxy.control.readiness import (
     ConfigState,
     NodeStatus,
@@ -24,13 +26,15 @@ from proxy.control.readiness import (
     WorkerState,
 )
 from proxy.control.server import build_control
-from proxy.model.batch import Retention
+from proxy.model.batch import Retention, StoreUnavailable
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids
 from proxy.model.tenancy import SnapshotDoc
 from proxy.runtime.tasks import background, spawn
 from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded, load_config
+from proxy.settings.overlay import InForce, overlay
+from proxy.settings.packs import builtin_packs
 from proxy.settings.problems import ConfigError, Problem, path_text
 from proxy.settings.secrets import ensure_admin_key, ensure_server_key, secret_values
 from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
@@ -78,7 +82,6 @@ class ControlHalf:
         self._loaded = loaded
         self._listening = _restart_only(loaded)
         self._version = 0
-        self._sha256 = ""
         self.config_state = ConfigState(loaded.sha256)
         self.metrics = Registry(VERSION)
         self.store = SqliteStore(state_dir / "parapet.db", clock)
@@ -95,7 +98,13 @@ class ControlHalf:
             if fresh:
                 log.info("admin_key.written", {"path": str(path)})
         self._admin_key = admin_key
-        self._view = self._control_config(loaded)
+        self._in_force = InForce(loaded)
+        self._fresh_file = True
+        self._shipped = frozenset(builtin_packs())
+        self._snapshot: SnapshotDoc | None = None
+        self._view = self._control_config(compile_snapshot(loaded, 1), loaded)
+        self._applying = Applying(self._apply)
+        self._stale = False
         self._deps = ControlDeps(
             store=self.store,
             clock=clock,
@@ -105,6 +114,7 @@ class ControlHalf:
             metrics=self.metrics,
             status=self,
             reload=self.reload,
+            apply=self._applying.asked,
             server_key=ensure_server_key(state_dir),
             tell=log.tell,
         )
@@ -118,7 +128,9 @@ class ControlHalf:
     async def start(self, listener: socket.socket) -> None:
         """Open the store, publish the rules, serve.  Raises CannotOpen when the store is taken."""
         await asyncio.to_thread(self.store.open)
-        await self._apply(self._loaded)
+        await self._applying.asked()
+        if self._version == 0:
+            await self._bring(InForce(self._loaded))  # the store cannot be read: at least the file
         self._runner = build_control(self._deps)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
@@ -160,20 +172,51 @@ class ControlHalf:
             self._log.warning("config.rejected", {"problems": len(error.problems)})
             self.metrics.set("config_file_valid", (), 0)
             return [_problem_doc(problem) for problem in error.problems]
-        await self._apply(loaded)
+        self._loaded = loaded
+        self._fresh_file = True
+        await self._applying.asked()
         return []
 
-    async def _apply(self, loaded: Loaded) -> None:
+    async def _apply(self) -> None:
+        """Bring the file and the store's documents into force; what fails is tried again."""
+        loaded = self._loaded
+        try:
+            names = [workspace.id for workspace in loaded.config.workspaces]
+            documents = await living_documents(self.store, names)
+            in_force = await asyncio.to_thread(overlay, loaded, documents)
+            await self._bring(in_force)
+            self._stale = False
+        except (StoreUnavailable, OSError) as fault:
+            self._stale = True
+            self._log.warning("config.not_applied", {"reason": str(fault)})
+
+    async def _bring(self, in_force: InForce) -> None:
+        loaded = in_force.loaded
         self._log.learn(await asyncio.to_thread(secret_values, [loaded.config], loaded.reader))
-        previous = await asyncio.to_thread(read_snapshot, self._state_dir)
-        newest = max(self._version, previous.version if previous is not None else 0)
-        snapshot = await asyncio.to_thread(compile_snapshot, loaded, newest + 1)
+        snapshot = await asyncio.to_thread(self._compiled, loaded)
+        changed = self._version != snapshot.version
+        self._in_force, self._snapshot, self._version = in_force, snapshot, snapshot.version
+        self._view = self._control_config(snapshot, in_force.loaded)
+        for refused in in_force.refused:
+            self._log.warning("config.document_refused", {"document": refused})
+        if changed or self._fresh_file:
+            self._publish(snapshot)
+            self._log.info("config.applied", {"version": snapshot.version})
+        if self._fresh_file:
+            self._fresh_file = False
+            self._tell_file(self._loaded)
+
+    def _compiled(self, loaded: Loaded) -> SnapshotDoc:
+        """The next snapshot, on disk; the last one when nothing has changed."""
+        previous = self._snapshot or read_snapshot(self._state_dir)
+        newest = previous.version if previous is not None else 0
+        snapshot = compile_snapshot(loaded, newest + 1)
         if previous is not None and previous.sha256 == snapshot.sha256:
-            snapshot = previous  # the same rules: no new version
-        else:
-            await asyncio.to_thread(write_snapshot, self._state_dir, snapshot)
-        self._loaded, self._version = loaded, snapshot.version
-        self._view = self._control_config(loaded)
+            return previous
+        write_snapshot(self._state_dir, snapshot)
+        return snapshot
+
+    def _tell_file(self, loaded: Loaded) -> None:
         self.config_state = ConfigState(
             loaded.sha256,
             loaded_at_ms=self._clock.now_ms(),
@@ -181,20 +224,19 @@ class ControlHalf:
             restart_required=_changed(self._listening, _restart_only(loaded)),
         )
         self.metrics.set("config_file_valid", (), 1)
-        self._publish(snapshot)
-        self._log.info("config.applied", {"version": snapshot.version})
         for each in not_acted_on(loaded.config):
             told = {"setting": path_text(each.path), "detail": each.message}
             self._log.warning("config.not_acted_on", told)
 
-    def _control_config(self, loaded: Loaded) -> ControlConfig:
+    def _control_config(self, snapshot: SnapshotDoc, loaded: Loaded) -> ControlConfig:
         return ControlConfig.of(
-            compile_snapshot(loaded, 1).workspaces,
+            snapshot.workspaces,
             self._admin_key,
             loaded.config.server.public_url,
             loaded.config.control,
             loaded.config.ingest,
-            declared(loaded.config, loaded.path.name),
+            declared(self._loaded),
+            self._shipped,
         )
 
     async def _watch_files(self) -> None:
@@ -206,6 +248,8 @@ class ControlHalf:
             if now != seen:
                 await self.reload()
                 seen = await asyncio.to_thread(_stamps, self._loaded)
+            elif self._stale:
+                await self._applying.asked()
 
     # --- upkeep
 
@@ -252,6 +296,8 @@ class ControlHalf:
             workers=list(self._workers.states()),
             spool=SpoolState(spool.waiting_bytes, spool.lag_s),
             processes=list(self._workers.processes()),
+            shadowed=list(self._in_force.shadowed),
+            refused=list(self._in_force.refused),
         )
 
     def readiness(self) -> Readiness:

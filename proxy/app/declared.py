@@ -1,29 +1,44 @@
 """The documents of the configuration file as the control API shows them, with where they stand."""
 
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel
+
 from proxy.control.alert_rules import ALERT_RULE
 from proxy.control.config import Declared
 from proxy.control.deliveries import DELIVERY
+from proxy.control.kinds import Kind
+from proxy.control.routing import ENDPOINT, ROUTE
 from proxy.control.watchers import WATCHER
 from proxy.model.documents import slug
 from proxy.model.exchange import Json
-from proxy.settings.schema import Config
+from proxy.settings.load import Loaded
+from proxy.settings.schema import Workspace
+
+Found = dict[tuple[str, str], list[Declared]]
 
 
-def declared(config: Config, file_name: str) -> dict[tuple[str, str], list[Declared]]:
+def declared(loaded: Loaded) -> Found:
     """By workspace and kind.  What has no id of its own gets it from its name."""
-    found: dict[tuple[str, str], list[Declared]] = {}
-    for index, workspace in enumerate(config.workspaces):
-        for kind, member, documents in (
-            (ALERT_RULE, "alert_rules", workspace.alert_rules),
-            (DELIVERY, "deliveries", workspace.deliveries),
-            (WATCHER, "watchers", workspace.watchers),
-        ):
+    found: Found = {}
+    for index, workspace in enumerate(loaded.config.workspaces):
+        at = f"{loaded.path.name}#/workspaces/{index}"
+        for kind, member, documents in _members(workspace):
             for place, document in enumerate(documents):
                 said: dict[str, Json] = document.model_dump(
                     mode="json", by_alias=True, exclude_unset=True
                 )
                 if not said.get(kind.id_member):
                     said[kind.id_member] = slug(str(said["name"]))
-                where = f"{file_name}#/workspaces/{index}/{member}/{place}"
-                found.setdefault((workspace.id, kind.name), []).append((where, said))
+                found.setdefault((workspace.id, kind.name), []).append(
+                    (f"{at}/{member}/{place}", said)
+                )
     return found
+
+
+def _members(workspace: Workspace) -> Iterator[tuple[Kind, str, Sequence[BaseModel]]]:
+    yield ENDPOINT, "endpoints", workspace.endpoints
+    yield ROUTE, "routes", workspace.routes
+    yield ALERT_RULE, "alert_rules", workspace.alert_rules
+    yield DELIVERY, "deliveries", workspace.deliveries
+    yield WATCHER, "watchers", workspace.watchers

@@ -50,28 +50,25 @@ async def list_documents(kind: Kind, passage: Passage, deps: ControlDeps) -> Rep
     assert isinstance(query, ListQuery), "the table says so"
     orders = read_sort(query.sort, kind.sorts, NEWEST)
     found = await everything(kind, passage, deps)
-    wanted = [
-        one.representation(kind, deps.server_key)
-        for one in found.values()
-        if kind.keep(one.told, query)
-    ]
+    shown = [one.representation(kind, passage, deps) for one in found.values()]
+    wanted = [doc for doc in shown if kind.keep(doc, query)]
     listed: list[Json] = [*arranged(wanted, orders, kind.value_of)]
     return page_reply(passage, query, listed)
 
 
 async def get_document(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     one = await one_of(kind, passage, deps)
-    one.warnings = await _unresolved(kind, one.said, passage, deps)
+    one.warnings = await _warnings(kind, one.said, passage, deps)
     headers = {"ETag": one.etag}
     if kind.conditional_get and check_none(passage.request, one.etag):
         return Reply(304, media="", headers=headers)
-    return Reply.json(200, one.representation(kind, deps.server_key), headers)
+    return Reply.json(200, one.representation(kind, passage, deps), headers)
 
 
 async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     sent = read_document(kind, passage)
-    said, once_shown = kind.generated(_validated(kind, sent, sent, passage))
-    warnings = await _unresolved(kind, said, passage, deps)
+    said, once_shown = kind.generated(_validated(kind, kind.prepare(sent), sent, passage))
+    warnings = await _warnings(kind, said, passage, deps)
 
     async def act(ticket: Ticket) -> Reply:
         doc_id = kind.id_of(said, deps.ids)
@@ -79,17 +76,18 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
             raise _taken(kind, passage, "id", doc_id)
         now_ms = deps.clock.now_ms()
         body = body_of({**said, kind.id_member: doc_id}, now_ms, now_ms)
-        async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
-            last = await deps.store.revision(passage.workspace, kind.name, doc_id)
+        async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
+            last = await deps.store.revision(kind.place(passage), kind.name, doc_id)
             one = stored(kind, doc_id, last + 1, body)
             one.warnings = warnings
             headers = {"Location": f"{passage.path.rstrip('/')}/{doc_id}", "ETag": one.etag}
-            shown = one.representation(kind, deps.server_key)
+            shown = one.representation(kind, passage, deps)
             kept = {**shown, "warnings": [*warnings, _SHOWN_ONCE]} if once_shown else shown
             row = _row(kind, passage, deps, chain, "create", one.id, {}, one.said)
-            put = Put(kind.name, doc_id, body, ABSENT, _unique(one.told))
+            put = Put(kind.name, doc_id, body, ABSENT, kind.unique(one.told))
             ops = (put, row, *ticket.ops(Reply.json(201, kept, headers)))
             await _commit(kind, passage, deps, one, ops)
+        await _in_force(kind, deps)
         if once_shown is not None:
             _show(shown, once_shown)
         return Reply.json(201, shown, headers)
@@ -143,10 +141,11 @@ async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
         one = await one_of(kind, passage, deps)
         _may_change(one, passage)
         now_ms = deps.clock.now_ms()
-        async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
+        async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
             row = _row(kind, passage, deps, chain, "delete", one.id, one.said, {})
             delete = Delete(kind.name, one.id, one.revision)
             await _commit(kind, passage, deps, one, (delete, row))
+        await _in_force(kind, deps)
         return Reply(204, media="")
 
     return await _insistent(step)
@@ -203,6 +202,7 @@ def _validated(
         errors += kind.check(said, old)
     if errors:
         raise invalid(errors)
+    kind.permit(said, old, passage)
     return said
 
 
@@ -222,6 +222,11 @@ def _alone(kind: Kind, sent: Object, passage: Passage) -> None:
             raise invalid(wrong) from problem
 
 
+async def _warnings(kind: Kind, said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
+    """What is legal and probably not meant.  Raises Problem 422 when references must resolve."""
+    return [*await _unresolved(kind, said, passage, deps), *await kind.warn(said, passage, deps)]
+
+
 async def _unresolved(kind: Kind, said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
     """Warnings for what the document names and is not there.  Raises Problem 422 when that was to
     be strict."""
@@ -231,8 +236,9 @@ async def _unresolved(kind: Kind, said: Object, passage: Passage, deps: ControlD
         if reference.kind not in known:
             rows = await deps.store.scan(passage.workspace, reference.kind)
             declared = passage.config.declared(passage.workspace, reference.kind)
-            known[reference.kind] = frozenset(
-                [doc_id for doc_id, _, _ in rows] + [str(doc["id"]) for _, doc in declared]
+            known[reference.kind] = passage.config.shipped(reference.kind).union(
+                (doc_id for doc_id, _, _ in rows),
+                (str(doc[reference.member]) for _, doc in declared),
             )
         if reference.id not in known[reference.kind]:
             warnings.append(
@@ -273,12 +279,12 @@ async def _change(
             raise
         new = merged(one.said) | {kind.id_member: one.id}
         said = _validated(kind, new, sent, passage, one.said)
-        warnings = await _unresolved(kind, said, passage, deps)
+        warnings = await _warnings(kind, said, passage, deps)
         _may_change(one, passage)
         if meant(kind, said) != meant(kind, one.said):
             one = await _write(kind, passage, deps, one, said)
         one.warnings = warnings
-        return Reply.json(200, one.representation(kind, deps.server_key), {"ETag": one.etag})
+        return Reply.json(200, one.representation(kind, passage, deps), {"ETag": one.etag})
 
     return await _insistent(step)
 
@@ -298,13 +304,20 @@ async def _write(
     kind: Kind, passage: Passage, deps: ControlDeps, one: Stored, said: Object
 ) -> Stored:
     now_ms = deps.clock.now_ms()
-    body = body_of(said, one.created_ms, now_ms)
+    body = body_of(said, one.created_ms, now_ms, one.kept)
     changed = stored(kind, one.id, one.revision + 1, body)
-    async with deps.audit.chain(deps.store, passage.workspace, now_ms) as chain:
+    async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
         row = _row(kind, passage, deps, chain, "update", one.id, one.said, said)
-        put = Put(kind.name, one.id, body, one.revision, _unique(changed.told))
+        put = Put(kind.name, one.id, body, one.revision, kind.unique(changed.told))
         await _commit(kind, passage, deps, changed, (put, row))
+    await _in_force(kind, deps)
     return changed
+
+
+async def _in_force(kind: Kind, deps: ControlDeps) -> None:
+    """Who was answered finds his change in force."""
+    if kind.live:
+        await deps.apply()
 
 
 def _may_change(one: Stored, passage: Passage) -> None:
@@ -319,7 +332,7 @@ async def _commit(
 ) -> None:
     """Raises Problem 409 for an id or a name that is taken, StoreConflict."""
     try:
-        await deps.store.commit(passage.workspace, Batch(deps.ids.new("cm-"), ops))
+        await deps.store.commit(kind.place(passage), Batch(deps.ids.new("cm-"), ops))
     except StoreConflict as conflict:
         if conflict.reason == "exists":
             raise _taken(kind, passage, "id", one.id) from conflict
@@ -349,11 +362,6 @@ def _taken(kind: Kind, passage: Passage, member: str, value: str) -> Problem:
         return Problem("precondition-failed", f"there is such a {kind.noun}")
     detail = f"another {kind.noun} has this {member}"
     return Problem("already-exists", detail, extra={"existing": value})
-
-
-def _unique(told: Object) -> tuple[tuple[str, str], ...]:
-    name = told.get("name")
-    return (("name", name),) if isinstance(name, str) else ()
 
 
 def _patched(old: Json, change: Json) -> Json:

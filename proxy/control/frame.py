@@ -136,13 +136,18 @@ class Running:
 Tell = Callable[[str, dict[str, Json], BaseException | None], None]
 
 
+async def _nothing_to_apply() -> None:
+    pass
+
+
 @dataclass(slots=True, frozen=True)
 class ControlDeps:
     """All that the control API stands on; `app.py` fills it.
 
     `config` gives the configuration in force, `tell(event, fields, fault)` writes a log line.
-    `server_key` (32 bytes) signs cursors and hides user ids.  `running` holds the idempotent
-    requests under way: losing it lets a retry execute, and the commit decides.
+    `apply` brings what was committed into force and returns when it is (in this process; workers
+    follow); it never raises.  `server_key` (32 bytes) signs cursors and hides user ids.  `running`
+    holds the idempotent requests under way: losing it lets a retry execute, and the commit decides.
     """
 
     store: Store
@@ -155,6 +160,7 @@ class ControlDeps:
     reload: Reload
     server_key: bytes
     tell: Tell
+    apply: Callable[[], Awaitable[None]] = _nothing_to_apply
     running: dict[tuple[str, bytes], Running] = field(default_factory=dict)
     audit: Audit = field(default_factory=Audit)
 

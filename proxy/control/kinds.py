@@ -4,7 +4,7 @@ What a client wrote is kept as it was written (`said`); with its defaults and wh
 is `told`.  Documents of the configuration file lie over those of the store (control-api.md §3).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import masked
 from proxy.control.wire import ListQuery
 from proxy.model.documents import Doc
-from proxy.model.events import iso
+from proxy.model.events import SERVER_WORKSPACE, iso
 from proxy.model.exchange import Json
 from proxy.model.ports import Ids
 from proxy.wire import jsonbody
@@ -35,12 +35,14 @@ class Labelled(Doc):
 
 @dataclass(slots=True, frozen=True)
 class Reference:
-    """A member that names another document.  `pointer` is where, `kind` what it should be."""
+    """A member that names another document.  `pointer` is where, `kind` what it should be,
+    `member` where such a document has its id."""
 
     pointer: str
     kind: str
     noun: str
     id: str
+    member: str = "id"
 
 
 @dataclass(slots=True, frozen=True)
@@ -67,6 +69,32 @@ def _unobserved(_: Object) -> Object:
     return {}
 
 
+def _as_sent(sent: Object) -> Object:
+    return sent
+
+
+def _permitted(_: Object, __: Object | None, ___: Passage) -> None:
+    pass
+
+
+def _as_stored(_one: "Stored", shown: Object, _: Passage, __: ControlDeps) -> Object:
+    return shown
+
+
+def _name(told: Object) -> tuple[tuple[str, str], ...]:
+    name = told.get("name")
+    return (("name", name),) if isinstance(name, str) else ()
+
+
+def nothing_unique(_: Object) -> tuple[tuple[str, str], ...]:
+    """Of a kind whose id is all that must not come twice."""
+    return ()
+
+
+async def _nothing_more(_: Object, __: Passage, ___: ControlDeps) -> list[Json]:
+    return []
+
+
 @dataclass(slots=True, frozen=True)
 class Kind:
     """One kind of document.
@@ -75,6 +103,11 @@ class Kind:
     asked where a document comes without id.  `keep` says whether a list's query wants it.  `check`
     looks at what was said beyond its model, `generated` adds what only a new one gets, `observed`
     is told with it.  `secrets` are the paths of its write-only members.
+
+    `prepare` puts what was sent in order before it is read, `permit` refuses (403) what the caller
+    may not say, `unique` are the (field, value) pairs that no other one may hold, `warn` finds what
+    is legal and probably not meant, `view` adds what only a reader's moment can tell.  A `live`
+    kind is part of the rules in force; a `server_wide` one belongs to no workspace.
     """
 
     name: str
@@ -91,6 +124,17 @@ class Kind:
     secrets: tuple[tuple[str, ...], ...] = ()
     id_member: str = "id"
     conditional_get: bool = True
+    prepare: Callable[[Object], Object] = _as_sent
+    permit: Callable[[Object, Object | None, Passage], None] = _permitted
+    unique: Callable[[Object], tuple[tuple[str, str], ...]] = _name
+    warn: Callable[[Object, Passage, ControlDeps], Awaitable[list[Json]]] = _nothing_more
+    view: Callable[["Stored", Object, Passage, ControlDeps], Object] = _as_stored
+    live: bool = False
+    server_wide: bool = False
+
+    def place(self, passage: Passage) -> str:
+        """The workspace in whose part of the store the documents stand."""
+        return SERVER_WORKSPACE if self.server_wide else passage.workspace
 
     def value_of(self, doc: Object, name: str) -> Json:
         """What a list is ordered by."""
@@ -99,7 +143,8 @@ class Kind:
 
 @dataclass(slots=True)
 class Stored:
-    """A document at hand: `told` has the defaults, `said` only what was written.
+    """A document at hand: `told` has the defaults, `said` only what was written, `kept` what only
+    we write and show in our own words.
 
     `location`: where it stands in the configuration file; "" for one of the store.
     """
@@ -112,16 +157,18 @@ class Stored:
     etag: str = ""
     created_ms: int = 0
     warnings: list[Json] = field(default_factory=list)
+    kept: Object = field(default_factory=dict)
 
-    def representation(self, kind: Kind, key: bytes) -> Object:
-        """What a client sees.  `key` makes the fingerprints of secrets."""
-        shown = masked(self.told, kind.secrets, key) if kind.secrets else self.told
+    def representation(self, kind: Kind, passage: Passage, deps: ControlDeps) -> Object:
+        """What a client sees."""
+        shown = masked(self.told, kind.secrets, deps.server_key) if kind.secrets else self.told
+        shown = kind.view(self, shown, passage, deps)
         return {**shown, "warnings": self.warnings} if self.warnings else shown
 
 
 async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, Stored]:
     """All documents of the kind, those of the file over those of the store."""
-    rows = await deps.store.scan(passage.workspace, kind.name)
+    rows = await deps.store.scan(kind.place(passage), kind.name)
     found = {doc_id: stored(kind, doc_id, revision, body) for doc_id, revision, body in rows}
     return found | declared(kind, passage)
 
@@ -131,7 +178,7 @@ async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:
     of_file = declared(kind, passage).get(doc_id)
     if of_file is not None:
         return of_file
-    row = await deps.store.get(passage.workspace, kind.name, doc_id)
+    row = await deps.store.get(kind.place(passage), kind.name, doc_id)
     if row is None:
         raise Problem("not-found", f"no such {kind.noun}")
     return stored(kind, doc_id, *row)
@@ -140,7 +187,7 @@ async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:
 def declared(kind: Kind, passage: Passage) -> dict[str, Stored]:
     """Those of the configuration file."""
     found = {}
-    for location, said in passage.config.declared(passage.workspace, kind.name):
+    for location, said in passage.config.declared(kind.place(passage), kind.name):
         doc_id = str(said[kind.id_member])
         told = _told(kind, said, {"revision": None, "origin": "file", "location": location})
         found[doc_id] = Stored(doc_id, said, told, location=location, etag=etag_of(said))
@@ -148,11 +195,12 @@ def declared(kind: Kind, passage: Passage) -> dict[str, Stored]:
 
 
 def stored(kind: Kind, doc_id: str, revision: int, body: bytes) -> Stored:
-    kept = jsonbody.loads(body)
-    assert isinstance(kept, dict), "we wrote it"
-    said = kept["said"]
+    whole = jsonbody.loads(body)
+    assert isinstance(whole, dict), "we wrote it"
+    said, kept = whole["said"], whole.get("kept", {})
     assert isinstance(said, dict), "we wrote it"
-    created_ms, updated_ms = kept["created_at"], kept["updated_at"]
+    assert isinstance(kept, dict), "we wrote it"
+    created_ms, updated_ms = whole["created_at"], whole["updated_at"]
     assert isinstance(created_ms, int), "we wrote it"
     assert isinstance(updated_ms, int), "we wrote it"
     ours: Object = {
@@ -163,7 +211,7 @@ def stored(kind: Kind, doc_id: str, revision: int, body: bytes) -> Stored:
     }
     told = _told(kind, said, ours)
     etag = f'"r{revision}"'
-    return Stored(doc_id, said, told, revision, "", etag, created_ms)
+    return Stored(doc_id, said, told, revision, "", etag, created_ms, kept=kept)
 
 
 def meant(kind: Kind, said: Mapping[str, Json]) -> Object:
@@ -179,5 +227,16 @@ def _told(kind: Kind, said: Mapping[str, Json], ours: Object) -> Object:
     return {**told, **kind.observed(told), "created_at": None, "updated_at": None} | ours
 
 
-def body_of(said: Object, created_ms: int, updated_ms: int) -> bytes:
-    return jsonbody.dumps({"said": said, "created_at": created_ms, "updated_at": updated_ms})
+def kept_in(body: bytes) -> Object:
+    """What a body of the store says, with what only we write beside it."""
+    whole = jsonbody.loads(body)
+    assert isinstance(whole, dict), "we wrote it"
+    said, kept = whole["said"], whole.get("kept", {})
+    assert isinstance(said, dict), "we wrote it"
+    assert isinstance(kept, dict), "we wrote it"
+    return said | kept
+
+
+def body_of(said: Object, created_ms: int, updated_ms: int, kept: Object | None = None) -> bytes:
+    whole: Object = {"said": said, "created_at": created_ms, "updated_at": updated_ms}
+    return jsonbody.dumps(whole | {"kept": kept} if kept else whole)

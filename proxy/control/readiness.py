@@ -46,7 +46,8 @@ class ProcessState:
 
 @dataclass(slots=True)
 class NodeStatus:
-    """Everything of /v1/status.  `redis` is None when the store is not Redis."""
+    """Everything of /v1/status.  `redis` is None when the store is not Redis.  `shadowed` are
+    documents that the file hides, `refused` those that are left out, with the reason."""
 
     node_id: str
     version: str
@@ -58,6 +59,7 @@ class NodeStatus:
     redis: dict[str, Json] | None = None
     spool: SpoolState = field(default_factory=SpoolState)
     shadowed: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     store: str = "sqlite"
     processes: list[ProcessState] = field(default_factory=list)
 

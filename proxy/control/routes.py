@@ -30,6 +30,15 @@ from proxy.control.frame import (
 )
 from proxy.control.ingest import NDJSON, post_change, post_runtime
 from proxy.control.kinds import Kind
+from proxy.control.routing import (
+    ENDPOINT,
+    ROUTE,
+    EndpointsQuery,
+    RouteExposure,
+    RoutesQuery,
+    endpoint_health,
+    route_exposure,
+)
 from proxy.control.status import (
     healthz,
     list_workspaces,
@@ -95,6 +104,12 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("GET", W + "/events/stream", "streamEvents", "events:read", STREAM, stream_events,
               gives=(MEDIA,), query=StreamQuery),
     Operation("GET", W + "/events/{eventId}", "getEvent", "events:read", READ, get_event),
+    *_documents("endpoints", "Endpoint", "routes", ENDPOINT, EndpointsQuery),
+    Operation("GET", W + "/endpoints/{endpointId}/health", "getEndpointHealth", "routes:read",
+              READ, endpoint_health),
+    *_documents("routes", "Route", "routes", ROUTE, RoutesQuery),
+    Operation("GET", W + "/routes/{routeId}/exposure", "getRouteExposure", "routes:read", READ,
+              route_exposure, tells=RouteExposure),
     *_documents("alert-rules", "AlertRule", "alerts", ALERT_RULE, AlertRulesQuery),
     Operation("POST", W + "/alert-rules/{ruleId}/test", "testAlertRule", "alerts:write", TEST,
               partial(not_yet, ALERT_RULE, "alerts are not sent in this version"),

@@ -75,12 +75,13 @@ def refused(doc: Object, paths: Iterable[Path], control: Control) -> Iterator[Fi
             if isinstance(name, str) and not name.startswith(control.secret_env_prefix):
                 prefix = control.secret_env_prefix
                 yield _at(where, "forbidden_reference", f"must name a variable {prefix}…")
-            if isinstance(path, str) and not _inside(path):
+            if isinstance(path, str) and not inside(path):
                 place = control.secrets_dir
                 yield _at(where, "forbidden_reference", f"must name a file in {place}")
 
 
-def _inside(path: str) -> bool:
+def inside(path: str) -> bool:
+    """It is a relative name that stays in its directory."""
     pure = PurePosixPath(path)
     return not pure.is_absolute() and ".." not in pure.parts and "\0" not in path
 

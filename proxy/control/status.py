@@ -81,6 +81,7 @@ def status_doc(node: NodeStatus) -> dict[str, Json]:
         "redis": node.redis,
         "spool": {"bytes": node.spool.bytes, "lag_seconds": round(node.spool.lag_seconds, 3)},
         "shadowed": [*node.shadowed],
+        "refused": [*node.refused],
     }
 
 

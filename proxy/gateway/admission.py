@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from proxy.gateway.snapshot import KeyView, RouteView, Rules, WorkspaceView
-from proxy.model.errors import ClientAuth, Forbidden, NoSuchRoute
+from proxy.model.errors import ClientAuth, Forbidden, NoEndpoint, NoSuchRoute
 from proxy.model.exchange import Credential, Inbound, Surface
 from proxy.wire.headers import KEY_PREFIX, find_credential
 from proxy.wire.paths import PathFault, read_target
@@ -44,7 +44,7 @@ class Visit:
 def admit(rules: Rules, inbound: Inbound, now_ms: int) -> Visit:
     """Stages 1 and 2 as far as the head tells.
 
-    Raises NoSuchRoute (bad path, unknown route), ClientAuth, Forbidden.
+    Raises NoSuchRoute (bad path, unknown route), NoEndpoint, ClientAuth, Forbidden.
     """
     surface = _surface(inbound)
     credential = find_credential(inbound.headers, surface)
@@ -83,11 +83,11 @@ def _surface(inbound: Inbound) -> Surface:
 
 
 def route_by_model(visit: Visit, model: str | None) -> RouteView:
-    """Ways (4) and (5): the body's model, the default route.  Raises NoSuchRoute."""
+    """Ways (4) and (5): the body's model, the default route.  Raises NoSuchRoute, NoEndpoint."""
     table = visit.workspace.table
     route_id = (table.by_model(model) if model else None) or table.default
     if route_id is not None and route_id in visit.workspace.routes:
-        return visit.workspace.routes[route_id]
+        return _whole(visit.workspace.routes[route_id])
     asked = f"No route serves the model {model[:64]!r}." if model else "No route was named."
     raise NoSuchRoute(f"{asked} {_usable(visit.workspace, visit.key)}")
 
@@ -163,6 +163,13 @@ def _route(workspace: WorkspaceView, key: KeyView | None, route_id: str) -> Rout
     route = workspace.routes.get(route_id)
     if route is None:
         raise NoSuchRoute(f"There is no route {route_id[:64]!r}. {_usable(workspace, key)}")
+    return _whole(route)
+
+
+def _whole(route: RouteView) -> RouteView:
+    """SECURITY: a route that lacks a pack or its endpoint serves nobody.  Raises NoEndpoint."""
+    if route.fault:
+        raise NoEndpoint(f"Route {route.doc.id!r} cannot be served: {route.fault}.")
     return route
 
 

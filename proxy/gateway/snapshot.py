@@ -40,7 +40,10 @@ class EndpointView:
 
 @dataclass(slots=True)
 class RouteView:
-    """One route, ready: endpoints in order, limits in seconds, the guard of its packs."""
+    """One route, ready: endpoints in order, limits in seconds, the guard of its packs.
+
+    `fault`: why it serves nobody; empty when it does.
+    """
 
     doc: Route
     workspace_id: str
@@ -57,6 +60,7 @@ class RouteView:
     unary_s: float
     aliases: Mapping[str, str] = field(default_factory=dict)  # the primary's models
     sayings: Mapping[str, str] = field(default_factory=dict)  # a pack's own sentence on a block
+    fault: str = ""
 
 
 @dataclass(slots=True)
@@ -108,7 +112,7 @@ def build_guards(doc: SnapshotDoc) -> Guards:
         newest = {pack.policy_pack_id: pack for pack in rules.policies}
         for route in rules.routes:
             names = (rules.id, tuple(route.policy_packs))
-            if names in guards:
+            if names in guards or route.id in rules.unusable:
                 continue
             try:
                 guards[names] = _guard(names[1], packs, newest, doc)
@@ -156,11 +160,13 @@ def _workspace(
     sayings = {pack.policy_pack_id: pack.message for pack in rules.policies if pack.message}
     routes = {}
     for route in rules.routes:
-        guard = guards[rules.id, tuple(route.policy_packs)]
-        routes[route.id] = _route(route, rules.id, endpoints, policies.get(route.id), guard)
-        routes[route.id].sayings = sayings
+        fault = rules.unusable.get(route.id, "")
+        guard = None if fault else guards[rules.id, tuple(route.policy_packs)]
+        view = _route(route, rules.id, endpoints, policies.get(route.id), guard, fault)
+        view.sayings = sayings
+        routes[route.id] = view
     table = RouteTable(rules.routes, rules.default_route)
-    guarded = bool(routes) and all(route.guard is not None for route in routes.values())
+    guarded = bool(routes) and all(view.guard is not None or view.fault for view in routes.values())
     return WorkspaceView(rules.id, table, routes, endpoints, guarded)
 
 
@@ -190,13 +196,14 @@ def _route(
     endpoints: Mapping[str, EndpointView],
     policy: FailoverPolicy | None,
     guard: Guard | None,
+    fault: str,
 ) -> RouteView:
     if policy is not None:
         wanted = [policy.primary_endpoint, *policy.fallback_endpoints]
     else:
         wanted = [route.endpoint]
     order = tuple(endpoints[name] for name in wanted if name in endpoints)
-    if not order:
+    if not order and not fault:
         raise SnapshotError(f"route {route.id}: none of its endpoints is defined")
     limits = route.timeouts
     total_ms = limits.total_ms
@@ -216,5 +223,6 @@ def _route(
         idle_s=limits.idle_ms / 1000,
         total_s=total_ms / 1000,
         unary_s=limits.unary_ms / 1000,
-        aliases=order[0].doc.models,
+        aliases=order[0].doc.models if order else {},
+        fault=fault,
     )

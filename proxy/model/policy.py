@@ -127,6 +127,14 @@ class PolicyPack(Doc):
     tags: list[str] = Field(default_factory=list, max_length=20)
 
 
+class PolicyDocument(PolicyPack):
+    """A pack as the control API keeps it (control-api.md §12.3).  A paused one does nothing;
+    `route_ids` are the routes that it attaches itself to."""
+
+    status: Literal["active", "paused"] = "active"
+    route_ids: list[Slug] = Field(default_factory=list, max_length=1000)
+
+
 @dataclass(slots=True)
 class PolicyResult:
     """One result that is not `pass`, per (rule, direction, part); the seed's members first.

@@ -203,7 +203,11 @@ class DrainSettings(Doc):
 
 
 class WorkspaceRules(Doc):
-    """All that a data worker needs of one workspace.  `policies` hold every pack a route names."""
+    """All that a data worker needs of one workspace.  `policies` hold every pack a route names.
+
+    `unusable`: routes that name what is not there, with the reason.  Their callers are refused; a
+    route is never served without a pack or an endpoint that its author wanted.
+    """
 
     id: Slug
     default_route: Slug | None = None
@@ -212,6 +216,7 @@ class WorkspaceRules(Doc):
     failover_policies: list[FailoverPolicy] = Field(default_factory=list)
     policies: list[PolicyPack] = Field(default_factory=list)
     keys: list[ApiKey] = Field(default_factory=list)
+    unusable: dict[str, str] = Field(default_factory=dict)
 
 
 class SnapshotDoc(Doc):

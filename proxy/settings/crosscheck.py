@@ -60,7 +60,7 @@ def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
     for name, member, ids in lists:
         yield from _twice(((each, (member,)) for each in ids), (*at, name))
     for index, endpoint in enumerate(workspace.endpoints):
-        yield from _endpoint(endpoint, (*at, "endpoints", index))
+        yield from endpoint_faults(endpoint, (*at, "endpoints", index))
     for index, route in enumerate(workspace.routes):
         path = (*at, "routes", index, "endpoint")
         yield from _known(route.endpoint, endpoints, "endpoint", path)
@@ -106,7 +106,8 @@ def _known(name: str, known: Sequence[str], what: str, path: Path) -> Iterator[P
         yield Problem(path, f"no {what} {name}; this workspace has no {what}s")
 
 
-def _endpoint(endpoint: Endpoint, at: Path) -> Iterator[Problem]:
+def endpoint_faults(endpoint: Endpoint, at: Path) -> Iterator[Problem]:
+    """What is wrong between the members of an endpoint."""
     if endpoint.base_url is None:
         if endpoint.provider in NEEDS_BASE_URL:
             yield Problem((*at, "base_url"), f"is required for provider {endpoint.provider}")

@@ -14,7 +14,6 @@ from proxy.settings.notices import WorkspaceSettings
 from proxy.settings.problems import Path, Problem
 from proxy.settings.schema import Config, Workspace
 
-_API: Final = "no document is written through the API"
 _KEPT: Final = "nothing of that sort is kept"
 _RETRIES: Final = "every failed attempt goes to the next endpoint at once"
 _BREAKER: Final = "requests fail over one by one; no statistics open a breaker"
@@ -26,10 +25,6 @@ IN_CONFIG: Final = (
     ("smtp",                      "no mail is sent"),
     ("alerts",                    "no alert rule is evaluated"),
     ("telemetry",                 "a spool has its default size and never refuses a request"),
-    ("control.references",        _API),
-    ("control.require_if_match",  _API),
-    ("control.secret_env_prefix", _API),
-    ("control.secrets_dir",       _API),
     ("events.include_excerpts",   "events hold no excerpts"),
     ("events.sample_pass",        "only results with a finding are told"),
     ("events.sample_allowed",     "only denials are told"),

@@ -33,7 +33,8 @@ class Loaded:
     """A configuration that can be used.
 
     `files` are those that it was read from: a change of one is a reason to reload.  `sha256` is
-    over their bytes.  `packs`: by workspace id, then pack id, those that routes name.
+    over their bytes.  `packs`: by workspace id, then pack id, those that routes name.  `unusable`:
+    by workspace id, then route id, why a route can serve nobody.
     """
 
     config: Config
@@ -44,6 +45,7 @@ class Loaded:
     packs: Mapping[str, Mapping[str, PackSource]] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
     price_version: str = ""
+    unusable: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     reader: SecretReader = field(default_factory=lambda: SecretReader({}))
 
     @property

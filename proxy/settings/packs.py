@@ -3,7 +3,7 @@
 A workspace's own packs (inline, then files) come before the shipped ones of the same id.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -60,6 +60,15 @@ class PackShelf:
 
     def known(self) -> list[str]:
         return sorted({*self.own, *self.builtin})
+
+
+def find_pack(packs: Mapping[str, PackSource], reference: str) -> PackSource | None:
+    """What `id` or `id@version` means."""
+    pack_id, _, version = reference.partition("@")
+    found = packs.get(pack_id)
+    if found is not None and version in ("", found.pack.version):
+        return found
+    return packs.get(reference)
 
 
 def read_pack(data: bytes, location: str) -> PackSource:

@@ -16,6 +16,7 @@ from proxy.model.exchange import Json
 from proxy.model.tenancy import Endpoint, SnapshotDoc, WorkspaceRules
 from proxy.settings.files import ensure_directory, replace_file
 from proxy.settings.load import Loaded
+from proxy.settings.packs import find_pack
 from proxy.settings.schema import Workspace
 from proxy.wire import jsonbody
 
@@ -83,19 +84,25 @@ def _newest_first(state_dir: Path) -> Iterator[Path]:
 
 def _rules(workspace: Workspace, loaded: Loaded) -> WorkspaceRules:
     packs = loaded.packs.get(workspace.id, {})
+    unusable = dict(loaded.unusable.get(workspace.id, {}))
     named = {
-        reference.partition("@")[0]
+        reference
         for route in workspace.routes
+        if route.id not in unusable
         for reference in route.policy_packs
     }
+    found = [source.effective for name in sorted(named) if (source := find_pack(packs, name))]
+    chosen = {(pack.policy_pack_id, pack.version): pack for pack in found}
+    active = {id(source.effective) for name, source in packs.items() if "@" not in name}
     return WorkspaceRules(
         id=workspace.id,
         default_route=workspace.default_route,
         endpoints=[_absolute(endpoint, loaded.base) for endpoint in workspace.endpoints],
         routes=workspace.routes,
         failover_policies=workspace.failover_policies,
-        policies=[packs[name].effective for name in sorted(named)],
+        policies=sorted(chosen.values(), key=lambda pack: id(pack) in active),  # the active last
         keys=workspace.keys,
+        unusable=unusable,
     )
 
 

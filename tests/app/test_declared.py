@@ -1,6 +1,9 @@
 """What the file declares, for the control API (control-api.md §3)."""
 
+from pathlib import Path
+
 from proxy.app.declared import declared
+from proxy.settings.load import Loaded
 from proxy.settings.schema import Config
 
 RULE = {"name": "High Latency", "condition": {"metric": "latency", "threshold_ms": 3000}}
@@ -20,6 +23,8 @@ def test_documents_of_the_file_by_workspace_and_kind() -> None:
                 {"id": "empty"},
                 {
                     "id": "default",
+                    "endpoints": [{"id": "e", "provider": "openai"}],
+                    "routes": [{"id": "r", "endpoint": "e"}],
                     "alert_rules": [{**RULE, "id": "own"}, RULE],
                     "deliveries": [SLACK],
                     "watchers": [WATCHER],
@@ -28,7 +33,10 @@ def test_documents_of_the_file_by_workspace_and_kind() -> None:
         }
     )
     at = "parapet.yaml#/workspaces/1"
-    assert declared(config, "parapet.yaml") == {
+    loaded = Loaded(config, Path("/etc/parapet.yaml"), (), "")
+    assert declared(loaded) == {
+        ("default", "endpoint"): [(f"{at}/endpoints/0", {"id": "e", "provider": "openai"})],
+        ("default", "route"): [(f"{at}/routes/0", {"id": "r", "endpoint": "e"})],
         ("default", "alert_rule"): [
             (f"{at}/alert_rules/0", {**RULE, "id": "own"}),
             (f"{at}/alert_rules/1", {**RULE, "id": "high-latency"}),

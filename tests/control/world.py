@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,12 +17,16 @@ from proxy.control.config import ControlConfig, Declared
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
 from proxy.control.listener import ListenerLimits
+from proxy.control.living import living_documents
 from proxy.control.readiness import ConfigState, NodeStatus, Readiness, WorkerState
 from proxy.control.server import start_control
 from proxy.model.exchange import Json
 from proxy.model.ports import Store
 from proxy.model.tenancy import ApiKey, Endpoint, Route, WorkspaceRules
-from proxy.settings.schema import Control, Ingest
+from proxy.settings.load import Loaded
+from proxy.settings.overlay import InForce, overlay
+from proxy.settings.schema import Config, Control, Ingest, Workspace
+from proxy.settings.snapshot import compile_snapshot
 from proxy.telemetry.exposition import Registry
 from tests.kit.fakes import CountingIds, FakeClock
 from tests.kit.store import MemoryStore
@@ -63,6 +68,7 @@ WORKSPACES = (
         key("ingest000000", "ingest"),
         key("app000000000", "app"),
         key("scoped000000", None, scopes=["events:read"]),
+        key("writer000000", None, scopes=["routes:read", "routes:write"]),
         key("expired00000", expires_at="2024-03-15T14:29:59Z"),
         key("elsewhere000", allowed_cidrs=["10.0.0.0/8"]),
         key("both00000000", workspaces=["default", "other"]),
@@ -105,6 +111,7 @@ class World:
     control: Control = field(default_factory=Control)
     ingest: Ingest = field(default_factory=Ingest)
     workspaces: tuple[WorkspaceRules, ...] = WORKSPACES
+    rules: tuple[WorkspaceRules, ...] = ()
     declared: Mapping[tuple[str, str], Sequence[Declared]] = field(default_factory=dict)
     told: list[tuple[str, dict[str, Json]]] = field(default_factory=list)
     wrong: list[Json] = field(default_factory=list)
@@ -115,16 +122,29 @@ class World:
     session: aiohttp.ClientSession = field(init=False)
     intake: EventIntake = field(init=False)
     runner: web.ServerRunner = field(init=False)
+    in_force: InForce | None = None
 
     def config(self) -> ControlConfig:
         return ControlConfig.of(
-            self.workspaces,
+            self.rules or self.workspaces,
             ADMIN_KEY,
             "http://control.test",
             self.control,
             self.ingest,
             self.declared,
+            ["secrets-core"],
         )
+
+    async def apply(self) -> None:
+        """What the store holds, laid under what the workspaces of this test are."""
+        named = [each.id for each in self.workspaces]
+        documents = await living_documents(self.store, named)
+        members = {"id", "default_route", "endpoints", "routes", "failover_policies", "keys"}
+        file = [Workspace.model_validate(w.model_dump(include=members)) for w in self.workspaces]
+        config = Config(workspaces=file, control=self.control)
+        loaded = Loaded(config, Path("parapet.yaml"), (), "")
+        self.in_force = await asyncio.to_thread(overlay, loaded, documents)
+        self.rules = tuple(compile_snapshot(self.in_force.loaded, 1).workspaces)
 
     async def reload(self) -> list[Json]:
         self.reloads += 1
@@ -213,6 +233,7 @@ async def running(
         metrics=world.metrics,
         status=world.status,
         reload=world.reload,
+        apply=world.apply,
         server_key=b"k" * 32,
         tell=lambda event, fields, fault: world.told.append((event, fields)),
     )

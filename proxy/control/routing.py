@@ -1,0 +1,182 @@
+"""{w}/routes and {w}/endpoints: the same documents as in the file (control-api.md §12.7)."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final, Literal
+
+from pydantic import TypeAdapter
+
+from proxy.control.frame import ControlDeps, Passage, Reply
+from proxy.control.kinds import Kind, Object, Reference, nothing_unique, one_of
+from proxy.control.problems import FieldError, Problem
+from proxy.control.secrets import EACH, inside
+from proxy.control.validation import field_of, pointer_of
+from proxy.control.wire import ListQuery
+from proxy.model.documents import slug
+from proxy.model.exchange import Json
+from proxy.model.ports import Ids
+from proxy.model.tenancy import Endpoint, Exposure, Provider, Route
+from proxy.settings.crosscheck import endpoint_faults
+from proxy.settings.overlay import FILE_MEMBERS
+
+ENDPOINT_NAME: Final = "endpoint"
+POLICY_NAME: Final = "policy"
+
+
+class EndpointsQuery(ListQuery):
+    provider: list[Provider] | None = None
+    region: list[str] | None = None
+
+
+class RoutesQuery(ListQuery):
+    endpoint: list[str] | None = None
+
+
+def chosen(id_member: str, said: Object, _: Ids) -> str:
+    """The id that the client chose, or that its name gave."""
+    return str(said[id_member])
+
+
+def named(id_member: str, sent: Object) -> Object:
+    """With the id that the name gives, where none was sent."""
+    name = sent.get("name")
+    if sent.get(id_member) is None and isinstance(name, str) and slug(name):
+        return {**sent, id_member: slug(name)}
+    return sent
+
+
+# --- endpoints
+
+
+def _keep_endpoint(doc: Object, query: ListQuery) -> bool:
+    assert isinstance(query, EndpointsQuery), "the table says so"
+    return (query.provider is None or doc["provider"] in query.provider) and (
+        query.region is None or doc["region"] in query.region
+    )
+
+
+def _check_endpoint(said: Object, _: Object | None) -> Iterator[FieldError]:
+    for problem in endpoint_faults(Endpoint.model_validate(_without_labels(said)), ()):
+        where = problem.path
+        yield FieldError("invalid_value", problem.message, field_of(where), pointer_of(where))
+    for name in FILE_MEMBERS:
+        path = said.get(name)
+        if isinstance(path, str) and not inside(path):
+            detail = "must name a file in control.secrets_dir"
+            yield FieldError("forbidden_reference", detail, name, f"#/{name}")
+
+
+def _without_labels(said: Object) -> Object:
+    return {name: value for name, value in said.items() if name != "labels"}
+
+
+def _permit_endpoint(said: Object, old: Object | None, passage: Passage) -> None:
+    """SECURITY: who opens the way into the private network answers for the whole process."""
+    opens = said.get("allow_private") and not (old or {}).get("allow_private")
+    if opens and passage.caller.role != "admin":
+        detail = "allow_private: true needs the role admin"
+        raise Problem("forbidden", detail, extra={"reason": "role_restriction"})
+
+
+ENDPOINT: Final = Kind(
+    name=ENDPOINT_NAME,
+    noun="endpoint",
+    parameter="endpointId",
+    adapter=TypeAdapter(Endpoint),
+    id_of=partial(chosen, "id"),
+    keep=_keep_endpoint,
+    sorts=("id", "provider", "created_at", "updated_at"),
+    secrets=(
+        ("api_key",),
+        ("access_key_id",),
+        ("secret_access_key",),
+        ("session_token",),
+        ("access_token",),
+        ("extra_headers", EACH),
+    ),
+    check=_check_endpoint,
+    permit=_permit_endpoint,
+    unique=nothing_unique,
+    live=True,
+)
+
+
+async def endpoint_health(passage: Passage, deps: ControlDeps) -> Reply:
+    """How each failover policy sees the endpoint."""
+    one = await one_of(ENDPOINT, passage, deps)
+    rules = passage.config.workspaces[passage.workspace]
+    policies: list[Json] = [
+        {
+            "failover_policy_id": policy.id or f"failover-{policy.route_id}",
+            "route_id": policy.route_id,
+            "status": "healthy" if policy.status == "active" else "disabled",
+            "samples": 0,
+        }
+        for policy in rules.failover_policies
+        if one.id in (policy.primary_endpoint, *policy.fallback_endpoints)
+    ]
+    return Reply.json(200, {"endpoint_id": one.id, "policies": policies})
+
+
+# --- routes
+
+
+def _keep_route(doc: Object, query: ListQuery) -> bool:
+    assert isinstance(query, RoutesQuery), "the table says so"
+    return query.endpoint is None or doc["endpoint"] in query.endpoint
+
+
+def _route_references(said: Object) -> list[Reference]:
+    packs = said.get("policy_packs")
+    return [
+        Reference("#/endpoint", ENDPOINT_NAME, "endpoint", str(said["endpoint"])),
+        *(
+            _pack(place, str(pack))
+            for place, pack in enumerate(packs if isinstance(packs, list) else ())
+        ),
+    ]
+
+
+def _pack(place: int, reference: str) -> Reference:
+    pack_id = reference.partition("@")[0]
+    return Reference(f"#/policy_packs/{place}", POLICY_NAME, "policy", pack_id, "policy_pack_id")
+
+
+ROUTE: Final = Kind(
+    name="route",
+    noun="route",
+    parameter="routeId",
+    adapter=TypeAdapter(Route),
+    id_of=partial(chosen, "id"),
+    keep=_keep_route,
+    sorts=("id", "name", "created_at", "updated_at"),
+    references=_route_references,
+    prepare=partial(named, "id"),
+    unique=nothing_unique,
+    live=True,
+)
+
+
+class RouteExposure(Exposure):
+    """The seed's route-exposure.  `basis`: where the figures come from."""
+
+    route_id: str
+    provider: str | None
+    basis: Literal["declared", "none"]
+
+
+async def route_exposure(passage: Passage, deps: ControlDeps) -> Reply:
+    """What hangs on the route, as its document declares it."""
+    one = await one_of(ROUTE, passage, deps)
+    rules = passage.config.workspaces[passage.workspace]
+    endpoint = str(one.said["endpoint"])
+    provider = next((each.provider for each in rules.endpoints if each.id == endpoint), None)
+    declared = one.said.get("exposure")
+    exposure = Exposure.model_validate(declared or {})
+    told = RouteExposure(
+        route_id=one.id,
+        provider=provider,
+        basis="declared" if declared else "none",
+        **exposure.model_dump(),
+    )
+    return Reply.json(200, told.model_dump(mode="json"))
