@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from proxy.app.applying import Applying
-from proxy.app.declared import declared
+from proxy.app.declared import declared, shipped_packs
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
@@ -34,7 +34,6 @@ from proxy.runtime.tasks import background, spawn
 from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded, load_config
 from proxy.settings.overlay import InForce, overlay
-from proxy.settings.packs import builtin_packs
 from proxy.settings.problems import ConfigError, Problem, path_text
 from proxy.settings.secrets import ensure_admin_key, ensure_server_key, secret_values
 from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
@@ -100,7 +99,7 @@ class ControlHalf:
         self._admin_key = admin_key
         self._in_force = InForce(loaded)
         self._fresh_file = True
-        self._shipped = frozenset(builtin_packs())
+        self._shipped = shipped_packs()
         self._snapshot: SnapshotDoc | None = None
         self._view = self._control_config(compile_snapshot(loaded, 1), loaded)
         self._applying = Applying(self._apply)

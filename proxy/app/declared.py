@@ -8,11 +8,13 @@ from proxy.control.alert_rules import ALERT_RULE
 from proxy.control.config import Declared
 from proxy.control.deliveries import DELIVERY
 from proxy.control.kinds import Kind
+from proxy.control.policies import POLICY
 from proxy.control.routing import ENDPOINT, ROUTE
 from proxy.control.watchers import WATCHER
 from proxy.model.documents import slug
 from proxy.model.exchange import Json
 from proxy.settings.load import Loaded
+from proxy.settings.packs import BUILTIN, PackSource, builtin_packs
 from proxy.settings.schema import Workspace
 
 Found = dict[tuple[str, str], list[Declared]]
@@ -33,7 +35,20 @@ def declared(loaded: Loaded) -> Found:
                 found.setdefault((workspace.id, kind.name), []).append(
                     (f"{at}/{member}/{place}", said)
                 )
+        for source in loaded.packs.get(workspace.id, {}).values():
+            if not source.location.startswith(BUILTIN):
+                found.setdefault((workspace.id, POLICY.name), []).append(_pack(source))
     return found
+
+
+def shipped_packs() -> list[Declared]:
+    """The policy packs that come with the package."""
+    return [_pack(source) for source in builtin_packs().values()]
+
+
+def _pack(source: PackSource) -> Declared:
+    said: dict[str, Json] = source.pack.model_dump(mode="json", exclude_unset=True)
+    return source.location, {"version": source.pack.version, **said}
 
 
 def _members(workspace: Workspace) -> Iterator[tuple[Kind, str, Sequence[BaseModel]]]:

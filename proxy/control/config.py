@@ -78,7 +78,7 @@ ADMIN: Final = Principal("admin", "admin", "admin", SCOPES_OF_ROLE["admin"], Non
 @dataclass(slots=True, frozen=True)
 class ControlConfig:
     """`keys`: id to (SHA-256 of the secret, who it is).  `documents`: what the file declares, by
-    workspace and kind.  `packs`: the ids of the policy packs that are shipped."""
+    workspace and kind.  `packs`: the policy packs that are shipped."""
 
     workspaces: Mapping[str, WorkspaceRules]
     keys: Mapping[str, tuple[bytes, Principal]]
@@ -87,7 +87,7 @@ class ControlConfig:
     control: Control = field(default_factory=Control)
     ingest: Ingest = field(default_factory=Ingest)
     documents: Mapping[tuple[str, str], Sequence[Declared]] = field(default_factory=dict)
-    packs: frozenset[str] = frozenset()
+    packs: Sequence[Declared] = ()
 
     @classmethod
     def of(
@@ -98,7 +98,7 @@ class ControlConfig:
         control: Control | None = None,
         ingest: Ingest | None = None,
         documents: Mapping[tuple[str, str], Sequence[Declared]] | None = None,
-        packs: Iterable[str] = (),
+        packs: Sequence[Declared] = (),
     ) -> "ControlConfig":
         keys: dict[str, tuple[bytes, Principal]] = {}
         for workspace in workspaces:
@@ -114,12 +114,12 @@ class ControlConfig:
             control=control or Control(),
             ingest=ingest or Ingest(),
             documents=documents or {},
-            packs=frozenset(packs),
+            packs=packs,
         )
 
-    def shipped(self, kind: str) -> frozenset[str]:
-        """Ids of what every workspace has without saying so."""
-        return self.packs if kind == "policy" else frozenset()
+    def shipped(self, kind: str) -> Sequence[Declared]:
+        """What every workspace has without saying so, unless it says something of its own."""
+        return self.packs if kind == "policy" else ()
 
     def declared(self, workspace_id: str, kind: str) -> Sequence[Declared]:
         """Documents of that kind in the configuration file."""

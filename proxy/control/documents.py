@@ -19,6 +19,7 @@ from proxy.control.kinds import (
     Labelled,
     Object,
     Once,
+    Revision,
     Stored,
     body_of,
     declared,
@@ -75,7 +76,8 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
         if doc_id in declared(kind, passage):
             raise _taken(kind, passage, "id", doc_id)
         now_ms = deps.clock.now_ms()
-        body = body_of({**said, kind.id_member: doc_id}, now_ms, now_ms)
+        revision = kind.revise({**said, kind.id_member: doc_id}, None, sent, now_ms)
+        body = body_of(revision.said, now_ms, now_ms, revision.kept)
         async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
             last = await deps.store.revision(kind.place(passage), kind.name, doc_id)
             one = stored(kind, doc_id, last + 1, body)
@@ -85,7 +87,7 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
             kept = {**shown, "warnings": [*warnings, _SHOWN_ONCE]} if once_shown else shown
             row = _row(kind, passage, deps, chain, "create", one.id, {}, one.said)
             put = Put(kind.name, doc_id, body, ABSENT, kind.unique(one.told))
-            ops = (put, row, *ticket.ops(Reply.json(201, kept, headers)))
+            ops = (put, row, *revision.ops, *ticket.ops(Reply.json(201, kept, headers)))
             await _commit(kind, passage, deps, one, ops)
         await _in_force(kind, deps)
         if once_shown is not None:
@@ -114,7 +116,7 @@ _SHOWN_ONCE: Final[Json] = {
 
 async def replace(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     """PUT: each member that is sent replaces that member whole; null is the default again."""
-    sent = read_document(kind, passage)
+    sent = kind.prepare(read_document(kind, passage))
 
     def merged(old: Object) -> Object:
         kept = {name: value for name, value in old.items() if name not in sent}
@@ -126,7 +128,7 @@ async def replace(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
 
 async def patch(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     """PATCH: a merge patch (RFC 7396)."""
-    sent = read_document(kind, passage)
+    sent = kind.prepare(read_document(kind, passage))
 
     def merged(old: Object) -> Object:
         new = _patched(old, unmasked(sent, old, kind.secrets))
@@ -139,16 +141,16 @@ async def patch(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
 async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     async def step() -> Reply:
         one = await one_of(kind, passage, deps)
-        _may_change(one, passage)
+        may_change(one, passage)
         now_ms = deps.clock.now_ms()
         async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
             row = _row(kind, passage, deps, chain, "delete", one.id, one.said, {})
             delete = Delete(kind.name, one.id, one.revision)
-            await _commit(kind, passage, deps, one, (delete, row))
+            await _commit(kind, passage, deps, one, (delete, row, *kind.removed(one)))
         await _in_force(kind, deps)
         return Reply(204, media="")
 
-    return await _insistent(step)
+    return await insistent(step)
 
 
 async def not_yet(kind: Kind, why: str, passage: Passage, deps: ControlDeps) -> Reply:
@@ -172,7 +174,7 @@ def read_document(kind: Kind, passage: Passage) -> Object:
         jsonbody.must_be_unique(passage.body)
     except ValueError as why:
         raise invalid([FieldError("duplicate_member", str(why), pointer="#")]) from why
-    ours = READ_ONLY | kind.observed({}).keys()
+    ours = READ_ONLY | kind.read_only | kind.observed({}).keys()
     return {name: value for name, value in sent.items() if name not in ours}
 
 
@@ -236,9 +238,9 @@ async def _unresolved(kind: Kind, said: Object, passage: Passage, deps: ControlD
         if reference.kind not in known:
             rows = await deps.store.scan(passage.workspace, reference.kind)
             declared = passage.config.declared(passage.workspace, reference.kind)
-            known[reference.kind] = passage.config.shipped(reference.kind).union(
-                (doc_id for doc_id, _, _ in rows),
-                (str(doc[reference.member]) for _, doc in declared),
+            fixed = [*declared, *passage.config.shipped(reference.kind)]
+            known[reference.kind] = frozenset(
+                [doc_id for doc_id, _, _ in rows] + [str(doc[reference.member]) for _, doc in fixed]
             )
         if reference.id not in known[reference.kind]:
             warnings.append(
@@ -280,16 +282,17 @@ async def _change(
         new = merged(one.said) | {kind.id_member: one.id}
         said = _validated(kind, new, sent, passage, one.said)
         warnings = await _warnings(kind, said, passage, deps)
-        _may_change(one, passage)
-        if meant(kind, said) != meant(kind, one.said):
-            one = await _write(kind, passage, deps, one, said)
+        may_change(one, passage)
+        revision = kind.revise(said, one, sent, deps.clock.now_ms())
+        if meant(kind, revision.said) != meant(kind, one.said):
+            one = await write(kind, passage, deps, one, revision)
         one.warnings = warnings
         return Reply.json(200, one.representation(kind, passage, deps), {"ETag": one.etag})
 
-    return await _insistent(step)
+    return await insistent(step)
 
 
-async def _insistent(step: Callable[[], Awaitable[Reply]]) -> Reply:
+async def insistent(step: Callable[[], Awaitable[Reply]]) -> Reply:
     """Once more when somebody was faster; what the client asked for is looked at anew."""
     for _ in range(TRIES):
         try:
@@ -300,16 +303,27 @@ async def _insistent(step: Callable[[], Awaitable[Reply]]) -> Reply:
     raise Problem("conflict", "the document was changed meanwhile")
 
 
-async def _write(
-    kind: Kind, passage: Passage, deps: ControlDeps, one: Stored, said: Object
+async def write(
+    kind: Kind,
+    passage: Passage,
+    deps: ControlDeps,
+    one: Stored,
+    revision: Revision,
+    verb: str = "update",
+    more: Callable[[Stored], tuple[Op, ...]] | None = None,
 ) -> Stored:
+    """Commit a change with its audit row; `more` makes further operations of what is then there.
+
+    Raises Problem 409, StoreConflict."""
     now_ms = deps.clock.now_ms()
-    body = body_of(said, one.created_ms, now_ms, one.kept)
+    body = body_of(revision.said, one.created_ms or now_ms, now_ms, revision.kept)
     changed = stored(kind, one.id, one.revision + 1, body)
     async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
-        row = _row(kind, passage, deps, chain, "update", one.id, one.said, said)
-        put = Put(kind.name, one.id, body, one.revision, kind.unique(changed.told))
-        await _commit(kind, passage, deps, changed, (put, row))
+        row = _row(kind, passage, deps, chain, verb, one.id, one.said, revision.said)
+        expect = one.revision or ABSENT
+        put = Put(kind.name, one.id, body, expect, kind.unique(changed.told))
+        ops = (put, row, *revision.ops, *(more(changed) if more is not None else ()))
+        await _commit(kind, passage, deps, changed, ops)
     await _in_force(kind, deps)
     return changed
 
@@ -320,7 +334,7 @@ async def _in_force(kind: Kind, deps: ControlDeps) -> None:
         await deps.apply()
 
 
-def _may_change(one: Stored, passage: Passage) -> None:
+def may_change(one: Stored, passage: Passage) -> None:
     """Steps 16 and 17.  Raises Problem 412, 428, 409."""
     check_matching(passage.request, one.etag, required=passage.config.control.require_if_match)
     if one.location:

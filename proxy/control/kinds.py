@@ -4,17 +4,19 @@ What a client wrote is kept as it was written (`said`); with its defaults and wh
 is `told`.  Documents of the configuration file lie over those of the store (control-api.md §3).
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
 from proxy.control.conditions import etag_of
+from proxy.control.config import Declared
 from proxy.control.frame import ControlDeps, Passage
 from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import masked
 from proxy.control.wire import ListQuery
+from proxy.model.batch import Op
 from proxy.model.documents import Doc
 from proxy.model.events import SERVER_WORKSPACE, iso
 from proxy.model.exchange import Json
@@ -73,12 +75,33 @@ def _as_sent(sent: Object) -> Object:
     return sent
 
 
+def _member(doc: Object, name: str) -> Json:
+    return doc.get(name)
+
+
 def _permitted(_: Object, __: Object | None, ___: Passage) -> None:
     pass
 
 
 def _as_stored(_one: "Stored", shown: Object, _: Passage, __: ControlDeps) -> Object:
     return shown
+
+
+@dataclass(slots=True, frozen=True)
+class Revision:
+    """What is written of a document: `ops` go into the same commit."""
+
+    said: Object
+    kept: Object
+    ops: tuple[Op, ...] = ()
+
+
+def _plain(said: Object, old: "Stored | None", _: Object, __: int) -> Revision:
+    return Revision(said, old.kept if old else {})
+
+
+def _alone(_: "Stored") -> tuple[Op, ...]:
+    return ()
 
 
 def _name(told: Object) -> tuple[tuple[str, str], ...]:
@@ -106,8 +129,11 @@ class Kind:
 
     `prepare` puts what was sent in order before it is read, `permit` refuses (403) what the caller
     may not say, `unique` are the (field, value) pairs that no other one may hold, `warn` finds what
-    is legal and probably not meant, `view` adds what only a reader's moment can tell.  A `live`
-    kind is part of the rules in force; a `server_wide` one belongs to no workspace.
+    is legal and probably not meant, `view` adds what only a reader's moment can tell.  `revise`
+    makes of (what is to be said, the document before, what was sent, now) what is written, and may
+    refuse it (409); `removed` are the operations that a removal needs beside its own.  `rank` is
+    what a list is ordered by; `read_only` members are shown and ignored when they come back.  A
+    `live` kind is part of the rules in force; a `server_wide` one belongs to no workspace.
     """
 
     name: str
@@ -129,6 +155,10 @@ class Kind:
     unique: Callable[[Object], tuple[tuple[str, str], ...]] = _name
     warn: Callable[[Object, Passage, ControlDeps], Awaitable[list[Json]]] = _nothing_more
     view: Callable[["Stored", Object, Passage, ControlDeps], Object] = _as_stored
+    revise: Callable[[Object, "Stored | None", Object, int], Revision] = _plain
+    removed: Callable[["Stored"], tuple[Op, ...]] = _alone
+    rank: Callable[[Object, str], Json] = _member
+    read_only: frozenset[str] = frozenset()
     live: bool = False
     server_wide: bool = False
 
@@ -138,7 +168,7 @@ class Kind:
 
     def value_of(self, doc: Object, name: str) -> Json:
         """What a list is ordered by."""
-        return doc.get(self.id_member if name == "id" else name)
+        return self.rank(doc, self.id_member if name == "id" else name)
 
 
 @dataclass(slots=True)
@@ -170,7 +200,7 @@ async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[st
     """All documents of the kind, those of the file over those of the store."""
     rows = await deps.store.scan(kind.place(passage), kind.name)
     found = {doc_id: stored(kind, doc_id, revision, body) for doc_id, revision, body in rows}
-    return found | declared(kind, passage)
+    return shipped(kind, passage) | found | declared(kind, passage)
 
 
 async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:
@@ -179,15 +209,27 @@ async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:
     if of_file is not None:
         return of_file
     row = await deps.store.get(kind.place(passage), kind.name, doc_id)
-    if row is None:
-        raise Problem("not-found", f"no such {kind.noun}")
-    return stored(kind, doc_id, *row)
+    if row is not None:
+        return stored(kind, doc_id, *row)
+    of_package = shipped(kind, passage).get(doc_id)
+    if of_package is not None:
+        return of_package
+    raise Problem("not-found", f"no such {kind.noun}")
 
 
 def declared(kind: Kind, passage: Passage) -> dict[str, Stored]:
     """Those of the configuration file."""
+    return _read_only(kind, passage.config.declared(kind.place(passage), kind.name))
+
+
+def shipped(kind: Kind, passage: Passage) -> dict[str, Stored]:
+    """Those that come with the package."""
+    return _read_only(kind, passage.config.shipped(kind.name))
+
+
+def _read_only(kind: Kind, documents: Sequence[Declared]) -> dict[str, Stored]:
     found = {}
-    for location, said in passage.config.declared(kind.place(passage), kind.name):
+    for location, said in documents:
         doc_id = str(said[kind.id_member])
         told = _told(kind, said, {"revision": None, "origin": "file", "location": location})
         found[doc_id] = Stored(doc_id, said, told, location=location, etag=etag_of(said))
@@ -197,9 +239,7 @@ def declared(kind: Kind, passage: Passage) -> dict[str, Stored]:
 def stored(kind: Kind, doc_id: str, revision: int, body: bytes) -> Stored:
     whole = jsonbody.loads(body)
     assert isinstance(whole, dict), "we wrote it"
-    said, kept = whole["said"], whole.get("kept", {})
-    assert isinstance(said, dict), "we wrote it"
-    assert isinstance(kept, dict), "we wrote it"
+    said, kept = _parts(whole)
     created_ms, updated_ms = whole["created_at"], whole["updated_at"]
     assert isinstance(created_ms, int), "we wrote it"
     assert isinstance(updated_ms, int), "we wrote it"
@@ -227,14 +267,18 @@ def _told(kind: Kind, said: Mapping[str, Json], ours: Object) -> Object:
     return {**told, **kind.observed(told), "created_at": None, "updated_at": None} | ours
 
 
-def kept_in(body: bytes) -> Object:
-    """What a body of the store says, with what only we write beside it."""
+def parts_of(body: bytes) -> tuple[Object, Object]:
+    """(what a body of the store says, what only we write beside it)"""
     whole = jsonbody.loads(body)
     assert isinstance(whole, dict), "we wrote it"
+    return _parts(whole)
+
+
+def _parts(whole: Object) -> tuple[Object, Object]:
     said, kept = whole["said"], whole.get("kept", {})
     assert isinstance(said, dict), "we wrote it"
     assert isinstance(kept, dict), "we wrote it"
-    return said | kept
+    return said, kept
 
 
 def body_of(said: Object, created_ms: int, updated_ms: int, kept: Object | None = None) -> bytes:

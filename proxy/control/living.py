@@ -4,7 +4,7 @@ them: by workspace and kind, as they were written."""
 from collections.abc import Iterable
 from typing import Final
 
-from proxy.control.kinds import Object, kept_in
+from proxy.control.kinds import Object, parts_of
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.ports import Store
 
@@ -28,5 +28,4 @@ async def living_documents(store: Store, workspaces: Iterable[str]) -> Documents
 async def _read(store: Store, workspace_id: str, kind: str, found: Documents) -> None:
     rows = await store.scan(workspace_id, kind)
     if rows:
-        documents = ((doc_id, kept_in(body)) for doc_id, _, body in rows)
-        found[workspace_id, kind] = [(doc_id, said) for doc_id, said in documents if said]
+        found[workspace_id, kind] = [(doc_id, parts_of(body)[0]) for doc_id, _, body in rows]

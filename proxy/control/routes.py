@@ -4,7 +4,7 @@ Whoever adds an operation adds a row here and nothing elsewhere in the frame.
 """
 
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.control.alert_rules import ALERT_RULE, AlertRulesQuery
 from proxy.control.deliveries import DELIVERY, DeliveriesQuery
@@ -20,16 +20,29 @@ from proxy.control.documents import (
 from proxy.control.events import EventsQuery, get_event, list_events
 from proxy.control.frame import (
     ANY_KEY,
+    CONTROL_BODY_BYTES,
     INGEST_BODY_BYTES,
     JSON,
     METRICS,
     PUBLIC,
     SERVER_ADMIN,
+    Handler,
     Operation,
     Query,
 )
 from proxy.control.ingest import NDJSON, post_change, post_runtime
 from proxy.control.kinds import Kind
+from proxy.control.policies import (
+    PACK_BODY_BYTES,
+    POLICY,
+    Activation,
+    PoliciesQuery,
+    PolicyQuery,
+    activate_policy,
+    get_policy,
+    get_version,
+    list_versions,
+)
 from proxy.control.routing import (
     ENDPOINT,
     ROUTE,
@@ -63,9 +76,22 @@ TEST: Final = "test"
 PATCHES: Final = ("application/merge-patch+json", JSON)
 
 
+class Reading(NamedTuple):
+    """How one document is read, where that takes more than its id."""
+
+    handler: Handler
+    query: type[Query]
+
+
 # fmt: off
 def _documents(
-    place: str, name: str, scope: str, kind: Kind, query: type[Query]
+    place: str,
+    name: str,
+    scope: str,
+    kind: Kind,
+    query: type[Query],
+    body_cap: int = CONTROL_BODY_BYTES,
+    reading: Reading | None = None,
 ) -> tuple[Operation, ...]:
     """The operations that every kind of document has."""
     many, one = f"{W}/{place}", f"{W}/{place}/{{{kind.parameter}}}"
@@ -75,11 +101,14 @@ def _documents(
         Operation("GET", many, f"list{names}", read, READ, partial(list_documents, kind),
                   query=query),
         Operation("POST", many, f"create{name}", write, WRITE, partial(create, kind),
-                  idempotent=True, takes=(JSON,), success=201),
-        Operation("GET", one, f"get{name}", read, READ, partial(get_document, kind)),
-        Operation("PUT", one, f"put{name}", write, WRITE, partial(replace, kind), takes=(JSON,)),
+                  idempotent=True, takes=(JSON,), body_cap=body_cap, success=201),
+        Operation("GET", one, f"get{name}", read, READ,
+                  reading.handler if reading else partial(get_document, kind),
+                  query=reading.query if reading else Query),
+        Operation("PUT", one, f"put{name}", write, WRITE, partial(replace, kind), takes=(JSON,),
+                  body_cap=body_cap),
         Operation("PATCH", one, f"patch{name}", write, WRITE, partial(patch, kind),
-                  takes=PATCHES),
+                  takes=PATCHES, body_cap=body_cap),
         Operation("DELETE", one, f"delete{name}", write, WRITE, partial(remove, kind),
                   success=204),
     )
@@ -110,6 +139,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *_documents("routes", "Route", "routes", ROUTE, RoutesQuery),
     Operation("GET", W + "/routes/{routeId}/exposure", "getRouteExposure", "routes:read", READ,
               route_exposure, tells=RouteExposure),
+    *_documents("policies", "Policy", "policies", POLICY, PoliciesQuery, PACK_BODY_BYTES,
+                Reading(get_policy, PolicyQuery)),
+    Operation("GET", W + "/policies/{policyId}/versions", "listPolicyVersions", "policies:read",
+              READ, list_versions, query=ListQuery),
+    Operation("GET", W + "/policies/{policyId}/versions/{version}", "getPolicyVersion",
+              "policies:read", READ, get_version),
+    Operation("POST", W + "/policies/{policyId}/activate", "activatePolicy", "policies:write",
+              WRITE, activate_policy, idempotent=True, takes=(JSON,), sends=Activation),
     *_documents("alert-rules", "AlertRule", "alerts", ALERT_RULE, AlertRulesQuery),
     Operation("POST", W + "/alert-rules/{ruleId}/test", "testAlertRule", "alerts:write", TEST,
               partial(not_yet, ALERT_RULE, "alerts are not sent in this version"),

@@ -83,6 +83,20 @@ def read_json(data: bytes) -> Json:
         raise Problem("malformed-json", detail, extra={"offset": offset}) from fault
 
 
+def read_as(model: type[Model], data: bytes) -> Model:
+    """The body of an action.  Raises Problem 400, 422 with all that is wrong."""
+    sent = read_json(data)
+    if not isinstance(sent, dict):
+        raise invalid([FieldError("wrong_type", "must be an object", pointer="#")])
+    wrong = unfit(sent)
+    if wrong:
+        raise invalid(wrong)
+    try:
+        return model.model_validate(sent)
+    except ValidationError as fault:
+        raise invalid([*errors_of(fault, sent)]) from fault
+
+
 def too_deep() -> Problem:
     return invalid([_at((), "too_deep", f"nested deeper than {MAX_DEPTH} levels")])
 

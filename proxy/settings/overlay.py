@@ -8,6 +8,7 @@ marked as unusable and serves nobody, and everything else is in force.
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -174,11 +175,19 @@ class _Overlay:
         named = {name.partition("@")[0] for name in pinned}
         for name in sorted(named & shelf.builtin.keys() - packs.keys()):
             packs |= settle(shelf, [shelf.builtin[name]])[0]
+        return packs, self._attached(file, own)
+
+    def _attached(self, file: Workspace, own: Iterable[str]) -> dict[str, list[str]]:
+        """Per route the packs of the store that name it.
+
+        SECURITY: also those that were refused: a route that lacks its pack serves nobody."""
+        hidden = frozenset(own)
         attached: dict[str, list[str]] = {}
-        for each in sorted(active, key=lambda each: each.policy_pack_id):
-            for route_id in each.route_ids:
-                attached.setdefault(route_id, []).append(each.policy_pack_id)
-        return packs, attached
+        for name, said in sorted(self._documents.get((file.id, "policy"), ()), key=itemgetter(0)):
+            routes = said.get("route_ids")
+            for route_id in routes if isinstance(routes, list) and name not in hidden else ():
+                attached.setdefault(str(route_id), []).append(name)
+        return attached
 
     def _valid(
         self, workspace_id: str, name: str, model: type[Model], said: Object

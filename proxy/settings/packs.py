@@ -120,7 +120,7 @@ def settle(
 def _told(source: PackSource, where: str, message: str, position: int | None) -> Problem:
     if position is not None:
         message = f"{message} (at character {position})"
-    path = tuple(_path_of(where))
+    path = tuple(path_of(where))
     if source.extended is not None and len(path) > 1 and path[0] == "rules":
         path, message = _own_rule(source, path, message)
     return source.problem(path, message)
@@ -135,7 +135,7 @@ def _own_rule(source: PackSource, path: Where, message: str) -> tuple[Where, str
     return ("extends",), f"rule {rule_id}: {message}"
 
 
-def _path_of(text: str) -> Iterator[str | int]:
+def path_of(text: str) -> Iterator[str | int]:
     """`rules[3].pattern` as a path."""
     for part in text.split("."):
         name, *indexes = part.split("[")

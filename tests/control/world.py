@@ -38,6 +38,13 @@ EVENT = {"event_id": "evt-1", "route_id": "prod-chat", "timestamp": NOW}
 CHANGE = {"provider": "anthropic", "change_id": "c-1", "classification": "pricing_change"}
 
 
+SHIPPED: dict[str, Json] = {
+    "policy_pack_id": "secrets-core",
+    "version": "1.0.0",
+    "rules": [{"rule_id": "word", "pattern": "shipped"}],
+}
+
+
 def key(key_id: str, role: str | None = "admin", secret: str = SECRET, **more: Any) -> ApiKey:
     digest = hashlib.sha256(secret.encode()).hexdigest()
     return ApiKey.model_validate({"id": key_id, "secret_sha256": digest, "role": role, **more})
@@ -132,7 +139,7 @@ class World:
             self.control,
             self.ingest,
             self.declared,
-            ["secrets-core"],
+            [("builtin:packs/small.yaml", SHIPPED)],
         )
 
     async def apply(self) -> None:

@@ -171,6 +171,13 @@ def test_a_pack_that_does_not_compile_makes_its_routes_unusable() -> None:
     assert found.refused[0].startswith("default/policy/mine:")
 
 
+def test_a_route_that_lacks_the_pack_that_attached_itself_is_unusable() -> None:
+    bad = {**PACK, "route_ids": ["r"], "from_the_future": True}
+    found = laid({"endpoints": [E], "routes": [R]}, {"policy": [bad]})
+    assert found.refused == ["default/policy/mine: not valid in this version"]
+    assert rules(found).unusable == {"r": "policy pack mine is not there"}
+
+
 def test_workspaces_and_keys_of_the_store() -> None:
     key = {"id": "abcd", "secret_sha256": "0" * 64, "workspaces": ["team"], "role": "app"}
     found = laid(

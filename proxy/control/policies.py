@@ -1,0 +1,368 @@
+"""{w}/policies: policy packs with their versions (control-api.md §12.3, members guardrails.md §2).
+
+The document is the version in force; every version that was published is kept beside it, never
+changes, and can be activated again.  A pack is compiled when it is written, by the engine that
+runs it: one that does not compile is refused whole.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from proxy.control.documents import get_document, insistent, may_change, write
+from proxy.control.frame import ControlDeps, Passage, Query, Reply
+from proxy.control.idempotency import Ticket, once
+from proxy.control.kinds import (
+    Kind,
+    Object,
+    Reference,
+    Revision,
+    Stored,
+    body_of,
+    declared,
+    nothing_unique,
+    one_of,
+    stored,
+)
+from proxy.control.problems import FieldError, Problem, invalid
+from proxy.control.routing import POLICY_NAME, chosen
+from proxy.control.validation import field_of, pointer_of, read_as
+from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
+from proxy.guardrails.compile import check_pack
+from proxy.guardrails.faults import PackFault
+from proxy.model.batch import ABSENT, Delete, Op, Put
+from proxy.model.documents import Severity
+from proxy.model.exchange import Json
+from proxy.model.policy import SEMVER, Action, PolicyDocument, PolicyPack
+from proxy.settings.packs import PackShelf, PackSource, builtin_packs, path_of, settle
+from proxy.settings.yamlfile import Tree
+from proxy.wire import jsonbody
+
+VERSION_NAME: Final = "policy_version"
+FIRST_VERSION: Final = "1.0.0"
+MAX_VERSIONS: Final = 1000
+PACK_BODY_BYTES: Final = 1 << 20
+RESERVED: Final = "coverage"
+_BESIDE: Final = ("status", "route_ids", "labels")  # no part of a version
+
+
+class PoliciesQuery(ListQuery):
+    """`action` and `severity`: a rule of the pack has it."""
+
+    status: list[Literal["active", "paused"]] | None = None
+    action: list[Action] | None = None
+    severity: list[Severity] | None = None
+
+
+class PolicyQuery(Query):
+    version: str | None = Field(None, pattern=SEMVER, max_length=128)
+
+
+# --- versions
+
+
+def precedence(version: str) -> str:
+    """A text that sorts as semantic versions do (semver.org §11); what follows `+` counts not."""
+    core, _, release = version.partition("+")[0].partition("-")
+    numbers = ".".join(part.zfill(20) for part in core.split("."))
+    if not release:
+        return f"{numbers}~"
+    parts = (f"0{part.zfill(40)}" if part.isdigit() else f"1{part}" for part in release.split("."))
+    return f"{numbers}-" + "\x01".join(parts)
+
+
+def bumped(version: str, published: frozenset[str]) -> str:
+    """The next patch of a version that is not there yet."""
+    core, _, release = version.partition("+")[0].partition("-")
+    major, minor, patch = (int(part) for part in core.split("."))
+    following = patch if release else patch + 1
+    while f"{major}.{minor}.{following}" in published:
+        following += 1
+    return f"{major}.{minor}.{following}"
+
+
+def content_of(said: Object) -> Object:
+    """What a version is made of."""
+    return {name: value for name, value in said.items() if name not in _BESIDE}
+
+
+def _revise(said: Object, old: Stored | None, sent: Object, now_ms: int) -> Revision:
+    """A changed content is a new version.  Raises Problem 409 for one that does not follow."""
+    if old is None:
+        version = str(said.get("version") or FIRST_VERSION)
+        said = {**said, "version": version}
+        return Revision(said, {"versions": [version]}, (_publish(said, now_ms),))
+    listed = old.kept["versions"]
+    assert isinstance(listed, list), "we wrote it"
+    versions, active = frozenset(map(str, listed)), str(old.said["version"])
+    if _meant({**said, "version": active}) == _meant(old.said):
+        return Revision({**said, "version": active}, old.kept)
+    if sent.get("version") is None:
+        version = bumped(active, versions)
+    else:
+        version = str(sent["version"])
+        if version in versions or precedence(version) <= precedence(active):
+            detail = f"a changed pack needs a version above {active} that was never published"
+            raise Problem("version-conflict", detail, extra={"existing": active})
+    if len(versions) >= MAX_VERSIONS:
+        raise Problem("conflict", f"a pack has at most {MAX_VERSIONS} versions")
+    said = {**said, "version": version}
+    return Revision(said, {"versions": [*listed, version]}, (_publish(said, now_ms),))
+
+
+def _meant(said: Object) -> Object:
+    pack = PolicyPack.model_validate(content_of(said))
+    told: Object = pack.model_dump(mode="json")
+    return told
+
+
+def _publish(said: Object, now_ms: int) -> Put:
+    name = f"{said['policy_pack_id']}@{said['version']}"
+    return Put(VERSION_NAME, name, body_of(content_of(said), now_ms, now_ms), ABSENT)
+
+
+def _removed(one: Stored) -> tuple[Op, ...]:
+    versions = one.kept["versions"]
+    assert isinstance(versions, list), "we wrote it"
+    return tuple(Delete(VERSION_NAME, f"{one.id}@{version}") for version in versions)
+
+
+# --- the kind
+
+
+def _prepare(sent: Object) -> Object:
+    """`id` is the pack's id, too; without any its name is looked at last."""
+    own = {name: value for name, value in sent.items() if name != "id"}
+    if own.get("policy_pack_id") is None and sent.get("id") is not None:
+        own["policy_pack_id"] = sent["id"]
+    return own
+
+
+def _check(said: Object, _: Object | None) -> Iterator[FieldError]:
+    if said["policy_pack_id"] == RESERVED:
+        detail = "is a word of the API: choose another id"
+        yield FieldError("reserved", detail, "policy_pack_id", "#/policy_pack_id")
+
+
+async def _compiled(said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
+    """The warnings of the engine.  Raises Problem 422 with every fault that it finds."""
+    pack = PolicyPack.model_validate(content_of(said))
+    if pack.extends is None:
+        faults, odd = await asyncio.to_thread(check_pack, pack)
+        if faults:
+            raise invalid([_error(each) for each in faults])
+        return [_warning(each) for each in odd]
+    shelf = await shelf_of(passage, deps)
+    source = source_of(said)
+    _, problems, _ = await asyncio.to_thread(settle, shelf, [source])
+    if problems:
+        raise invalid(
+            [
+                FieldError(
+                    "invalid_value", each.message, field_of(each.path), pointer_of(each.path)
+                )
+                for each in problems
+            ]
+        )
+    return []
+
+
+def _error(fault: PackFault) -> FieldError:
+    where = tuple(path_of(fault.field))
+    extra: Object | None = None if fault.position is None else {"position": fault.position}
+    return FieldError(fault.code, fault.message, field_of(where), pointer_of(where), extra=extra)
+
+
+def _warning(fault: PackFault) -> Json:
+    where = tuple(path_of(fault.field))
+    return {"pointer": pointer_of(where), "code": fault.code, "detail": fault.message}
+
+
+def source_of(said: Object) -> PackSource:
+    pack = PolicyPack.model_validate(content_of(said))
+    location = f"policies/{pack.policy_pack_id}"
+    return PackSource(pack, location, Tree(location, content_of(said)))
+
+
+async def shelf_of(passage: Passage, deps: ControlDeps) -> PackShelf:
+    """The packs that others may extend."""
+    own = {}
+    for doc_id, revision, body in await deps.store.scan(passage.workspace, POLICY_NAME):
+        own[doc_id] = source_of(stored(POLICY, doc_id, revision, body).said)
+    for doc_id, one in declared(POLICY, passage).items():
+        own[doc_id] = source_of(one.said)
+    return PackShelf(own, await asyncio.to_thread(builtin_packs))
+
+
+def _view(one: Stored, shown: Object, _: Passage, __: ControlDeps) -> Object:
+    versions = one.kept.get("versions")
+    return {
+        "id": one.id,
+        **shown,
+        "active_version": one.told["version"],
+        "versions_count": len(versions) if isinstance(versions, list) else 1,
+        "content_sha256": content_sha256(one.told),
+    }
+
+
+def content_sha256(told: Object) -> str:
+    """Of the pack with all its defaults, whatever stands beside it."""
+    members = PolicyPack.model_fields
+    content = {name: value for name, value in told.items() if name in members}
+    return hashlib.sha256(jsonbody.dumps_sorted(content)).hexdigest()
+
+
+def _keep(doc: Object, query: ListQuery) -> bool:
+    assert isinstance(query, PoliciesQuery), "the table says so"
+    rules = doc["rules"]
+    assert isinstance(rules, list), "the model says so"
+    of_rules = [rule for rule in rules if isinstance(rule, dict)]
+    actions = {rule["action"] or doc["default_action"] for rule in of_rules}
+    return (
+        (query.status is None or doc["status"] in query.status)
+        and (query.action is None or not actions.isdisjoint(query.action))
+        and (query.severity is None or any(r["severity"] in query.severity for r in of_rules))
+    )
+
+
+def _references(said: Object) -> list[Reference]:
+    routes = said.get("route_ids")
+    return [
+        Reference(f"#/route_ids/{place}", "route", "route", str(name))
+        for place, name in enumerate(routes if isinstance(routes, list) else ())
+    ]
+
+
+def _rank(doc: Object, name: str) -> Json:
+    value = doc.get(name)
+    return precedence(str(value)) if name == "version" else value
+
+
+POLICY: Final = Kind(
+    name=POLICY_NAME,
+    noun="policy",
+    parameter="policyId",
+    adapter=TypeAdapter(PolicyDocument),
+    id_of=partial(chosen, "policy_pack_id"),
+    keep=_keep,
+    sorts=("id", "name", "created_at", "updated_at", "version"),
+    references=_references,
+    check=_check,
+    prepare=_prepare,
+    warn=_compiled,
+    unique=nothing_unique,
+    revise=_revise,
+    removed=_removed,
+    view=_view,
+    rank=_rank,
+    read_only=frozenset({"active_version", "versions_count", "content_sha256"}),
+    id_member="policy_pack_id",
+    live=True,
+)
+
+
+# --- operations
+
+
+class Activation(BaseModel):
+    """`version`: one that was published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: str = Field(pattern=SEMVER, max_length=128)
+
+
+async def get_policy(passage: Passage, deps: ControlDeps) -> Reply:
+    """The version in force, or the one that `?version=` names."""
+    query = passage.query
+    assert isinstance(query, PolicyQuery), "the table says so"
+    if query.version is None:
+        return await get_document(POLICY, passage, deps)
+    one = await one_of(POLICY, passage, deps)
+    return Reply.json(200, _told(await _version(one, query.version, passage, deps), one))
+
+
+async def list_versions(passage: Passage, deps: ControlDeps) -> Reply:
+    """Every version that was published, newest first."""
+    query = passage.query
+    assert isinstance(query, ListQuery), "the table says so"
+    orders = read_sort(query.sort, ("version", "created_at"), Order("created_at", descending=True))
+    one = await one_of(POLICY, passage, deps)
+    found = [await _version(one, version, passage, deps) for version in _versions(one)]
+    listed: list[Json] = [*arranged([_told(each, one) for each in found], orders, _rank)]
+    return page_reply(passage, query, listed)
+
+
+async def get_version(passage: Passage, deps: ControlDeps) -> Reply:
+    """One version as it was published."""
+    one = await one_of(POLICY, passage, deps)
+    return Reply.json(
+        200, _told(await _version(one, passage.params["version"], passage, deps), one)
+    )
+
+
+async def activate_policy(passage: Passage, deps: ControlDeps) -> Reply:
+    """Bring a published version into force, also an older one."""
+    wanted = read_as(Activation, passage.body).version
+
+    async def act(ticket: Ticket) -> Reply:
+        async def step() -> Reply:
+            one = await one_of(POLICY, passage, deps)
+            may_change(one, passage)
+            version = await _version(one, wanted, passage, deps)
+            beside: Object = {name: one.said[name] for name in _BESIDE if name in one.said}
+            said = version.said | beside
+
+            def reply(changed: Stored) -> Reply:
+                shown = changed.representation(POLICY, passage, deps)
+                return Reply.json(200, shown, {"ETag": changed.etag})
+
+            if said == one.said:
+                return reply(one)
+            revision = Revision(said, one.kept)
+            return reply(
+                await write(
+                    POLICY, passage, deps, one, revision, "activate",
+                    lambda changed: ticket.ops(reply(changed)),
+                )
+            )  # fmt: skip
+
+        return await insistent(step)
+
+    return await once(passage, deps, act)
+
+
+def _versions(one: Stored) -> list[str]:
+    versions = one.kept.get("versions")
+    return [str(each) for each in versions] if isinstance(versions, list) else [_active(one)]
+
+
+def _active(one: Stored) -> str:
+    return str(one.told["version"])
+
+
+async def _version(one: Stored, version: str, passage: Passage, deps: ControlDeps) -> Stored:
+    """Raises Problem 404."""
+    if one.location and version == _active(one):
+        return one
+    row = await deps.store.get(passage.workspace, VERSION_NAME, f"{one.id}@{version}")
+    if row is None or one.location:
+        raise Problem("not-found", "no such version of the policy")
+    return stored(POLICY, one.id, *row)
+
+
+def _told(version: Stored, policy: Stored) -> Object:
+    """A version as the API shows it: the pack, and whether it is the one in force."""
+    pack = {name: value for name, value in version.told.items() if name in PolicyPack.model_fields}
+    return {
+        "id": policy.id,
+        **pack,
+        "active": _active(version) == _active(policy),
+        "active_version": _active(policy),
+        "content_sha256": content_sha256(version.told),
+        "created_at": version.told["created_at"],
+        "origin": version.told["origin"],
+    }
