@@ -211,7 +211,7 @@ class ControlHalf:
         newest = previous.version if previous is not None else 0
         snapshot = compile_snapshot(loaded, newest + 1)
         if previous is not None and previous.sha256 == snapshot.sha256:
-            return previous
+            return snapshot.model_copy(update={"version": previous.version})
         write_snapshot(self._state_dir, snapshot)
         return snapshot
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from proxy.control.alert_rules import ALERT_RULE
 from proxy.control.config import Declared
 from proxy.control.deliveries import DELIVERY
+from proxy.control.failover import FAILOVER_POLICY
 from proxy.control.kinds import Kind
 from proxy.control.policies import POLICY
 from proxy.control.routing import ENDPOINT, ROUTE
@@ -31,7 +32,7 @@ def declared(loaded: Loaded) -> Found:
                     mode="json", by_alias=True, exclude_unset=True
                 )
                 if not said.get(kind.id_member):
-                    said[kind.id_member] = slug(str(said["name"]))
+                    said[kind.id_member] = _id_of(said)
                 found.setdefault((workspace.id, kind.name), []).append(
                     (f"{at}/{member}/{place}", said)
                 )
@@ -39,6 +40,11 @@ def declared(loaded: Loaded) -> Found:
             if not source.location.startswith(BUILTIN):
                 found.setdefault((workspace.id, POLICY.name), []).append(_pack(source))
     return found
+
+
+def _id_of(said: dict[str, Json]) -> str:
+    """Of a document without id: its name's, or that of the route that it is about."""
+    return slug(str(said.get("name") or f"failover-{said.get('route_id')}"))
 
 
 def shipped_packs() -> list[Declared]:
@@ -54,6 +60,7 @@ def _pack(source: PackSource) -> Declared:
 def _members(workspace: Workspace) -> Iterator[tuple[Kind, str, Sequence[BaseModel]]]:
     yield ENDPOINT, "endpoints", workspace.endpoints
     yield ROUTE, "routes", workspace.routes
+    yield FAILOVER_POLICY, "failover_policies", workspace.failover_policies
     yield ALERT_RULE, "alert_rules", workspace.alert_rules
     yield DELIVERY, "deliveries", workspace.deliveries
     yield WATCHER, "watchers", workspace.watchers

@@ -351,7 +351,7 @@ async def _commit(
         if conflict.reason == "exists":
             raise _taken(kind, passage, "id", one.id) from conflict
         if conflict.reason == "unique":
-            raise _taken(kind, passage, "name", str(one.told.get("name"))) from conflict
+            raise _held(kind, passage, one) from conflict
         raise
 
 
@@ -369,6 +369,14 @@ def _row(
     before, after = (masked(doc, kind.secrets, deps.server_key) for doc in (old, new))
     action = f"{kind.name}.{verb}"
     return chain.row(passage.actor, action, (kind.name, doc_id), changes_of(before, after))
+
+
+def _held(kind: Kind, passage: Passage, one: Stored) -> Problem:
+    """Another document holds what only one may."""
+    member, value = next(iter(kind.unique(one.told)))
+    if member in ("id", "name"):
+        return _taken(kind, passage, member, value)
+    return Problem("conflict", f"another {kind.noun} holds {member} {value}")
 
 
 def _taken(kind: Kind, passage: Passage, member: str, value: str) -> Problem:

@@ -18,6 +18,7 @@ from proxy.control.documents import (
     replace,
 )
 from proxy.control.events import EventsQuery, get_event, list_events
+from proxy.control.failover import FAILOVER_POLICY, FailoverQuery
 from proxy.control.frame import (
     ANY_KEY,
     CONTROL_BODY_BYTES,
@@ -74,6 +75,9 @@ INGEST: Final = "ingest"
 STREAM: Final = "stream"
 TEST: Final = "test"
 PATCHES: Final = ("application/merge-patch+json", JSON)
+
+
+_NO_BREAKER: Final = "no breaker keeps a state that could be forced in this version"
 
 
 class Reading(NamedTuple):
@@ -147,6 +151,13 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
               "policies:read", READ, get_version),
     Operation("POST", W + "/policies/{policyId}/activate", "activatePolicy", "policies:write",
               WRITE, activate_policy, idempotent=True, takes=(JSON,), sends=Activation),
+    *_documents("failover-policies", "FailoverPolicy", "failover", FAILOVER_POLICY, FailoverQuery),
+    Operation("POST", W + "/failover-policies/{policyId}/force", "forceFailover",
+              "failover:write", WRITE, partial(not_yet, FAILOVER_POLICY, _NO_BREAKER),
+              idempotent=True, built=False),
+    Operation("POST", W + "/failover-policies/{policyId}/release", "releaseFailover",
+              "failover:write", WRITE, partial(not_yet, FAILOVER_POLICY, _NO_BREAKER),
+              idempotent=True, built=False),
     *_documents("alert-rules", "AlertRule", "alerts", ALERT_RULE, AlertRulesQuery),
     Operation("POST", W + "/alert-rules/{ruleId}/test", "testAlertRule", "alerts:write", TEST,
               partial(not_yet, ALERT_RULE, "alerts are not sent in this version"),

@@ -110,7 +110,6 @@ async def endpoint_health(passage: Passage, deps: ControlDeps) -> Reply:
             "failover_policy_id": policy.id or f"failover-{policy.route_id}",
             "route_id": policy.route_id,
             "status": "healthy" if policy.status == "active" else "disabled",
-            "samples": 0,
         }
         for policy in rules.failover_policies
         if one.id in (policy.primary_endpoint, *policy.fallback_endpoints)

@@ -161,6 +161,11 @@ def _failover(
     yield from _known(policy.primary_endpoint, endpoints, "endpoint", (*at, "primary_endpoint"))
     for index, name in enumerate(policy.fallback_endpoints):
         yield from _known(name, endpoints, "endpoint", (*at, "fallback_endpoints", index))
+    yield from tier_faults(policy, at)
+
+
+def tier_faults(policy: FailoverPolicy, at: Path) -> Iterator[Problem]:
+    """What is wrong between a policy's endpoints and its tiers."""
     if policy.tiers is None:
         return
     own = [policy.primary_endpoint, *policy.fallback_endpoints]

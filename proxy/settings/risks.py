@@ -29,7 +29,7 @@ def risks(config: Config) -> Iterator[Problem]:
         yield from _globs(workspace, at)
         for number, policy in enumerate(workspace.failover_policies):
             path = (*at, "failover_policies", number)
-            yield from _policy(policy, routes[policy.route_id], endpoints, path)
+            yield from policy_risks(policy, routes[policy.route_id], endpoints, path)
         yield from _targets(workspace, at)
     yield from _open(config)
 
@@ -81,9 +81,10 @@ def _globs(workspace: Workspace, at: Path) -> Iterator[Problem]:
             seen.setdefault(glob, route.id)
 
 
-def _policy(
+def policy_risks(
     policy: FailoverPolicy, route: Route, endpoints: Mapping[str, Endpoint], at: Path
 ) -> Iterator[Problem]:
+    """What is probably not meant in a policy whose endpoints are all known."""
     if policy.status == "paused":
         yield Problem((*at, "status"), "paused: this policy does nothing")
         return

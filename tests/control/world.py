@@ -66,6 +66,18 @@ def workspace(workspace_id: str, *keys: ApiKey) -> WorkspaceRules:
     )
 
 
+def routing_of(workspaces: Sequence[WorkspaceRules]) -> dict[tuple[str, str], list[Declared]]:
+    """Routes and endpoints as documents of the file."""
+    found: dict[tuple[str, str], list[Declared]] = {}
+    for rules in workspaces:
+        for kind, documents in (("endpoint", rules.endpoints), ("route", rules.routes)):
+            for place, each in enumerate(documents):
+                said = each.model_dump(mode="json", exclude_unset=True)
+                where = f"parapet.yaml#/{rules.id}/{kind}s/{place}"
+                found.setdefault((rules.id, kind), []).append((where, said))
+    return found
+
+
 WORKSPACES = (
     workspace(
         "default",
@@ -138,7 +150,7 @@ class World:
             "http://control.test",
             self.control,
             self.ingest,
-            self.declared,
+            {**routing_of(self.workspaces), **self.declared},
             [("builtin:packs/small.yaml", SHIPPED)],
         )
 
@@ -147,7 +159,8 @@ class World:
         named = [each.id for each in self.workspaces]
         documents = await living_documents(self.store, named)
         members = {"id", "default_route", "endpoints", "routes", "failover_policies", "keys"}
-        file = [Workspace.model_validate(w.model_dump(include=members)) for w in self.workspaces]
+        said = [w.model_dump(include=members, exclude_unset=True) for w in self.workspaces]
+        file = [Workspace.model_validate(each) for each in said]
         config = Config(workspaces=file, control=self.control)
         loaded = Loaded(config, Path("parapet.yaml"), (), "")
         self.in_force = await asyncio.to_thread(overlay, loaded, documents)

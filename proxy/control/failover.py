@@ -1,0 +1,150 @@
+"""{w}/failover-policies: which endpoint answers when another does not (control-api.md §12.6,
+members failover.md §1)."""
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from pydantic import TypeAdapter
+
+from proxy.control.frame import ControlDeps, Passage
+from proxy.control.kinds import Kind, Object, Reference, Stored
+from proxy.control.problems import FieldError, Problem
+from proxy.control.routing import ENDPOINT_NAME
+from proxy.control.validation import pointer_of
+from proxy.control.wire import ListQuery
+from proxy.model.documents import slug
+from proxy.model.exchange import Json
+from proxy.model.failover import FailoverPolicy
+from proxy.model.ports import Ids
+from proxy.model.tenancy import WorkspaceRules
+from proxy.settings.crosscheck import tier_faults
+from proxy.settings.risks import policy_risks
+
+FAILOVER_NAME: Final = "failover_policy"
+Status = Literal["active", "paused"]
+State = Literal["normal", "failed_over", "recovering", "exhausted", "forced"]
+_SEEN: Final = frozenset({"primary_status", "state", "active_endpoint"})
+
+
+class FailoverQuery(ListQuery):
+    status: list[Status] | None = None
+    route_id: list[str] | None = None
+    state: list[State] | None = None
+
+
+def _keep(doc: Object, query: ListQuery) -> bool:
+    assert isinstance(query, FailoverQuery), "the table says so"
+    return (
+        (query.status is None or doc["status"] in query.status)
+        and (query.route_id is None or doc["route_id"] in query.route_id)
+        and (query.state is None or doc["state"] in query.state)
+    )
+
+
+def policy_id(said: Object, ids: Ids) -> str:
+    """The id that was chosen, that the name gives, or a new one."""
+    return str(said.get("id") or slug(str(said.get("name") or "")) or ids.new("failover-"))
+
+
+def _check(said: Object, _: Object | None) -> Iterator[FieldError]:
+    policy = _policy(said)
+    for problem in tier_faults(policy, ()):
+        yield FieldError("invalid_value", problem.message, "tiers", "#/tiers")
+
+
+def _policy(said: Object) -> FailoverPolicy:
+    return FailoverPolicy.model_validate(
+        {name: value for name, value in said.items() if name != "labels"}
+    )
+
+
+def _references(said: Object) -> list[Reference]:
+    policy = _policy(said)
+    return [
+        Reference("#/route_id", "route", "route", policy.route_id),
+        Reference("#/primary_endpoint", ENDPOINT_NAME, "endpoint", policy.primary_endpoint),
+        *(
+            Reference(f"#/fallback_endpoints/{place}", ENDPOINT_NAME, "endpoint", name)
+            for place, name in enumerate(policy.fallback_endpoints)
+        ),
+    ]
+
+
+def _unique(told: Object) -> tuple[tuple[str, str], ...]:
+    """One active policy on a route."""
+    return (("route_id", str(told["route_id"])),) if told["status"] == "active" else ()
+
+
+def _permit(said: Object, _: Object | None, passage: Passage) -> None:
+    """Raises Problem 409 when the file has an active policy on the route: it would stay."""
+    policy = _policy(said)
+    if policy.status != "active":
+        return
+    for location, declared in passage.config.declared(passage.workspace, FAILOVER_NAME):
+        same = declared["route_id"] == policy.route_id
+        if same and declared.get("status", "active") == "active":
+            detail = "the route has an active policy in the configuration file"
+            raise Problem("conflict", detail, extra={"location": location})
+
+
+async def _warn(said: Object, passage: Passage, _: ControlDeps) -> list[Json]:
+    """What is legal and probably not meant, as far as route and endpoints are known."""
+    policy, rules = _policy(said), passage.config.workspaces[passage.workspace]
+    route = next((each for each in rules.routes if each.id == policy.route_id), None)
+    endpoints = {each.id: each for each in rules.endpoints}
+    if route is None or not {policy.primary_endpoint, *policy.fallback_endpoints} <= set(endpoints):
+        return []
+    return [
+        {
+            "pointer": pointer_of(problem.path),
+            "code": _CODES.get(str(problem.path[0]), "probably_not_meant"),
+            "detail": problem.message,
+        }
+        for problem in policy_risks(policy, route, endpoints, ())
+    ]
+
+
+_CODES: Final = {"primary_endpoint": "primary_differs_from_route"}
+
+
+def _view(one: Stored, shown: Object, passage: Passage, __: ControlDeps) -> Object:
+    """With what is known of its endpoints: the seed's `[{"id", "status"}]`."""
+    rules = passage.config.workspaces[passage.workspace]
+    policy = _policy(one.said)
+    fallbacks: list[Json] = [
+        {"id": name, "status": health(policy, name, rules)} for name in policy.fallback_endpoints
+    ]
+    return {
+        **shown,
+        "fallback_endpoints": fallbacks,
+        "primary_status": health(policy, policy.primary_endpoint, rules),
+        "state": "normal",
+        "active_endpoint": policy.primary_endpoint,
+    }
+
+
+def health(policy: FailoverPolicy, endpoint_id: str, rules: WorkspaceRules) -> str:
+    """failover.md §1, the table of states: without any sample an endpoint is healthy."""
+    if all(each.id != endpoint_id for each in rules.endpoints):
+        return "unknown"
+    return "healthy" if policy.status == "active" else "disabled"
+
+
+FAILOVER_POLICY: Final = Kind(
+    name=FAILOVER_NAME,
+    noun="failover policy",
+    parameter="policyId",
+    adapter=TypeAdapter(FailoverPolicy),
+    id_of=policy_id,
+    keep=_keep,
+    sorts=("route_id", "created_at", "updated_at", "status"),
+    references=_references,
+    check=_check,
+    permit=_permit,
+    unique=_unique,
+    warn=_warn,
+    view=_view,
+    read_only=_SEEN,
+    conditional_get=False,
+    live=True,
+)

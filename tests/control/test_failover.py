@@ -1,0 +1,128 @@
+"""Failover policies over the API (T-FO-01 to 05, control-api.md §12.6)."""
+
+from typing import Any
+
+import pytest
+
+from tests.control.world import ADMIN, World, running
+
+W = "/v1/workspaces/default"
+POLICIES = f"{W}/failover-policies"
+SEED: dict[str, Any] = {
+    "route_id": "prod-chat",
+    "primary_endpoint": "anthropic-claude",
+    "fallback_endpoints": ["bedrock-claude"],
+    "conditions": {"latency_threshold_ms": 2000, "error_rate_threshold": 0.1},
+}
+BEDROCK = {"id": "bedrock-claude", "provider": "bedrock", "region": "us-east-1", "api_key": "k"}
+
+
+async def made(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    answer = await world.post(POLICIES, body)
+    assert answer.status == 201, answer.body
+    doc: dict[str, Any] = answer.doc
+    return doc
+
+
+async def test_t_fo_01_and_02_the_seeds_policy_has_the_seeds_answer(stored: World) -> None:
+    assert (await stored.post(f"{W}/endpoints", BEDROCK)).status == 201
+    doc = await made(stored, SEED)
+    assert doc["id"].startswith("failover-")
+    assert (doc["status"], doc["route_id"]) == ("active", "prod-chat")
+    assert doc["fallback_endpoints"] == [{"id": "bedrock-claude", "status": "healthy"}]
+    assert (doc["primary_status"], doc["state"]) == ("healthy", "normal")
+    assert doc["active_endpoint"] == "anthropic-claude"
+    assert "warnings" not in doc
+    (policy,) = stored.config().workspaces["default"].failover_policies
+    assert policy.id == doc["id"]
+
+
+async def test_t_fo_03_listed_and_removed(stored: World) -> None:
+    doc = await made(stored, {**SEED, "name": "Latency Failover"})
+    assert doc["id"] == "latency-failover"
+    listed = await stored.get(f"{POLICIES}?route_id=prod-chat&state=normal&sort=route_id")
+    assert [each["id"] for each in listed.doc["data"]] == ["latency-failover"]
+    assert listed.doc["data"][0]["fallback_endpoints"] == [
+        {"id": "bedrock-claude", "status": "unknown"}
+    ]
+    path = f"{POLICIES}/latency-failover"
+    assert [(await stored.call("DELETE", path)).status for _ in range(2)] == [204, 404]
+    assert stored.config().workspaces["default"].failover_policies == []
+
+
+async def test_t_fo_04_ids_and_objects_are_the_same_input(stored: World) -> None:
+    doc = await made(stored, {**SEED, "fallback_endpoints": [{"id": "bedrock-claude"}]})
+    again = await stored.call("PUT", f"{POLICIES}/{doc['id']}", doc)
+    assert (again.status, again.doc["revision"]) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"conditions": {}}, "conditions"),
+        ({"fallback_endpoints": ["anthropic-claude"]}, ""),
+        ({"fallback_endpoints": ["a", "a"]}, ""),
+        ({"fallback_endpoints": []}, "fallback_endpoints"),
+        ({"nonsense": 1}, "nonsense"),
+        ({"conditions": {"error_rate_threshold": 1.5}}, "conditions.error_rate_threshold"),
+        ({"tiers": [["anthropic-claude"]]}, "tiers"),
+        ({"recovery": {"ramp_percent": [100, 50]}}, "recovery.ramp_percent"),
+    ],
+)
+async def test_t_fo_05_what_a_policy_may_not_say(
+    world: World, change: dict[str, Any], field: str
+) -> None:
+    answer = await world.post(POLICIES, {**SEED, **change})
+    assert answer.status == 422
+    assert field in [error["field"] for error in answer.doc["errors"]]
+
+
+async def test_one_active_policy_on_a_route(stored: World) -> None:
+    await made(stored, {**SEED, "id": "one"})
+    answer = await stored.post(POLICIES, {**SEED, "id": "two"})
+    assert (answer.status, answer.slug) == (409, "conflict")
+    await made(stored, {**SEED, "id": "two", "status": "paused"})
+    answer = await stored.call("PATCH", f"{POLICIES}/two", {"status": "active"})
+    assert (answer.status, answer.slug) == (409, "conflict")
+    await stored.call("PATCH", f"{POLICIES}/one", {"status": "paused"})
+    answer = await stored.call("PATCH", f"{POLICIES}/two", {"status": "active"})
+    assert answer.status == 200
+    paused = (await stored.get(f"{POLICIES}/one")).doc
+    assert paused["primary_status"] == "disabled"
+
+
+async def test_the_files_policy_of_a_route_stays() -> None:
+    file = {("default", "failover_policy"): [("parapet.yaml#/x", {**SEED, "id": "file"})]}
+    async with running(declared=file) as world:
+        answer = await world.post(POLICIES, SEED)
+        assert (answer.status, answer.doc["location"]) == (409, "parapet.yaml#/x")
+        assert (await world.post(POLICIES, {**SEED, "status": "paused"})).status == 201
+        doc = (await world.get(f"{POLICIES}/file")).doc
+        assert doc["fallback_endpoints"] == [{"id": "bedrock-claude", "status": "unknown"}]
+
+
+async def test_what_is_probably_not_meant_is_told(world: World) -> None:
+    doc = await made(world, {**SEED, "id": "lost"})
+    assert [each["code"] for each in doc["warnings"]] == ["unknown_reference"]
+    await world.call("DELETE", f"{POLICIES}/lost")
+    await world.post(f"{W}/endpoints", BEDROCK)
+    swapped = {"primary_endpoint": "bedrock-claude", "fallback_endpoints": ["anthropic-claude"]}
+    doc = await made(world, {**SEED, **swapped})
+    codes = [(each["pointer"], each["code"]) for each in doc["warnings"]]
+    assert ("#/primary_endpoint", "primary_differs_from_route") in codes
+
+
+@pytest.mark.parametrize("action", ["force", "release"])
+async def test_what_needs_a_breaker_says_that_there_is_none(world: World, action: str) -> None:
+    doc = await made(world, SEED)
+    answer = await world.call("POST", f"{POLICIES}/{doc['id']}/{action}", headers=ADMIN)
+    assert (answer.status, answer.slug) == (501, "not-implemented")
+    assert (await world.call("POST", f"{POLICIES}/nobody/{action}")).status == 404
+
+
+async def test_the_health_of_an_endpoint_per_policy(world: World) -> None:
+    doc = await made(world, SEED)
+    answer = await world.get(f"{W}/endpoints/anthropic-claude/health")
+    assert answer.doc["policies"] == [
+        {"failover_policy_id": doc["id"], "route_id": "prod-chat", "status": "healthy"}
+    ]
