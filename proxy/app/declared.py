@@ -8,11 +8,14 @@ from proxy.control.alert_rules import ALERT_RULE
 from proxy.control.config import Declared
 from proxy.control.deliveries import DELIVERY
 from proxy.control.failover import FAILOVER_POLICY
+from proxy.control.keys import KEY, declared_key
 from proxy.control.kinds import Kind
 from proxy.control.policies import POLICY
 from proxy.control.routing import ENDPOINT, ROUTE
 from proxy.control.watchers import WATCHER
+from proxy.control.workspaces import WORKSPACE
 from proxy.model.documents import slug
+from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
 from proxy.settings.load import Loaded
 from proxy.settings.packs import BUILTIN, PackSource, builtin_packs
@@ -26,6 +29,10 @@ def declared(loaded: Loaded) -> Found:
     found: Found = {}
     for index, workspace in enumerate(loaded.config.workspaces):
         at = f"{loaded.path.name}#/workspaces/{index}"
+        found.setdefault((SERVER_WORKSPACE, WORKSPACE.name), []).append((at, _workspace(workspace)))
+        for place, key in enumerate(workspace.keys):
+            shown = declared_key(key.model_dump(mode="json", exclude_unset=True), workspace.id)
+            found.setdefault((SERVER_WORKSPACE, KEY.name), []).append((f"{at}/keys/{place}", shown))
         for kind, member, documents in _members(workspace):
             for place, document in enumerate(documents):
                 said: dict[str, Json] = document.model_dump(
@@ -40,6 +47,13 @@ def declared(loaded: Loaded) -> Found:
             if not source.location.startswith(BUILTIN):
                 found.setdefault((workspace.id, POLICY.name), []).append(_pack(source))
     return found
+
+
+def _workspace(workspace: Workspace) -> dict[str, Json]:
+    said: dict[str, Json] = workspace.model_dump(
+        mode="json", exclude_unset=True, include={"id", "name", "default_route", "settings"}
+    )
+    return {**said, "name": workspace.name or workspace.id}
 
 
 def _id_of(said: dict[str, Json]) -> str:

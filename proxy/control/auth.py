@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.control.config import ADMIN, ControlConfig, Principal
+from proxy.control.config import ADMIN, ControlConfig, KnownKey, Principal
 from proxy.control.problems import Problem, retry_later
 from proxy.control.ratelimit import Buckets
 
@@ -19,17 +19,21 @@ FAILURES_PER_MINUTE: Final = 20
 _KEY: Final = re.compile(r"ppt_([A-Za-z0-9]{4,64})_([A-Za-z0-9]{16,256})", re.ASCII)
 _NOBODY: Final = Principal("", "", None, frozenset(), frozenset(), expires_ms=0)
 _DUMMY: Final = hashlib.sha256(b"no key has this digest").digest()
+_UNKNOWN: Final = KnownKey(_DUMMY, _NOBODY)
 
 
 def verify(config: ControlConfig, credential: str, now_ms: int) -> Principal | None:
     """The owner of a credential, None when it is malformed, unknown, wrong or expired."""
     whole = hashlib.sha256(credential.encode(errors="surrogateescape")).digest()
-    # SECURITY: both comparisons always run, and neither looks at the secret byte by byte.
+    # SECURITY: all comparisons always run, and none looks at the secret byte by byte.
     is_admin = hmac.compare_digest(whole, config.admin_digest or _DUMMY)
     found = _KEY.fullmatch(credential)
     key_id, secret = found.groups() if found else ("", "")
-    digest, principal = config.keys.get(key_id, (_DUMMY, _NOBODY))
-    right = hmac.compare_digest(hashlib.sha256(secret.encode()).digest(), digest)
+    key = config.keys.get(key_id, _UNKNOWN)
+    principal, shown = key.principal, hashlib.sha256(secret.encode()).digest()
+    right = hmac.compare_digest(shown, key.digest)
+    before = hmac.compare_digest(shown, key.previous or _DUMMY)
+    right = right or (before and key.previous is not None and now_ms < key.previous_until_ms)
     if is_admin and config.admin_digest is not None:
         return ADMIN
     if not right or (principal.expires_ms is not None and principal.expires_ms <= now_ms):

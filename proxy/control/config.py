@@ -8,7 +8,7 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.model.events import parse_time
 from proxy.model.exchange import Json
@@ -75,13 +75,23 @@ class Principal:
 ADMIN: Final = Principal("admin", "admin", "admin", SCOPES_OF_ROLE["admin"], None)
 
 
+class KnownKey(NamedTuple):
+    """`digest` is the SHA-256 of the secret; `previous` that of the one before a rotation, which is
+    taken until `previous_until_ms`."""
+
+    digest: bytes
+    principal: Principal
+    previous: bytes | None = None
+    previous_until_ms: int = 0
+
+
 @dataclass(slots=True, frozen=True)
 class ControlConfig:
-    """`keys`: id to (SHA-256 of the secret, who it is).  `documents`: what the file declares, by
+    """`keys` are those that may call, by id.  `documents`: what the file declares, by
     workspace and kind.  `packs`: the policy packs that are shipped."""
 
     workspaces: Mapping[str, WorkspaceRules]
-    keys: Mapping[str, tuple[bytes, Principal]]
+    keys: Mapping[str, KnownKey]
     admin_digest: bytes | None
     public_url: str
     control: Control = field(default_factory=Control)
@@ -100,12 +110,10 @@ class ControlConfig:
         documents: Mapping[tuple[str, str], Sequence[Declared]] | None = None,
         packs: Sequence[Declared] = (),
     ) -> "ControlConfig":
-        keys: dict[str, tuple[bytes, Principal]] = {}
+        keys: dict[str, KnownKey] = {}
         for workspace in workspaces:
             for key in workspace.keys:
-                keys.setdefault(
-                    key.id, (bytes.fromhex(key.secret_sha256), _principal(key, workspace.id))
-                )
+                keys.setdefault(key.id, _known(key, workspace.id))
         return cls(
             workspaces={workspace.id: workspace for workspace in workspaces},
             keys=keys,
@@ -128,6 +136,14 @@ class ControlConfig:
     def routes_of(self, workspace_id: str) -> frozenset[str]:
         workspace = self.workspaces.get(workspace_id)
         return frozenset(route.id for route in workspace.routes) if workspace else frozenset()
+
+
+def _known(key: ApiKey, home: str) -> KnownKey:
+    digest, principal = bytes.fromhex(key.secret_sha256), _principal(key, home)
+    if key.previous_sha256 is None or key.previous_expires_at is None:
+        return KnownKey(digest, principal)
+    until_ms = parse_time(key.previous_expires_at) or 0
+    return KnownKey(digest, principal, bytes.fromhex(key.previous_sha256), until_ms)
 
 
 def _principal(key: ApiKey, home: str) -> Principal:

@@ -15,6 +15,7 @@ from proxy.control.conditions import check_matching, check_none, only_if_absent
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.kinds import (
+    SHOWN_ONCE,
     Kind,
     Labelled,
     Object,
@@ -26,10 +27,11 @@ from proxy.control.kinds import (
     everything,
     meant,
     one_of,
+    show,
     stored,
 )
 from proxy.control.problems import FieldError, Problem, invalid
-from proxy.control.secrets import masked, refused, unmasked
+from proxy.control.secrets import MASK, masked, refused, unmasked
 from proxy.control.validation import errors_of, read_json, unfit
 from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
 from proxy.model.batch import ABSENT, Append, Batch, Delete, Op, Put, StoreConflict
@@ -84,34 +86,19 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
             one.warnings = warnings
             headers = {"Location": f"{passage.path.rstrip('/')}/{doc_id}", "ETag": one.etag}
             shown = one.representation(kind, passage, deps)
-            kept = {**shown, "warnings": [*warnings, _SHOWN_ONCE]} if once_shown else shown
+            if once_shown is not None:
+                show(shown, Once(once_shown.path, MASK))
+            kept = {**shown, "warnings": [*warnings, SHOWN_ONCE]} if once_shown else shown
             row = _row(kind, passage, deps, chain, "create", one.id, {}, one.said)
             put = Put(kind.name, doc_id, body, ABSENT, kind.unique(one.told))
             ops = (put, row, *revision.ops, *ticket.ops(Reply.json(201, kept, headers)))
             await _commit(kind, passage, deps, one, ops)
         await _in_force(kind, deps)
         if once_shown is not None:
-            _show(shown, once_shown)
+            show(shown, once_shown)
         return Reply.json(201, shown, headers)
 
     return await once(passage, deps, act)
-
-
-def _show(shown: Object, secret: Once) -> None:
-    """SECURITY: only the answer to its making has it; what a retry gets has the mask."""
-    holder: Json = shown
-    for step in secret.path[:-1]:
-        assert isinstance(holder, dict), "the kind says so"
-        holder = holder[step]
-    assert isinstance(holder, dict), "the kind says so"
-    holder[secret.path[-1]] = secret.secret
-
-
-_SHOWN_ONCE: Final[Json] = {
-    "pointer": "#",
-    "code": "secret_shown_once",
-    "detail": "the generated secret was shown in the first answer",
-}
 
 
 async def replace(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
@@ -142,15 +129,20 @@ async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     async def step() -> Reply:
         one = await one_of(kind, passage, deps)
         may_change(one, passage)
-        now_ms = deps.clock.now_ms()
-        async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
-            row = _row(kind, passage, deps, chain, "delete", one.id, one.said, {})
-            delete = Delete(kind.name, one.id, one.revision)
-            await _commit(kind, passage, deps, one, (delete, row, *kind.removed(one)))
-        await _in_force(kind, deps)
+        await removed_with(kind, passage, deps, one)
         return Reply(204, media="")
 
     return await insistent(step)
+
+
+async def removed_with(kind: Kind, passage: Passage, deps: ControlDeps, one: Stored) -> None:
+    """Remove a document that is at hand.  Raises StoreConflict when it has changed."""
+    now_ms = deps.clock.now_ms()
+    async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
+        row = _row(kind, passage, deps, chain, "delete", one.id, one.said, {})
+        delete = Delete(kind.name, one.id, one.revision)
+        await _commit(kind, passage, deps, one, (delete, row, *kind.removed(one)))
+    await _in_force(kind, deps)
 
 
 async def not_yet(kind: Kind, why: str, passage: Passage, deps: ControlDeps) -> Reply:
@@ -236,8 +228,9 @@ async def _unresolved(kind: Kind, said: Object, passage: Passage, deps: ControlD
     warnings: list[Json] = []
     for reference in kind.references(said):
         if reference.kind not in known:
-            rows = await deps.store.scan(passage.workspace, reference.kind)
-            declared = passage.config.declared(passage.workspace, reference.kind)
+            workspace_id = passage.workspace_id or ""  # one that is made has nothing yet
+            rows = await deps.store.scan(workspace_id, reference.kind) if workspace_id else ()
+            declared = passage.config.declared(workspace_id, reference.kind)
             fixed = [*declared, *passage.config.shipped(reference.kind)]
             known[reference.kind] = frozenset(
                 [doc_id for doc_id, _, _ in rows] + [str(doc[reference.member]) for _, doc in fixed]

@@ -6,7 +6,7 @@ is `told`.  Documents of the configuration file lie over those of the store (con
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
@@ -55,6 +55,23 @@ class Once:
     secret: str
 
 
+SHOWN_ONCE: Final[Json] = {
+    "pointer": "#",
+    "code": "secret_shown_once",
+    "detail": "the generated secret was shown in the first answer",
+}
+
+
+def show(shown: Object, secret: Once) -> None:
+    """SECURITY: only the answer to its making has it; what a retry gets has the mask."""
+    holder: Json = shown
+    for step in secret.path[:-1]:
+        assert isinstance(holder, dict), "the kind says so"
+        holder = holder[step]
+    assert isinstance(holder, dict), "the kind says so"
+    holder[secret.path[-1]] = secret.secret
+
+
 def _no_references(_: Object) -> list[Reference]:
     return []
 
@@ -73,6 +90,14 @@ def _unobserved(_: Object) -> Object:
 
 def _as_sent(sent: Object) -> Object:
     return sent
+
+
+def _nothing() -> dict[str, Object]:
+    return {}
+
+
+def _seen(_: "Stored", __: Passage) -> bool:
+    return True
 
 
 def _member(doc: Object, name: str) -> Json:
@@ -132,8 +157,10 @@ class Kind:
     is legal and probably not meant, `view` adds what only a reader's moment can tell.  `revise`
     makes of (what is to be said, the document before, what was sent, now) what is written, and may
     refuse it (409); `removed` are the operations that a removal needs beside its own.  `rank` is
-    what a list is ordered by; `read_only` members are shown and ignored when they come back.  A
-    `live` kind is part of the rules in force; a `server_wide` one belongs to no workspace.
+    what a list is ordered by; what is not `visible` to a caller is not there for him; `read_only`
+    members are shown and ignored when they come back.  A `live` kind is part of the rules in force;
+    a `server_wide` one belongs to no workspace.  `always` are documents that are there before
+    anybody has written them.
     """
 
     name: str
@@ -158,6 +185,8 @@ class Kind:
     revise: Callable[[Object, "Stored | None", Object, int], Revision] = _plain
     removed: Callable[["Stored"], tuple[Op, ...]] = _alone
     rank: Callable[[Object, str], Json] = _member
+    visible: Callable[["Stored", Passage], bool] = _seen
+    always: Callable[[], dict[str, Object]] = _nothing
     read_only: frozenset[str] = frozenset()
     live: bool = False
     server_wide: bool = False
@@ -200,10 +229,19 @@ async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[st
     """All documents of the kind, those of the file over those of the store."""
     rows = await deps.store.scan(kind.place(passage), kind.name)
     found = {doc_id: stored(kind, doc_id, revision, body) for doc_id, revision, body in rows}
-    return shipped(kind, passage) | found | declared(kind, passage)
+    whole = _unwritten(kind) | shipped(kind, passage) | found | declared(kind, passage)
+    return {doc_id: one for doc_id, one in whole.items() if kind.visible(one, passage)}
 
 
 async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:
+    """Raises Problem 404."""
+    one = await _found(kind, passage, deps)
+    if one is None or not kind.visible(one, passage):
+        raise Problem("not-found", f"no such {kind.noun}")
+    return one
+
+
+async def _found(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored | None:
     doc_id = passage.params[kind.parameter]
     of_file = declared(kind, passage).get(doc_id)
     if of_file is not None:
@@ -211,10 +249,16 @@ async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:
     row = await deps.store.get(kind.place(passage), kind.name, doc_id)
     if row is not None:
         return stored(kind, doc_id, *row)
-    of_package = shipped(kind, passage).get(doc_id)
-    if of_package is not None:
-        return of_package
-    raise Problem("not-found", f"no such {kind.noun}")
+    return (_unwritten(kind) | shipped(kind, passage)).get(doc_id)
+
+
+def _unwritten(kind: Kind) -> dict[str, Stored]:
+    """Those that are there before anybody has written them: whoever changes one writes it."""
+    found = {}
+    for doc_id, said in kind.always().items():
+        told = _told(kind, said, {"revision": 0, "origin": "api"})
+        found[doc_id] = Stored(doc_id, said, told, etag='"r0"')
+    return found
 
 
 def declared(kind: Kind, passage: Passage) -> dict[str, Stored]:

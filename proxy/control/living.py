@@ -4,6 +4,7 @@ them: by workspace and kind, as they were written."""
 from collections.abc import Iterable
 from typing import Final
 
+from proxy.control.keys import KEY_NAME, in_force
 from proxy.control.kinds import Object, parts_of
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.ports import Store
@@ -27,5 +28,12 @@ async def living_documents(store: Store, workspaces: Iterable[str]) -> Documents
 
 async def _read(store: Store, workspace_id: str, kind: str, found: Documents) -> None:
     rows = await store.scan(workspace_id, kind)
-    if rows:
-        found[workspace_id, kind] = [(doc_id, parts_of(body)[0]) for doc_id, _, body in rows]
+    documents = ((doc_id, _in_force(kind, body)) for doc_id, _, body in rows)
+    living = [(doc_id, said) for doc_id, said in documents if said is not None]
+    if living:
+        found[workspace_id, kind] = living
+
+
+def _in_force(kind: str, body: bytes) -> Object | None:
+    said, kept = parts_of(body)
+    return in_force(said, kept) if kind == KEY_NAME else said

@@ -32,6 +32,7 @@ from proxy.control.frame import (
     Query,
 )
 from proxy.control.ingest import NDJSON, post_change, post_runtime
+from proxy.control.keys import KEY, KeysQuery, Rotation, revoke_key, rotate_key
 from proxy.control.kinds import Kind
 from proxy.control.policies import (
     PACK_BODY_BYTES,
@@ -55,7 +56,6 @@ from proxy.control.routing import (
 )
 from proxy.control.status import (
     healthz,
-    list_workspaces,
     metrics,
     problem_page,
     readyz,
@@ -66,6 +66,7 @@ from proxy.control.stream import MEDIA, StreamQuery, stream_events
 from proxy.control.trail import list_audit, verify_audit
 from proxy.control.watchers import WATCHER, WatchersQuery
 from proxy.control.wire import ListQuery
+from proxy.control.workspaces import WORKSPACE, RemovalQuery, remove_workspace
 
 W: Final = "/v1/workspaces/{workspace}"
 TEXT: Final = "text/plain"
@@ -126,8 +127,28 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("GET", "/problems/{slug}", "getProblem", PUBLIC, READ, problem_page, gives=(TEXT,)),
     Operation("GET", "/v1/status", "getStatus", ANY_KEY, READ, status),
     Operation("POST", "/v1/admin/reload", "reload", SERVER_ADMIN, WRITE, reload, idempotent=True),
-    Operation("GET", "/v1/workspaces", "listWorkspaces", "workspaces:read", READ, list_workspaces,
-              query=ListQuery),
+    Operation("GET", "/v1/workspaces", "listWorkspaces", "workspaces:read", READ,
+              partial(list_documents, WORKSPACE), query=ListQuery),
+    Operation("POST", "/v1/workspaces", "createWorkspace", SERVER_ADMIN, WRITE,
+              partial(create, WORKSPACE), idempotent=True, takes=(JSON,), success=201),
+    Operation("GET", W, "getWorkspace", "workspaces:read", READ, partial(get_document, WORKSPACE)),
+    Operation("PUT", W, "putWorkspace", "workspaces:write", WRITE, partial(replace, WORKSPACE),
+              takes=(JSON,)),
+    Operation("PATCH", W, "patchWorkspace", "workspaces:write", WRITE, partial(patch, WORKSPACE),
+              takes=PATCHES),
+    Operation("DELETE", W, "deleteWorkspace", SERVER_ADMIN, WRITE, remove_workspace,
+              query=RemovalQuery, success=204),
+    Operation("GET", "/v1/keys", "listKeys", "keys:read", READ, partial(list_documents, KEY),
+              query=KeysQuery),
+    Operation("POST", "/v1/keys", "createKey", "keys:write", WRITE, partial(create, KEY),
+              idempotent=True, takes=(JSON,), success=201),
+    Operation("GET", "/v1/keys/{keyId}", "getKey", "keys:read", READ, partial(get_document, KEY)),
+    Operation("PATCH", "/v1/keys/{keyId}", "patchKey", "keys:write", WRITE, partial(patch, KEY),
+              takes=PATCHES),
+    Operation("DELETE", "/v1/keys/{keyId}", "revokeKey", "keys:write", WRITE, revoke_key,
+              success=204),
+    Operation("POST", "/v1/keys/{keyId}/rotate", "rotateKey", "keys:write", WRITE, rotate_key,
+              idempotent=True, takes=(JSON,), sends=Rotation),
     Operation("POST", "/v1/ingest/runtime", "ingestRuntime", "ingest:write", INGEST, post_runtime,
               idempotent=True, body_cap=INGEST_BODY_BYTES, takes=(JSON, NDJSON), success=202),
     Operation("POST", "/v1/ingest/change", "ingestChange", "ingest:write", INGEST, post_change,

@@ -6,7 +6,6 @@ from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.problems import KINDS, Problem
 from proxy.control.readiness import NodeStatus
-from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
 from proxy.model.events import iso
 from proxy.model.exchange import Json
 
@@ -111,24 +110,3 @@ async def reload(passage: Passage, deps: ControlDeps) -> Reply:
         return Reply.json(200, status_doc(deps.status.status()))
 
     return await once(passage, deps, act)
-
-
-async def list_workspaces(passage: Passage, _: ControlDeps) -> Reply:
-    """Those that the key is bound to."""
-    query = passage.query
-    assert isinstance(query, ListQuery), "the table says so"
-    orders = read_sort(query.sort, ("name", "created_at"), Order("name", descending=False))
-    documents: list[dict[str, Json]] = [
-        {
-            "id": workspace.id,
-            "name": workspace.id,
-            "default_route": workspace.default_route,
-            "origin": "file",
-            "created_at": None,
-            "updated_at": None,
-        }
-        for workspace in passage.config.workspaces.values()
-        if passage.caller.bound_to(workspace.id)
-    ]
-    listed: list[Json] = [*arranged(documents, orders, lambda doc, name: doc.get(name))]
-    return page_reply(passage, query, listed)

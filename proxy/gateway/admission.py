@@ -112,6 +112,8 @@ def _authenticate(rules: Rules, credential: Credential, peer: str, now_ms: int) 
     key = rules.keys.get(key_id)
     digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
     known = hmac.compare_digest(digest, key.doc.secret_sha256 if key else _DUMMY)
+    if key is not None and key.doc.previous_sha256 is not None:
+        known |= _in_grace(key, digest, now_ms)
     if key is None or not known or _expired(key, now_ms):
         if is_open:
             return None
@@ -123,10 +125,20 @@ def _authenticate(rules: Rules, credential: Credential, peer: str, now_ms: int) 
     return key
 
 
+def _in_grace(key: KeyView, digest: str, now_ms: int) -> bool:
+    """It is the secret before a rotation, and its time is not over."""
+    same = hmac.compare_digest(digest, key.doc.previous_sha256 or _DUMMY)
+    return same and now_ms < _ms(key.doc.previous_expires_at or "1970-01-01T00:00:00+00:00")
+
+
+def _ms(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp() * 1000
+
+
 def _expired(key: KeyView, now_ms: int) -> bool:
     if key.doc.expires_at is None:
         return False
-    return datetime.fromisoformat(key.doc.expires_at).timestamp() * 1000 <= now_ms
+    return _ms(key.doc.expires_at) <= now_ms
 
 
 def _inside(peer: str, cidrs: list[str]) -> bool:

@@ -157,6 +157,7 @@ class Route(Doc):
     exposure: Exposure | None = None
 
 
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 KeyRole = Literal["viewer", "operator", "admin", "ingest", "app"]
 
 
@@ -164,7 +165,9 @@ class ApiKey(Doc):
     """A Parapet key: `ppt_<id>_<secret>`; only the hash of the secret is kept."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{4,64}$")]
-    secret_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    secret_sha256: Sha256
+    previous_sha256: Sha256 | None = None  # of a rotated key, until `previous_expires_at`
+    previous_expires_at: str | None = None
     name: str | None = Field(None, min_length=1, max_length=100)
     role: KeyRole | None = "app"
     scopes: list[str] = Field(default_factory=list)

@@ -13,6 +13,7 @@ from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import ApiKey, Endpoint
 from proxy.settings.problems import Path, Problem
 from proxy.settings.schema import Config, Workspace
+from proxy.settings.values import knows_zone
 
 NEEDS_BASE_URL = ("azure-openai", "openai-compatible")
 _METADATA = ("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
@@ -45,6 +46,9 @@ def _listeners(config: Config) -> Iterator[Problem]:
 
 
 def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
+    if not knows_zone(workspace.settings.timezone):
+        message = f"no time zone {workspace.settings.timezone} on this machine"
+        yield Problem((*at, "settings", "timezone"), message)
     endpoints = [endpoint.id for endpoint in workspace.endpoints]
     routes = [route.id for route in workspace.routes]
     lists: list[tuple[str, str, Sequence[str | None]]] = [

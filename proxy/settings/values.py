@@ -4,6 +4,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -27,6 +28,15 @@ def _zone(value: str) -> str:
     if not _ZONE.fullmatch(value):
         raise ValueError("must be an IANA time zone such as UTC or Europe/Berlin")
     return value
+
+
+def knows_zone(name: str) -> bool:
+    """The machine's time zone data has it.  Reads a file."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
 
 
 ByteSize = Annotated[int, BeforeValidator(_size), Field(ge=1024)]

@@ -23,6 +23,7 @@ def test_documents_of_the_file_by_workspace_and_kind() -> None:
                 {"id": "empty"},
                 {
                     "id": "default",
+                    "keys": [{"id": "abcd", "secret_sha256": "0" * 64}],
                     "endpoints": [{"id": "e", "provider": "openai"}],
                     "routes": [{"id": "r", "endpoint": "e"}],
                     "alert_rules": [{**RULE, "id": "own"}, RULE],
@@ -34,7 +35,13 @@ def test_documents_of_the_file_by_workspace_and_kind() -> None:
     )
     at = "parapet.yaml#/workspaces/1"
     loaded = Loaded(config, Path("/etc/parapet.yaml"), (), "")
+    key = {"key_id": "abcd", "name": "abcd", "role": "app", "workspaces": ["default"]}
     assert declared(loaded) == {
+        ("_server", "workspace"): [
+            ("parapet.yaml#/workspaces/0", {"id": "empty", "name": "empty"}),
+            (at, {"id": "default", "name": "default"}),
+        ],
+        ("_server", "key"): [(f"{at}/keys/0", key)],
         ("default", "endpoint"): [(f"{at}/endpoints/0", {"id": "e", "provider": "openai"})],
         ("default", "route"): [(f"{at}/routes/0", {"id": "r", "endpoint": "e"})],
         ("default", "alert_rule"): [

@@ -235,7 +235,7 @@ PATHS = [
     ("GET",    "/v1/events",                        404),
     ("GET",    "/v1/workspaces//events",            404),
     ("GET",    "/v1/workspaces/default/events/",    404),
-    ("GET",    "/v1/workspaces/default%2Fevents",   404),
+    ("GET",    "/v1/workspaces%2Fdefault/events",   404),
     ("GET",    "/v1/workspaces/%FF/events",         404),
     ("GET",    "/v1/%77orkspaces",                  404),
     ("GET",    "/V1/workspaces",                    404),

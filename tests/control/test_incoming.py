@@ -77,7 +77,7 @@ def test_an_expiry_or_network_that_cannot_be_read_closes_the_key() -> None:
     )
     config = ControlConfig.of([WORKSPACES[0].model_copy(update={"keys": [key]})], None, "http://x")
     assert verify(config, f"ppt_{key.id}_{SECRET}", NOW_MS) is None
-    assert not config.keys[key.id][1].admits("10.0.0.1")
+    assert not config.keys[key.id].principal.admits("10.0.0.1")
 
 
 # --- errors

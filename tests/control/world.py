@@ -16,6 +16,7 @@ from proxy.control.body import BodyPace
 from proxy.control.config import ControlConfig, Declared
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
+from proxy.control.keys import declared_key
 from proxy.control.listener import ListenerLimits
 from proxy.control.living import living_documents
 from proxy.control.readiness import ConfigState, NodeStatus, Readiness, WorkerState
@@ -66,10 +67,16 @@ def workspace(workspace_id: str, *keys: ApiKey) -> WorkspaceRules:
     )
 
 
-def routing_of(workspaces: Sequence[WorkspaceRules]) -> dict[tuple[str, str], list[Declared]]:
-    """Routes and endpoints as documents of the file."""
+def file_of(workspaces: Sequence[WorkspaceRules]) -> dict[tuple[str, str], list[Declared]]:
+    """What the workspaces are made of, as documents of the file."""
     found: dict[tuple[str, str], list[Declared]] = {}
     for rules in workspaces:
+        own: dict[str, Json] = {"id": rules.id, "name": rules.id}
+        found.setdefault(("_server", "workspace"), []).append((f"parapet.yaml#/{rules.id}", own))
+        for place, each_key in enumerate(rules.keys):
+            shown = declared_key(each_key.model_dump(mode="json", exclude_unset=True), rules.id)
+            where = f"parapet.yaml#/{rules.id}/keys/{place}"
+            found.setdefault(("_server", "key"), []).append((where, shown))
         for kind, documents in (("endpoint", rules.endpoints), ("route", rules.routes)):
             for place, each in enumerate(documents):
                 said = each.model_dump(mode="json", exclude_unset=True)
@@ -87,6 +94,7 @@ WORKSPACES = (
         key("ingest000000", "ingest"),
         key("app000000000", "app"),
         key("scoped000000", None, scopes=["events:read"]),
+        key("keeper000000", None, scopes=["keys:read", "keys:write", "events:read"]),
         key("writer000000", None, scopes=["routes:read", "routes:write"]),
         key("expired00000", expires_at="2024-03-15T14:29:59Z"),
         key("elsewhere000", allowed_cidrs=["10.0.0.0/8"]),
@@ -150,7 +158,7 @@ class World:
             "http://control.test",
             self.control,
             self.ingest,
-            {**routing_of(self.workspaces), **self.declared},
+            {**file_of(self.workspaces), **self.declared},
             [("builtin:packs/small.yaml", SHIPPED)],
         )
 

@@ -57,3 +57,27 @@ async def test_routes_and_endpoints_come_and_go(tmp_path: Path, single: bool) ->
             assert (await asked(parapet, "new")).status == 200  # it was kept
             await said(parapet, "DELETE", "routes/new")
             assert await until(parapet, "new", 404) <= LIVE_S
+
+
+async def test_a_key_is_taken_and_refused_by_every_process(tmp_path: Path) -> None:
+    async with FakeProvider() as provider:
+        only = endpoint("main", "openai", provider.url + "/v1")
+        config = workspace([only], [{"id": "chat", "endpoint": "main"}])
+        config = {**config, "server": {"data_auth": "keys"}}
+        async with running(config, tmp_path / "state", single=False) as parapet:
+            body = {"name": "checkout", "role": "app", "workspaces": ["default"]}
+            made = (await parapet.control("POST", "/v1/keys", body)).json
+            named = {"x-parapet-key": made["key"], "x-parapet-route": "chat"}
+            assert await until_named(parapet, named, 200) <= LIVE_S
+            gone = await parapet.control("DELETE", f"/v1/keys/{made['key_id']}")
+            assert gone.status == 204
+            assert await until_named(parapet, named, 401) <= LIVE_S
+
+
+async def until_named(parapet: Parapet, headers: dict[str, str], status: int) -> float:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    began = time.monotonic()
+    while (await post(f"{parapet.url}/v1/chat/completions", body, headers)).status != status:
+        assert time.monotonic() < began + 5 * LIVE_S
+        await asyncio.sleep(0.01)
+    return time.monotonic() - began

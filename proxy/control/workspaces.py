@@ -1,0 +1,139 @@
+"""/v1/workspaces: the tenants (control-api.md §12.1).  `default` always exists."""
+
+import asyncio
+from functools import partial
+from typing import Final
+
+from pydantic import Field, TypeAdapter
+
+from proxy.control.documents import insistent, may_change, removed_with
+from proxy.control.frame import ControlDeps, Passage, Query, Reply
+from proxy.control.kinds import Kind, Object, Reference, Stored, nothing_unique, one_of
+from proxy.control.problems import FieldError, Problem, invalid
+from proxy.control.routing import chosen, named
+from proxy.control.wire import ListQuery
+from proxy.model.batch import Batch, Delete, Op
+from proxy.model.documents import Doc, Slug
+from proxy.model.exchange import Json
+from proxy.settings.notices import WorkspaceSettings
+from proxy.settings.overlay import DEFAULT
+from proxy.settings.values import knows_zone
+
+WORKSPACE_NAME: Final = "workspace"
+STEP: Final = 500  # documents that are removed in one commit
+OWN_KINDS: Final = (
+    "route", "endpoint", "failover_policy", "policy", "alert_rule", "delivery", "watcher",
+)  # fmt: skip
+FOLLOWING_KINDS: Final = ("policy_version",)  # nobody is kept from removing a workspace by these
+
+
+class WorkspaceDocument(Doc):
+    id: Slug
+    name: str = Field(min_length=1, max_length=100)
+    default_route: Slug | None = None
+    settings: WorkspaceSettings = Field(default_factory=WorkspaceSettings)
+
+
+class RemovalQuery(Query):
+    """`cascade`: everything that lives in the workspace goes, too."""
+
+    cascade: bool = False
+
+
+def _references(said: Object) -> list[Reference]:
+    found = []
+    if said.get("default_route") is not None:
+        found.append(Reference("#/default_route", "route", "route", str(said["default_route"])))
+    settings = WorkspaceSettings.model_validate(said.get("settings") or {})
+    for member, targets in (
+        ("default_delivery_targets", settings.default_delivery_targets),
+        ("digest/targets", settings.digest.targets),
+    ):
+        found += [
+            Reference(f"#/settings/{member}/{place}", "delivery", "delivery target", target)
+            for place, target in enumerate(targets)
+        ]
+    return found
+
+
+def _keep(_: Object, __: ListQuery) -> bool:
+    return True
+
+
+def _visible(one: Stored, passage: Passage) -> bool:
+    return passage.caller.bound_to(one.id)
+
+
+def _always() -> dict[str, Object]:
+    return {DEFAULT: {"id": DEFAULT, "name": DEFAULT}}
+
+
+async def _warn(said: Object, _: Passage, __: ControlDeps) -> list[Json]:
+    """Raises Problem 422 for a time zone that is none."""
+    settings = WorkspaceSettings.model_validate(said.get("settings") or {})
+    if not await asyncio.to_thread(knows_zone, settings.timezone):
+        fault = FieldError(
+            "unknown_value", "is no time zone here", "settings.timezone", "#/settings/timezone"
+        )
+        raise invalid([fault])
+    return []
+
+
+WORKSPACE: Final = Kind(
+    name=WORKSPACE_NAME,
+    noun="workspace",
+    parameter="workspace",
+    adapter=TypeAdapter(WorkspaceDocument),
+    id_of=partial(chosen, "id"),
+    keep=_keep,
+    sorts=("id", "name", "created_at", "updated_at"),
+    references=_references,
+    warn=_warn,
+    prepare=partial(named, "id"),
+    unique=nothing_unique,
+    visible=_visible,
+    always=_always,
+    live=True,
+    server_wide=True,
+)
+
+
+async def remove_workspace(passage: Passage, deps: ControlDeps) -> Reply:
+    """Only an empty workspace goes, unless `?cascade=true`; its events stay as long as retention
+    keeps them."""
+    query = passage.query
+    assert isinstance(query, RemovalQuery), "the table says so"
+
+    async def step() -> Reply:
+        one = await one_of(WORKSPACE, passage, deps)
+        may_change(one, passage)
+        if one.id == DEFAULT:
+            raise Problem("conflict", "the workspace `default` always exists")
+        inside = await _inside(one.id, deps)
+        if inside and not query.cascade:
+            told: list[Json] = [f"{kind}/{name}" for kind, name in inside[:20]]
+            raise Problem("in-use", "the workspace is not empty", extra={"referenced_by": told})
+        await _empty(one.id, deps)
+        await removed_with(WORKSPACE, passage, deps, one)
+        return Reply(204, media="")
+
+    return await insistent(step)
+
+
+async def _inside(workspace_id: str, deps: ControlDeps) -> list[tuple[str, str]]:
+    return [
+        (kind, doc_id)
+        for kind in OWN_KINDS
+        for doc_id, _, _ in await deps.store.scan(workspace_id, kind)
+    ]
+
+
+async def _empty(workspace_id: str, deps: ControlDeps) -> None:
+    """Remove what lives there, before the workspace itself: a repeated call goes on where this one
+    was cut off, and nothing is left for a namesake to inherit."""
+    ops: list[Op] = []
+    for kind in (*OWN_KINDS, *FOLLOWING_KINDS):
+        ops += [Delete(kind, doc_id) for doc_id, _, _ in await deps.store.scan(workspace_id, kind)]
+    for start in range(0, len(ops), STEP):
+        batch = Batch(deps.ids.new("cm-"), tuple(ops[start : start + STEP]))
+        await deps.store.commit(workspace_id, batch)

@@ -1,0 +1,201 @@
+"""Keys over the API: shown once, never granted beyond the giver, revoked for good (T-IDM-09)."""
+
+from typing import Any
+
+import pytest
+
+from tests.control.world import ADMIN, World, bearer, running
+
+KEYS = "/v1/keys"
+APP: dict[str, Any] = {"name": "checkout", "role": "app", "workspaces": ["default"]}
+VIEWER: dict[str, Any] = {"name": "board", "role": "viewer", "workspaces": ["default"]}
+EVENTS = "/v1/workspaces/default/events"
+
+
+async def made(
+    world: World, body: dict[str, Any], headers: dict[str, str] = ADMIN
+) -> dict[str, Any]:
+    answer = await world.post(KEYS, body, headers)
+    assert answer.status == 201, answer.body
+    doc: dict[str, Any] = answer.doc
+    return doc
+
+
+def by(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def test_a_key_is_shown_once_and_works_at_once(stored: World) -> None:
+    again = {**ADMIN, "Idempotency-Key": "k"}
+    doc = await made(stored, VIEWER, again)
+    key = doc["key"]
+    assert key.startswith(f"ppt_{doc['key_id']}_")
+    assert (len(doc["key_id"]), len(key.rpartition("_")[2])) == (12, 40)
+    assert (doc["status"], doc["origin"]) == ("active", "api")
+    assert (await stored.get(EVENTS, by(key))).status == 200
+    replayed = await stored.post(KEYS, VIEWER, again)
+    assert (replayed.status, replayed.doc["key"]) == (201, "***")
+    assert replayed.doc["warnings"][-1]["code"] == "secret_shown_once"
+    secret = key.rpartition("_")[2].encode()
+    for answer in (
+        replayed,
+        await stored.get(f"{KEYS}/{doc['key_id']}"),
+        await stored.get(KEYS),
+        await stored.get("/v1/audit"),
+    ):
+        assert secret not in answer.body
+        assert b"sha256" not in answer.body
+    row = await stored.store.get("_server", "key", doc["key_id"])
+    assert row is not None
+    assert secret not in row[1]
+
+
+async def test_a_revoked_key_is_nobodys_and_stays_readable(stored: World) -> None:
+    doc = await made(stored, VIEWER)
+    path = f"{KEYS}/{doc['key_id']}"
+    assert (await stored.call("DELETE", path)).status == 204
+    assert (await stored.get(EVENTS, by(doc["key"]))).status == 401
+    assert (await stored.call("DELETE", path)).status == 404
+    shown = (await stored.get(path)).doc
+    assert (shown["status"], shown["revoked_at"]) == ("revoked", "2024-03-15T14:30:00Z")
+    listed = await stored.get(f"{KEYS}?status=revoked")
+    assert [each["key_id"] for each in listed.doc["data"]] == [doc["key_id"]]
+    assert (await stored.post(f"{path}/rotate", {})).status == 404
+
+
+async def test_a_rotated_key_takes_its_old_secret_until_the_grace_is_over(stored: World) -> None:
+    doc = await made(stored, VIEWER)
+    path = f"{KEYS}/{doc['key_id']}/rotate"
+    headers = {**ADMIN, "Idempotency-Key": "r"}
+    first = await stored.post(path, {"grace_seconds": 60}, headers)
+    assert first.status == 200, first.body
+    new = first.doc["key"]
+    assert first.doc["previous_expires_at"] == "2024-03-15T14:31:00Z"
+    second = await stored.post(path, {"grace_seconds": 60}, headers)
+    assert (second.doc["key"], second.headers["Idempotent-Replayed"]) == ("***", "true")
+    for key in (new, doc["key"]):
+        assert (await stored.get(EVENTS, by(key))).status == 200
+    stored.clock.advance(60)
+    assert (await stored.get(EVENTS, by(doc["key"]))).status == 401
+    assert (await stored.get(EVENTS, by(new))).status == 200
+    at_once = await stored.post(path, {"grace_seconds": 0})
+    assert at_once.doc["previous_expires_at"] is None
+    assert (await stored.get(EVENTS, by(new))).status == 401
+    assert (await stored.get(EVENTS, by(at_once.doc["key"]))).status == 200
+
+
+async def test_an_expired_key_says_so(stored: World) -> None:
+    doc = await made(stored, {**VIEWER, "expires_at": "2024-03-15T15:30:00+01:00"})
+    assert doc["status"] == "expired"
+    assert (await stored.get(EVENTS, by(doc["key"]))).status == 401
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "code"),
+    [
+        ({"role": None}, "role", "missing"),
+        ({"role": "king"}, "role", "unknown_value"),
+        ({"scopes": ["events:eat"]}, "scopes.0", "unknown_value"),
+        ({"workspaces": []}, "workspaces", "too_short"),
+        ({"workspaces": ["A B"]}, "workspaces.0", "pattern"),
+        ({"expires_at": "tomorrow"}, "expires_at", "invalid_value"),
+        ({"allowed_cidrs": ["10.0.0.0/99"]}, "allowed_cidrs.0", "invalid_value"),
+        ({"limits": {"rpm": 0}}, "limits.rpm", "greater_than_equal"),
+        ({"name": ""}, "name", "too_short"),
+        ({"secret": "x"}, "secret", "extra_forbidden"),
+    ],
+)
+async def test_what_a_key_may_not_say(
+    world: World, change: dict[str, Any], field: str, code: str
+) -> None:
+    answer = await world.post(KEYS, {**APP, **change})
+    assert answer.status == 422
+    assert (field, code) in answer.codes()
+
+
+GRANTS = [
+    ({"role": "admin", "workspaces": ["*"]}, "admin0000000"),  # all workspaces, bound to one
+    ({"role": "viewer", "workspaces": ["other"]}, "admin0000000"),
+    ({"role": "viewer", "workspaces": ["default", "other"]}, "admin0000000"),
+    ({"role": "admin", "workspaces": ["default"]}, "keeper000000"),  # more scopes than its own
+    ({"role": None, "scopes": ["policies:write"], "workspaces": ["default"]}, "keeper000000"),
+]
+
+
+@pytest.mark.parametrize(("grant", "giver"), GRANTS)
+async def test_nobody_grants_what_he_does_not_have(
+    world: World, grant: dict[str, Any], giver: str
+) -> None:
+    answer = await world.post(KEYS, {"name": "x", **grant}, bearer(giver))
+    assert (answer.status, answer.doc["reason"]) == (403, "role_restriction")
+
+
+async def test_nobody_changes_a_key_that_can_more_than_he_can(world: World) -> None:
+    strong = await made(world, {"name": "s", "role": "operator", "workspaces": ["default"]})
+    path = f"{KEYS}/{strong['key_id']}"
+    keeper = bearer("keeper000000")
+    for answer in (
+        await world.call("PATCH", path, {"name": "mine"}, keeper),
+        await world.post(f"{path}/rotate", {}, keeper),
+        await world.call("DELETE", path, headers=keeper),
+    ):
+        assert (answer.status, answer.doc["reason"]) == (403, "role_restriction")
+
+
+async def test_no_key_changes_itself(world: World) -> None:
+    doc = await made(world, {"name": "a", "role": "admin", "workspaces": ["*"]})
+    path, own = f"{KEYS}/{doc['key_id']}", by(doc["key"])
+    for answer in (
+        await world.call("PATCH", path, {"name": "b"}, own),
+        await world.post(f"{path}/rotate", {}, own),
+        await world.call("DELETE", path, headers=own),
+    ):
+        assert (answer.status, answer.doc["reason"]) == (403, "role_restriction")
+
+
+async def test_of_the_keys_of_others_nobody_learns(world: World) -> None:
+    there = await made(world, {**VIEWER, "workspaces": ["other"]})
+    here = await made(world, VIEWER)
+    admin = bearer("admin0000000")
+    assert (await world.get(f"{KEYS}/{there['key_id']}", admin)).status == 404
+    listed = await world.get(f"{KEYS}?limit=100", admin)
+    ids = [each["key_id"] for each in listed.doc["data"]]
+    assert here["key_id"] in ids
+    assert there["key_id"] not in ids
+    assert "root00000000" not in ids
+
+
+async def test_keys_of_the_file_are_shown_and_not_changed(world: World) -> None:
+    path = f"{KEYS}/viewer000000"
+    doc = (await world.get(path)).doc
+    assert (doc["origin"], doc["role"], doc["workspaces"]) == ("file", "viewer", ["default"])
+    assert "sha256" not in str(doc)
+    for answer in (
+        await world.call("PATCH", path, {"name": "x"}),
+        await world.post(f"{path}/rotate", {}),
+        await world.call("DELETE", path),
+    ):
+        assert (answer.status, answer.slug) == (409, "managed-by-file")
+
+
+async def test_the_last_administrator_stays() -> None:
+    async with running(workspaces=()) as world:
+        await world.apply()
+        body = {"name": "a", "role": "admin", "workspaces": ["*"]}
+        first, second = await made(world, body), await made(world, body)
+        assert (await world.call("DELETE", f"{KEYS}/{first['key_id']}")).status == 204
+        answer = await world.call("DELETE", f"{KEYS}/{second['key_id']}")
+        assert (answer.status, answer.slug) == (409, "conflict")
+
+
+async def test_a_changed_key_is_in_force_at_once(stored: World) -> None:
+    doc = await made(stored, VIEWER)
+    path = f"{KEYS}/{doc['key_id']}"
+    patched = await stored.call("PATCH", path, {"allowed_cidrs": ["10.0.0.0/8"]})
+    assert (patched.status, patched.doc["revision"]) == (200, 2)
+    refused = await stored.get(EVENTS, by(doc["key"]))
+    assert (refused.status, refused.doc["reason"]) == (403, "ip_not_allowed")
+    rows = (await stored.get("/v1/audit")).doc["data"]
+    assert [row["action"] for row in rows if row["outcome"] == "success"] == [
+        "key.update", "key.create"
+    ]  # fmt: skip
