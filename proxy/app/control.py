@@ -236,6 +236,7 @@ class ControlHalf:
             loaded.config.ingest,
             declared(self._loaded),
             self._shipped,
+            {one.id: one.settings.timezone for one in loaded.config.workspaces},
         )
 
     async def _watch_files(self) -> None:

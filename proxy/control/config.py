@@ -88,7 +88,8 @@ class KnownKey(NamedTuple):
 @dataclass(slots=True, frozen=True)
 class ControlConfig:
     """`keys` are those that may call, by id.  `documents`: what the file declares, by
-    workspace and kind.  `packs`: the policy packs that are shipped."""
+    workspace and kind.  `packs`: the policy packs that are shipped.  `time_zones`: IANA names by
+    workspace."""
 
     workspaces: Mapping[str, WorkspaceRules]
     keys: Mapping[str, KnownKey]
@@ -98,6 +99,7 @@ class ControlConfig:
     ingest: Ingest = field(default_factory=Ingest)
     documents: Mapping[tuple[str, str], Sequence[Declared]] = field(default_factory=dict)
     packs: Sequence[Declared] = ()
+    time_zones: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -109,6 +111,7 @@ class ControlConfig:
         ingest: Ingest | None = None,
         documents: Mapping[tuple[str, str], Sequence[Declared]] | None = None,
         packs: Sequence[Declared] = (),
+        time_zones: Mapping[str, str] | None = None,
     ) -> "ControlConfig":
         keys: dict[str, KnownKey] = {}
         for workspace in workspaces:
@@ -123,6 +126,7 @@ class ControlConfig:
             ingest=ingest or Ingest(),
             documents=documents or {},
             packs=packs,
+            time_zones=time_zones or {},
         )
 
     def shipped(self, kind: str) -> Sequence[Declared]:
@@ -132,6 +136,10 @@ class ControlConfig:
     def declared(self, workspace_id: str, kind: str) -> Sequence[Declared]:
         """Documents of that kind in the configuration file."""
         return self.documents.get((workspace_id, kind), ())
+
+    def time_zone(self, workspace_id: str) -> str:
+        """Where a workspace's days begin."""
+        return self.time_zones.get(workspace_id, "UTC")
 
     def routes_of(self, workspace_id: str) -> frozenset[str]:
         workspace = self.workspaces.get(workspace_id)

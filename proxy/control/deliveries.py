@@ -1,6 +1,7 @@
 """{w}/deliveries: where alerts and digests go (control-api.md §12.5, members alerts.md §7).
 
 Targets are kept, listed and checked here; nothing is sent to them yet, and `…/verify` says so.
+Beside a webhook stands its secret before the last rotation (`rotation.py`), never shown.
 """
 
 import base64
@@ -10,11 +11,13 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
-from proxy.control.kinds import Kind, Object, Once
+from proxy.control.alert_rules import ALERT_RULE
+from proxy.control.kinds import Kind, Object, Once, Revision, Stored
 from proxy.control.problems import FieldError
 from proxy.control.secrets import EACH
 from proxy.control.wire import ListQuery
 from proxy.model.documents import slug
+from proxy.model.events import iso
 from proxy.model.ports import Ids
 from proxy.runtime.ids import random_bytes
 from proxy.settings.notices import Delivery
@@ -29,6 +32,10 @@ SECRETS: Final = (
     ("config", "routing_key"),
 )
 SECRET_BYTES: Final = 32
+BOUND: Final = (
+    (("config", "url"), (("config", "secret"), ("config", "headers", EACH))),
+    (("config", "smtp", "host"), (("config", "smtp", "password"),)),
+)
 _URLS: Final = ("webhook_url", "url")
 _HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _OBSERVED: Final[Object] = {
@@ -102,12 +109,32 @@ def _generated(said: Object) -> tuple[Object, Once | None]:
     assert isinstance(config, dict), "the model says so"
     if said["type"] != "webhook" or config.get("secret") is not None:
         return said, None
+    return with_secret(said, config)
+
+
+def with_secret(said: Object, config: Object) -> tuple[Object, Once]:
+    """The target with a new secret."""
     secret = "whsec_" + base64.b64encode(random_bytes(SECRET_BYTES)).decode()
     return {**said, "config": {**config, "secret": secret}}, Once(("config", "secret"), secret)
 
 
 def _observed(_: Object) -> Object:
     return _OBSERVED
+
+
+def _revise(said: Object, old: Stored | None, _: Object, __: int) -> Revision:
+    """The secret before the last rotation stays, unless the messages go elsewhere now."""
+    if old is None:
+        return Revision(said, {})
+    before, now = (doc["config"] for doc in (old.said, said))
+    assert isinstance(before, dict), "the model says so"
+    assert isinstance(now, dict), "the model says so"
+    return Revision(said, old.beside if before.get("url") == now.get("url") else {})
+
+
+def _shown_beside(beside: Object) -> Object:
+    until_ms = beside.get("previous_secret_until")
+    return {"previous_secret_expires_at": iso(until_ms) if isinstance(until_ms, int) else None}
 
 
 DELIVERY: Final = Kind(
@@ -123,4 +150,8 @@ DELIVERY: Final = Kind(
     generated=_generated,
     observed=_observed,
     conditional_get=False,
+    bound=BOUND,
+    referrers=(ALERT_RULE,),
+    revise=_revise,
+    shown_beside=_shown_beside,
 )

@@ -8,8 +8,6 @@ kept with it.
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
-
 from proxy.control.audit import Chain, changes_of
 from proxy.control.conditions import check_matching, check_none, only_if_absent
 from proxy.control.frame import ControlDeps, Passage, Reply
@@ -17,7 +15,6 @@ from proxy.control.idempotency import Ticket, once
 from proxy.control.kinds import (
     SHOWN_ONCE,
     Kind,
-    Labelled,
     Object,
     Once,
     Revision,
@@ -30,38 +27,36 @@ from proxy.control.kinds import (
     show,
     stored,
 )
-from proxy.control.problems import FieldError, Problem, invalid
-from proxy.control.secrets import MASK, masked, refused, unmasked
-from proxy.control.validation import errors_of, read_json, unfit
+from proxy.control.problems import Problem
+from proxy.control.reading import alone, read_document, validated, warnings_of
+from proxy.control.references import unused
+from proxy.control.secrets import MASK, masked, unmasked
 from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
 from proxy.model.batch import ABSENT, Append, Batch, Delete, Op, Put, StoreConflict
 from proxy.model.exchange import Json
-from proxy.wire import jsonbody
 
 TRIES: Final = 3  # of a change that met another one
 NEWEST: Final = Order("created_at", descending=True)
-READ_ONLY: Final = frozenset(
-    {"created_at", "updated_at", "revision", "origin", "warnings", "workspace_id"}
-)
 
 
 # --- operations
 
 
 async def list_documents(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    """A page of them, narrowed and ordered."""
     query = passage.query
     assert isinstance(query, ListQuery), "the table says so"
     orders = read_sort(query.sort, kind.sorts, NEWEST)
     found = await everything(kind, passage, deps)
     shown = [one.representation(kind, passage, deps) for one in found.values()]
     wanted = [doc for doc in shown if kind.keep(doc, query)]
-    listed: list[Json] = [*arranged(wanted, orders, kind.value_of)]
-    return page_reply(passage, query, listed)
+    return page_reply(passage, query, arranged(wanted, orders, kind.value_of), kind.listed)
 
 
 async def get_document(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    """One of them."""
     one = await one_of(kind, passage, deps)
-    one.warnings = await _warnings(kind, one.said, passage, deps)
+    one.warnings = await warnings_of(kind, one.said, passage, deps)
     headers = {"ETag": one.etag}
     if kind.conditional_get and check_none(passage.request, one.etag):
         return Reply(304, media="", headers=headers)
@@ -69,9 +64,10 @@ async def get_document(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply
 
 
 async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    """Make one."""
     sent = read_document(kind, passage)
-    said, once_shown = kind.generated(_validated(kind, kind.prepare(sent), sent, passage))
-    warnings = await _warnings(kind, said, passage, deps)
+    said, once_shown = kind.generated(validated(kind, kind.prepare(sent), sent, passage))
+    warnings = await warnings_of(kind, said, passage, deps)
 
     async def act(ticket: Ticket) -> Reply:
         doc_id = kind.id_of(said, deps.ids)
@@ -79,7 +75,7 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
             raise _taken(kind, passage, "id", doc_id)
         now_ms = deps.clock.now_ms()
         revision = kind.revise({**said, kind.id_member: doc_id}, None, sent, now_ms)
-        body = body_of(revision.said, now_ms, now_ms, revision.kept)
+        body = body_of(revision.said, now_ms, now_ms, revision.beside)
         async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
             last = await deps.store.revision(kind.place(passage), kind.name, doc_id)
             one = stored(kind, doc_id, last + 1, body)
@@ -126,9 +122,12 @@ async def patch(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
 
 
 async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
+    """Remove it."""
+
     async def step() -> Reply:
         one = await one_of(kind, passage, deps)
         may_change(one, passage)
+        await unused(kind, one, passage, deps)
         await removed_with(kind, passage, deps, one)
         return Reply(204, media="")
 
@@ -139,7 +138,7 @@ async def removed_with(kind: Kind, passage: Passage, deps: ControlDeps, one: Sto
     """Remove a document that is at hand.  Raises StoreConflict when it has changed."""
     now_ms = deps.clock.now_ms()
     async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
-        row = _row(kind, passage, deps, chain, "delete", one.id, one.said, {})
+        row = _row(kind, passage, deps, chain, "delete", one.id, kind.listed(one.said), {})
         delete = Delete(kind.name, one.id, one.revision)
         await _commit(kind, passage, deps, one, (delete, row, *kind.removed(one)))
     await _in_force(kind, deps)
@@ -149,111 +148,6 @@ async def not_yet(kind: Kind, why: str, passage: Passage, deps: ControlDeps) -> 
     """An operation on a document whose machinery is not there; a document that is not is a 404."""
     await one_of(kind, passage, deps)
     raise Problem("not-implemented", why)
-
-
-# --- reading
-
-
-def read_document(kind: Kind, passage: Passage) -> Object:
-    """The body as an object without what only we write.  Raises Problem 400, 422."""
-    sent = read_json(passage.body)
-    if not isinstance(sent, dict):
-        raise invalid([FieldError("wrong_type", "must be an object", pointer="#")])
-    wrong = unfit(sent)
-    if wrong:
-        raise invalid(wrong)
-    try:
-        jsonbody.must_be_unique(passage.body)
-    except ValueError as why:
-        raise invalid([FieldError("duplicate_member", str(why), pointer="#")]) from why
-    ours = READ_ONLY | kind.read_only | kind.observed({}).keys()
-    return {name: value for name, value in sent.items() if name not in ours}
-
-
-# --- checking
-
-
-def _validated(
-    kind: Kind, doc: Object, sent: Object, passage: Passage, old: Object | None = None
-) -> Object:
-    """What is said now, as the kind reads it.  Raises Problem 422 with all that is wrong.
-
-    `sent` is the body, in which pointers resolve; `old` what was said before."""
-    errors: list[FieldError] = []
-    plain = {name: value for name, value in doc.items() if name != "labels"}
-    labels: Object = {"labels": doc["labels"]} if doc.get("labels") is not None else {}
-    said: Object = {}
-    for adapter, part in ((kind.adapter, plain), (_LABELLED, labels)):
-        try:
-            model = adapter.validate_python(part)
-        except ValidationError as fault:
-            errors += errors_of(fault, sent)
-        else:
-            said |= adapter.dump_python(model, mode="json", by_alias=True, exclude_unset=True)
-    if not errors:
-        said = {name: value for name, value in said.items() if value is not None}
-        errors += refused(said, kind.secrets, passage.config.control)
-        errors += kind.check(said, old)
-    if errors:
-        raise invalid(errors)
-    kind.permit(said, old, passage)
-    return said
-
-
-_LABELLED: Final = TypeAdapter(Labelled)
-
-
-def _alone(kind: Kind, sent: Object, passage: Passage) -> None:
-    """Of a change to what is not there: what is wrong with the members that were sent."""
-    try:
-        new: Object = {name: value for name, value in sent.items() if value is not None}
-        _validated(kind, new, sent, passage)
-    except Problem as problem:
-        wrong = [
-            error for error in problem.errors if error.code not in ("missing", "invalid_value")
-        ]
-        if wrong:
-            raise invalid(wrong) from problem
-
-
-async def _warnings(kind: Kind, said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
-    """What is legal and probably not meant.  Raises Problem 422 when references must resolve."""
-    return [*await _unresolved(kind, said, passage, deps), *await kind.warn(said, passage, deps)]
-
-
-async def _unresolved(kind: Kind, said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
-    """Warnings for what the document names and is not there.  Raises Problem 422 when that was to
-    be strict."""
-    known: dict[str, frozenset[str]] = {}
-    warnings: list[Json] = []
-    for reference in kind.references(said):
-        if reference.kind not in known:
-            workspace_id = passage.workspace_id or ""  # one that is made has nothing yet
-            rows = await deps.store.scan(workspace_id, reference.kind) if workspace_id else ()
-            declared = passage.config.declared(workspace_id, reference.kind)
-            fixed = [*declared, *passage.config.shipped(reference.kind)]
-            known[reference.kind] = frozenset(
-                [doc_id for doc_id, _, _ in rows] + [str(doc[reference.member]) for _, doc in fixed]
-            )
-        if reference.id not in known[reference.kind]:
-            warnings.append(
-                {
-                    "pointer": reference.pointer,
-                    "code": "unknown_reference",
-                    "detail": f"no {reference.noun} '{reference.id}'",
-                }
-            )
-    if warnings and passage.request.method in ("POST", "PUT", "PATCH") and _strict(passage):
-        raise Problem("unknown-reference", extra={"errors": warnings})
-    return warnings
-
-
-def _strict(passage: Passage) -> bool:
-    preferred = [part.strip() for part in passage.request.headers.get("Prefer", "").split(",")]
-    if "handling=strict" in preferred:
-        passage.headers["Preference-Applied"] = "handling=strict"
-        return True
-    return passage.config.control.references == "strict"
 
 
 # --- changing
@@ -270,11 +164,11 @@ async def _change(
         try:
             one = await one_of(kind, passage, deps)
         except Problem:
-            _alone(kind, sent, passage)
+            alone(kind, sent, passage)
             raise
         new = merged(one.said) | {kind.id_member: one.id}
-        said = _validated(kind, new, sent, passage, one.said)
-        warnings = await _warnings(kind, said, passage, deps)
+        said = validated(kind, new, sent, passage, one.said)
+        warnings = await warnings_of(kind, said, passage, deps)
         may_change(one, passage)
         revision = kind.revise(said, one, sent, deps.clock.now_ms())
         if meant(kind, revision.said) != meant(kind, one.said):
@@ -309,7 +203,7 @@ async def write(
 
     Raises Problem 409, StoreConflict."""
     now_ms = deps.clock.now_ms()
-    body = body_of(revision.said, one.created_ms or now_ms, now_ms, revision.kept)
+    body = body_of(revision.said, one.created_ms or now_ms, now_ms, revision.beside)
     changed = stored(kind, one.id, one.revision + 1, body)
     async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
         row = _row(kind, passage, deps, chain, verb, one.id, one.said, revision.said)

@@ -147,7 +147,7 @@ def _id(said: Object, _: Ids) -> str:
 
 def _revise(said: Object, old: Stored | None, _: Object, __: int) -> Revision:
     if old is not None:
-        return Revision(said, old.kept)
+        return Revision(said, old.beside)
     plain = {name: value for name, value in said.items() if name != "key"}
     return Revision(plain, {"secret_sha256": _digest(str(said["key"]))})
 
@@ -176,15 +176,15 @@ def in_force(said: Object, kept: Object) -> Object | None:
 def _view(one: Stored, shown: Object, _: Passage, deps: ControlDeps) -> Object:
     expires_ms = parse_time(str(one.said["expires_at"])) if one.said.get("expires_at") else None
     status: KeyStatus = "active"
-    if one.kept.get("revoked_at") is not None:
+    if one.beside.get("revoked_at") is not None:
         status = "revoked"
     elif expires_ms is not None and expires_ms <= deps.clock.now_ms():
         status = "expired"
     return {
         **shown,
         "status": status,
-        "revoked_at": one.kept.get("revoked_at"),
-        "previous_expires_at": one.kept.get("previous_expires_at"),
+        "revoked_at": one.beside.get("revoked_at"),
+        "previous_expires_at": one.beside.get("previous_expires_at"),
     }
 
 
@@ -228,7 +228,7 @@ async def revoke_key(passage: Passage, deps: ControlDeps) -> Reply:
         one = await _changeable(passage, deps)
         if one.said.get("role") == "admin" and await _last_admin(one, passage, deps):
             raise Problem("conflict", "the last key with the role admin cannot be revoked")
-        kept = {**one.kept, "revoked_at": iso(deps.clock.now_ms())}
+        kept = {**one.beside, "revoked_at": iso(deps.clock.now_ms())}
         await write(KEY, passage, deps, one, Revision(one.said, kept), "revoke")
         return Reply(204, media="")
 
@@ -247,7 +247,7 @@ async def rotate_key(passage: Passage, deps: ControlDeps) -> Reply:
             kept: Object = {"secret_sha256": _digest(key)}
             if grace_s:
                 until_ms = deps.clock.now_ms() + grace_s * 1000
-                kept["previous_sha256"] = one.kept["secret_sha256"]
+                kept["previous_sha256"] = one.beside["secret_sha256"]
                 kept["previous_expires_at"] = iso(until_ms)
 
             def told(changed: Stored, secret: str) -> Object:
@@ -270,7 +270,7 @@ async def rotate_key(passage: Passage, deps: ControlDeps) -> Reply:
 async def _changeable(passage: Passage, deps: ControlDeps) -> Stored:
     """Raises Problem 403, 404, 409, 412."""
     one = await one_of(KEY, passage, deps)
-    if one.kept.get("revoked_at") is not None:
+    if one.beside.get("revoked_at") is not None:
         raise Problem("not-found", "the key is revoked")
     _permit(one.said, one.said, passage)
     may_change(one, passage)
@@ -281,7 +281,7 @@ async def _last_admin(one: Stored, passage: Passage, deps: ControlDeps) -> bool:
     others = await everything(KEY, passage, deps)
     return not any(
         each.said.get("role") == "admin"
-        and each.kept.get("revoked_at") is None
+        and each.beside.get("revoked_at") is None
         and ALL_WORKSPACES in workspaces_of(each.said)
         for name, each in others.items()
         if name != one.id

@@ -4,6 +4,7 @@ What a client wrote is kept as it was written (`said`); with its defaults and wh
 is `told`.  Documents of the configuration file lie over those of the store (control-api.md §3).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
@@ -14,7 +15,7 @@ from proxy.control.conditions import etag_of
 from proxy.control.config import Declared
 from proxy.control.frame import ControlDeps, Passage
 from proxy.control.problems import FieldError, Problem
-from proxy.control.secrets import masked
+from proxy.control.secrets import Path, masked
 from proxy.control.wire import ListQuery
 from proxy.model.batch import Op
 from proxy.model.documents import Doc
@@ -23,6 +24,7 @@ from proxy.model.exchange import Json
 from proxy.model.ports import Ids
 from proxy.wire import jsonbody
 
+AT_ONCE: Final = 500  # documents that are read before others may run
 Object = dict[str, Json]
 
 
@@ -100,10 +102,6 @@ def _seen(_: "Stored", __: Passage) -> bool:
     return True
 
 
-def _member(doc: Object, name: str) -> Json:
-    return doc.get(name)
-
-
 def _permitted(_: Object, __: Object | None, ___: Passage) -> None:
     pass
 
@@ -112,17 +110,25 @@ def _as_stored(_one: "Stored", shown: Object, _: Passage, __: ControlDeps) -> Ob
     return shown
 
 
+def _whole(told: Object) -> Object:
+    return told
+
+
+def _edition(_: Object, revision: int) -> int:
+    return revision
+
+
 @dataclass(slots=True, frozen=True)
 class Revision:
-    """What is written of a document: `ops` go into the same commit."""
+    """What is written of a document: `beside` is ours to know, `ops` go into the same commit."""
 
     said: Object
-    kept: Object
+    beside: Object
     ops: tuple[Op, ...] = ()
 
 
 def _plain(said: Object, old: "Stored | None", _: Object, __: int) -> Revision:
-    return Revision(said, old.kept if old else {})
+    return Revision(said, old.beside if old else {})
 
 
 def _alone(_: "Stored") -> tuple[Op, ...]:
@@ -150,16 +156,22 @@ class Kind:
     `name` in the store and in the audit, `noun` for people, `parameter` in the path.  `id_of` is
     asked where a document comes without id.  `keep` says whether a list's query wants it.  `check`
     looks at what was said beyond its model, `generated` adds what only a new one gets, `observed`
-    is told with it.  `secrets` are the paths of its write-only members.
+    is told with it.  `secrets` are the paths of its write-only members; `bound` says where they
+    are sent: (path of the destination, paths of what goes there).  `referrers` may name it.
 
     `prepare` puts what was sent in order before it is read, `permit` refuses (403) what the caller
     may not say, `unique` are the (field, value) pairs that no other one may hold, `warn` finds what
-    is legal and probably not meant, `view` adds what only a reader's moment can tell.  `revise`
-    makes of (what is to be said, the document before, what was sent, now) what is written, and may
-    refuse it (409); `removed` are the operations that a removal needs beside its own.  `rank` is
-    what a list is ordered by; what is not `visible` to a caller is not there for him; `read_only`
-    members are shown and ignored when they come back.  A `live` kind is part of the rules in force;
-    a `server_wide` one belongs to no workspace.  `always` are documents that are there before
+    is legal and probably not meant.  `revise` makes of (what is to be said, the document before,
+    what was sent, now) what is written, and may refuse it (409); `removed` are the operations that
+    a removal needs beside its own.
+
+    `view` adds what only a reader's moment can tell, `shown_beside` what may be told of what we
+    keep beside; `listed` is what a list shows of one, `value` what it is ordered by, `edition` the
+    revision that clients see.  What is not `visible` to a caller is not there for him; `read_only`
+    members are shown and ignored when they come back.
+
+    A `live` kind is part of the rules in force; a `server_wide` one belongs to no workspace;
+    `ours` we write, whole, and clients only read them; `always` are documents that are there before
     anybody has written them.
     """
 
@@ -177,19 +189,25 @@ class Kind:
     secrets: tuple[tuple[str, ...], ...] = ()
     id_member: str = "id"
     conditional_get: bool = True
+    bound: tuple[tuple[Path, tuple[Path, ...]], ...] = ()
+    referrers: tuple["Kind", ...] = ()
     prepare: Callable[[Object], Object] = _as_sent
     permit: Callable[[Object, Object | None, Passage], None] = _permitted
     unique: Callable[[Object], tuple[tuple[str, str], ...]] = _name
     warn: Callable[[Object, Passage, ControlDeps], Awaitable[list[Json]]] = _nothing_more
-    view: Callable[["Stored", Object, Passage, ControlDeps], Object] = _as_stored
     revise: Callable[[Object, "Stored | None", Object, int], Revision] = _plain
     removed: Callable[["Stored"], tuple[Op, ...]] = _alone
-    rank: Callable[[Object, str], Json] = _member
+    view: Callable[["Stored", Object, Passage, ControlDeps], Object] = _as_stored
+    shown_beside: Callable[[Object], Object] = _unobserved
+    listed: Callable[[Object], Object] = _whole
+    value: Callable[[Object, str], Json] | None = None
+    edition: Callable[[Object, int], int] = _edition
     visible: Callable[["Stored", Passage], bool] = _seen
-    always: Callable[[], dict[str, Object]] = _nothing
     read_only: frozenset[str] = frozenset()
     live: bool = False
     server_wide: bool = False
+    ours: bool = False
+    always: Callable[[], dict[str, Object]] = _nothing
 
     def place(self, passage: Passage) -> str:
         """The workspace in whose part of the store the documents stand."""
@@ -197,7 +215,9 @@ class Kind:
 
     def value_of(self, doc: Object, name: str) -> Json:
         """What a list is ordered by."""
-        return self.rank(doc, self.id_member if name == "id" else name)
+        if self.value is not None and name != "id":
+            return self.value(doc, name)
+        return doc.get(self.id_member if name == "id" else name)
 
 
 @dataclass(slots=True)
@@ -216,7 +236,7 @@ class Stored:
     etag: str = ""
     created_ms: int = 0
     warnings: list[Json] = field(default_factory=list)
-    kept: Object = field(default_factory=dict)
+    beside: Object = field(default_factory=dict)
 
     def representation(self, kind: Kind, passage: Passage, deps: ControlDeps) -> Object:
         """What a client sees."""
@@ -227,8 +247,12 @@ class Stored:
 
 async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, Stored]:
     """All documents of the kind, those of the file over those of the store."""
+    found: dict[str, Stored] = {}
     rows = await deps.store.scan(kind.place(passage), kind.name)
-    found = {doc_id: stored(kind, doc_id, revision, body) for doc_id, revision, body in rows}
+    for place, (doc_id, revision, body) in enumerate(rows, start=1):
+        found[doc_id] = stored(kind, doc_id, revision, body)
+        if place % AT_ONCE == 0:
+            await asyncio.sleep(0)  # others run in between
     whole = _unwritten(kind) | shipped(kind, passage) | found | declared(kind, passage)
     return {doc_id: one for doc_id, one in whole.items() if kind.visible(one, passage)}
 
@@ -283,19 +307,22 @@ def _read_only(kind: Kind, documents: Sequence[Declared]) -> dict[str, Stored]:
 def stored(kind: Kind, doc_id: str, revision: int, body: bytes) -> Stored:
     whole = jsonbody.loads(body)
     assert isinstance(whole, dict), "we wrote it"
-    said, kept = _parts(whole)
+    said, beside = _parts(whole)
     created_ms, updated_ms = whole["created_at"], whole["updated_at"]
     assert isinstance(created_ms, int), "we wrote it"
     assert isinstance(updated_ms, int), "we wrote it"
+    edition = kind.edition(said, revision)
     ours: Object = {
+        **kind.shown_beside(beside),
         "created_at": iso(created_ms),
         "updated_at": iso(updated_ms),
-        "revision": revision,
-        "origin": "api",
+        "revision": edition,
+        "origin": "system" if kind.ours else "api",
     }
-    told = _told(kind, said, ours)
-    etag = f'"r{revision}"'
-    return Stored(doc_id, said, told, revision, "", etag, created_ms, kept=kept)
+    told = {**said, **ours} if kind.ours else _told(kind, said, ours)
+    return Stored(
+        doc_id, said, told, revision, etag=f'"r{edition}"', created_ms=created_ms, beside=beside
+    )
 
 
 def meant(kind: Kind, said: Mapping[str, Json]) -> Object:
@@ -308,7 +335,8 @@ def meant(kind: Kind, said: Mapping[str, Json]) -> Object:
 
 def _told(kind: Kind, said: Mapping[str, Json], ours: Object) -> Object:
     told = meant(kind, said)
-    return {**told, **kind.observed(told), "created_at": None, "updated_at": None} | ours
+    unknown: Object = {"created_at": None, "updated_at": None}
+    return {**told, **kind.observed(told), **kind.shown_beside({}), **unknown} | ours
 
 
 def parts_of(body: bytes) -> tuple[Object, Object]:
@@ -319,12 +347,12 @@ def parts_of(body: bytes) -> tuple[Object, Object]:
 
 
 def _parts(whole: Object) -> tuple[Object, Object]:
-    said, kept = whole["said"], whole.get("kept", {})
+    said, beside = whole["said"], whole.get("beside", {})
     assert isinstance(said, dict), "we wrote it"
-    assert isinstance(kept, dict), "we wrote it"
-    return said, kept
+    assert isinstance(beside, dict), "we wrote it"
+    return said, beside
 
 
-def body_of(said: Object, created_ms: int, updated_ms: int, kept: Object | None = None) -> bytes:
+def body_of(said: Object, created_ms: int, updated_ms: int, beside: Object | None = None) -> bytes:
     whole: Object = {"said": said, "created_at": created_ms, "updated_at": updated_ms}
-    return jsonbody.dumps(whole | {"kept": kept} if kept else whole)
+    return jsonbody.dumps({**whole, "beside": beside} if beside else whole)

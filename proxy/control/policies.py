@@ -96,11 +96,11 @@ def _revise(said: Object, old: Stored | None, sent: Object, now_ms: int) -> Revi
         version = str(said.get("version") or FIRST_VERSION)
         said = {**said, "version": version}
         return Revision(said, {"versions": [version]}, (_publish(said, now_ms),))
-    listed = old.kept["versions"]
+    listed = old.beside["versions"]
     assert isinstance(listed, list), "we wrote it"
     versions, active = frozenset(map(str, listed)), str(old.said["version"])
     if _meant({**said, "version": active}) == _meant(old.said):
-        return Revision({**said, "version": active}, old.kept)
+        return Revision({**said, "version": active}, old.beside)
     if sent.get("version") is None:
         version = bumped(active, versions)
     else:
@@ -126,7 +126,7 @@ def _publish(said: Object, now_ms: int) -> Put:
 
 
 def _removed(one: Stored) -> tuple[Op, ...]:
-    versions = one.kept["versions"]
+    versions = one.beside["versions"]
     assert isinstance(versions, list), "we wrote it"
     return tuple(Delete(VERSION_NAME, f"{one.id}@{version}") for version in versions)
 
@@ -199,7 +199,7 @@ async def shelf_of(passage: Passage, deps: ControlDeps) -> PackShelf:
 
 
 def _view(one: Stored, shown: Object, _: Passage, __: ControlDeps) -> Object:
-    versions = one.kept.get("versions")
+    versions = one.beside.get("versions")
     return {
         "id": one.id,
         **shown,
@@ -258,7 +258,7 @@ POLICY: Final = Kind(
     revise=_revise,
     removed=_removed,
     view=_view,
-    rank=_rank,
+    value=_rank,
     read_only=frozenset({"active_version", "versions_count", "content_sha256"}),
     id_member="policy_pack_id",
     live=True,
@@ -292,8 +292,7 @@ async def list_versions(passage: Passage, deps: ControlDeps) -> Reply:
     orders = read_sort(query.sort, ("version", "created_at"), Order("created_at", descending=True))
     one = await one_of(POLICY, passage, deps)
     found = [await _version(one, version, passage, deps) for version in _versions(one)]
-    listed: list[Json] = [*arranged([_told(each, one) for each in found], orders, _rank)]
-    return page_reply(passage, query, listed)
+    return page_reply(passage, query, arranged([_told(v, one) for v in found], orders, _rank))
 
 
 async def get_version(passage: Passage, deps: ControlDeps) -> Reply:
@@ -322,7 +321,7 @@ async def activate_policy(passage: Passage, deps: ControlDeps) -> Reply:
 
             if said == one.said:
                 return reply(one)
-            revision = Revision(said, one.kept)
+            revision = Revision(said, one.beside)
             return reply(
                 await write(
                     POLICY, passage, deps, one, revision, "activate",
@@ -336,7 +335,7 @@ async def activate_policy(passage: Passage, deps: ControlDeps) -> Reply:
 
 
 def _versions(one: Stored) -> list[str]:
-    versions = one.kept.get("versions")
+    versions = one.beside.get("versions")
     return [str(each) for each in versions] if isinstance(versions, list) else [_active(one)]
 
 

@@ -6,8 +6,20 @@ Whoever adds an operation adds a row here and nothing elsewhere in the frame.
 from functools import partial
 from typing import Final, NamedTuple
 
+from proxy.alerting.alert import Alert
+from proxy.alerting.digest import Digest
 from proxy.control.alert_rules import ALERT_RULE, AlertRulesQuery
+from proxy.control.alerts import ALERTS, AlertsQuery
+from proxy.control.attempts import (
+    DEAD_LETTER,
+    Attempt,
+    DeadLetter,
+    DeadLettersQuery,
+    list_attempts,
+)
+from proxy.control.correlations import CORRELATION, CorrelationsQuery
 from proxy.control.deliveries import DELIVERY, DeliveriesQuery
+from proxy.control.digests import DIGESTS, DigestOrder, DigestsQuery, make_digest
 from proxy.control.documents import (
     create,
     get_document,
@@ -31,9 +43,33 @@ from proxy.control.frame import (
     Operation,
     Query,
 )
+from proxy.control.incident_parts import (
+    Note,
+    NoteText,
+    add_note,
+    get_blast_radius,
+    get_timeline,
+    list_correlations,
+    list_notes,
+)
+from proxy.control.incidents import (
+    INCIDENTS,
+    IncidentDetail,
+    IncidentEdit,
+    IncidentsQuery,
+    Merge,
+    Resolve,
+    acknowledge,
+    get_incident,
+    merge,
+    patch_incident,
+    reopen,
+    resolve,
+)
 from proxy.control.ingest import NDJSON, post_change, post_runtime
 from proxy.control.keys import KEY, KeysQuery, Rotation, revoke_key, rotate_key
 from proxy.control.kinds import Kind
+from proxy.control.logs import LogQuery
 from proxy.control.policies import (
     PACK_BODY_BYTES,
     POLICY,
@@ -45,6 +81,7 @@ from proxy.control.policies import (
     get_version,
     list_versions,
 )
+from proxy.control.rotation import rotate_secret
 from proxy.control.routing import (
     ENDPOINT,
     ROUTE,
@@ -54,6 +91,7 @@ from proxy.control.routing import (
     endpoint_health,
     route_exposure,
 )
+from proxy.control.shapes import LogPart, Page
 from proxy.control.status import (
     healthz,
     metrics,
@@ -64,11 +102,13 @@ from proxy.control.status import (
 )
 from proxy.control.stream import MEDIA, StreamQuery, stream_events
 from proxy.control.trail import list_audit, verify_audit
-from proxy.control.watchers import WATCHER, WatchersQuery
+from proxy.control.watchers import WATCHER, WatcherDiff, WatchersQuery, list_diffs
 from proxy.control.wire import ListQuery
 from proxy.control.workspaces import WORKSPACE, RemovalQuery, remove_workspace
+from proxy.incidents.incident import BlastRadius, Correlation, Entry, Incident
 
 W: Final = "/v1/workspaces/{workspace}"
+INCIDENT: Final = W + "/incidents/{incidentId}"
 TEXT: Final = "text/plain"
 READ: Final = "control-read"
 WRITE: Final = "control-write"
@@ -191,10 +231,64 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("POST", W + "/watchers/{watcherId}/run", "runWatcher", "watchers:write", TEST,
               partial(not_yet, WATCHER, "nothing is watched in this version"), idempotent=True,
               built=False),
-    Operation("GET", W + "/audit", "listAudit", "audit:read", READ, list_audit, query=ListQuery),
+    Operation("GET", W + "/alerts", "listAlerts", "alerts:read", READ,
+              partial(list_documents, ALERTS), query=AlertsQuery, tells=Page[Alert]),
+    Operation("GET", W + "/alerts/{alertId}", "getAlert", "alerts:read", READ,
+              partial(get_document, ALERTS), tells=Alert),
+    Operation("POST", W + "/deliveries/{targetId}/rotate-secret", "rotateDeliverySecret",
+              "deliveries:write", WRITE, rotate_secret, idempotent=True),
+    Operation("GET", W + "/deliveries/{targetId}/attempts", "listDeliveryAttempts",
+              "deliveries:read", READ, list_attempts, query=LogQuery, tells=LogPart[Attempt]),
+    Operation("GET", W + "/dead-letters", "listDeadLetters", "deliveries:read", READ,
+              partial(list_documents, DEAD_LETTER), query=DeadLettersQuery,
+              tells=Page[DeadLetter]),
+    Operation("POST", W + "/dead-letters/{deadLetterId}/replay", "replayDeadLetter",
+              "deliveries:write", WRITE,
+              partial(not_yet, DEAD_LETTER, "messages are not sent in this version"),
+              idempotent=True, success=202, built=False),
+    Operation("DELETE", W + "/dead-letters/{deadLetterId}", "deleteDeadLetter",
+              "deliveries:write", WRITE, partial(remove, DEAD_LETTER), success=204),
+    Operation("GET", W + "/watchers/{watcherId}/diffs", "listWatcherDiffs", "watchers:read", READ,
+              list_diffs, query=LogQuery, tells=LogPart[WatcherDiff]),
+    Operation("GET", W + "/incidents", "listIncidents", "incidents:read", READ,
+              partial(list_documents, INCIDENTS), query=IncidentsQuery, tells=Page[Incident]),
+    Operation("GET", INCIDENT, "getIncident", "incidents:read", READ, get_incident,
+              tells=IncidentDetail),
+    Operation("PATCH", INCIDENT, "patchIncident", "incidents:write", WRITE, patch_incident,
+              takes=PATCHES, sends=IncidentEdit, tells=IncidentDetail),
+    Operation("POST", INCIDENT + "/acknowledge", "acknowledgeIncident", "incidents:write", WRITE,
+              acknowledge, idempotent=True, tells=IncidentDetail),
+    Operation("POST", INCIDENT + "/resolve", "resolveIncident", "incidents:write", WRITE, resolve,
+              idempotent=True, takes=(JSON,), sends=Resolve, tells=IncidentDetail),
+    Operation("POST", INCIDENT + "/reopen", "reopenIncident", "incidents:write", WRITE, reopen,
+              idempotent=True, tells=IncidentDetail),
+    Operation("POST", INCIDENT + "/merge", "mergeIncident", "incidents:write", WRITE, merge,
+              idempotent=True, takes=(JSON,), sends=Merge, tells=IncidentDetail),
+    Operation("POST", INCIDENT + "/notes", "addIncidentNote", "incidents:write", WRITE, add_note,
+              idempotent=True, takes=(JSON,), sends=NoteText, tells=Note, success=201),
+    Operation("GET", INCIDENT + "/notes", "listIncidentNotes", "incidents:read", READ, list_notes,
+              query=LogQuery, tells=LogPart[Note]),
+    Operation("GET", INCIDENT + "/timeline", "getIncidentTimeline", "incidents:read", READ,
+              get_timeline, query=ListQuery, tells=Page[Entry]),
+    Operation("GET", INCIDENT + "/blast-radius", "getIncidentBlastRadius", "incidents:read", READ,
+              get_blast_radius, tells=BlastRadius),
+    Operation("GET", INCIDENT + "/correlations", "listIncidentCorrelations", "incidents:read",
+              READ, list_correlations, query=ListQuery, tells=Page[Correlation]),
+    Operation("GET", W + "/correlations", "listCorrelations", "incidents:read", READ,
+              partial(list_documents, CORRELATION), query=CorrelationsQuery,
+              tells=Page[Correlation]),
+    Operation("GET", W + "/correlations/{correlationId}", "getCorrelation", "incidents:read", READ,
+              partial(get_document, CORRELATION), tells=Correlation),
+    Operation("GET", W + "/digests", "listDigests", "digests:read", READ,
+              partial(list_documents, DIGESTS), query=DigestsQuery, tells=Page[Digest]),
+    Operation("POST", W + "/digests", "createDigest", "digests:write", WRITE, make_digest,
+              idempotent=True, takes=(JSON,), sends=DigestOrder, tells=Digest, success=201),
+    Operation("GET", W + "/digests/{digestId}", "getDigest", "digests:read", READ,
+              partial(get_document, DIGESTS), tells=Digest),
+    Operation("GET", W + "/audit", "listAudit", "audit:read", READ, list_audit, query=LogQuery),
     Operation("GET", W + "/audit/verify", "verifyAudit", "audit:read", READ, verify_audit),
     Operation("GET", "/v1/audit", "listServerAudit", SERVER_ADMIN, READ, list_audit,
-              query=ListQuery),
+              query=LogQuery),
     Operation("GET", "/v1/audit/verify", "verifyServerAudit", SERVER_ADMIN, READ, verify_audit),
 )
 # fmt: on

@@ -48,6 +48,16 @@ def named(id_member: str, sent: Object) -> Object:
 # --- endpoints
 
 
+SECRETS: Final = (
+    ("api_key",),
+    ("access_key_id",),
+    ("secret_access_key",),
+    ("session_token",),
+    ("access_token",),
+    ("extra_headers", EACH),
+)
+
+
 def _keep_endpoint(doc: Object, query: ListQuery) -> bool:
     assert isinstance(query, EndpointsQuery), "the table says so"
     return (query.provider is None or doc["provider"] in query.provider) and (
@@ -86,14 +96,8 @@ ENDPOINT: Final = Kind(
     id_of=partial(chosen, "id"),
     keep=_keep_endpoint,
     sorts=("id", "provider", "created_at", "updated_at"),
-    secrets=(
-        ("api_key",),
-        ("access_key_id",),
-        ("secret_access_key",),
-        ("session_token",),
-        ("access_token",),
-        ("extra_headers", EACH),
-    ),
+    secrets=SECRETS,
+    bound=((("base_url",), SECRETS), (("provider",), SECRETS)),
     check=_check_endpoint,
     permit=_permit_endpoint,
     unique=nothing_unique,

@@ -22,6 +22,7 @@ from proxy.settings.schema import Control
 
 MASK: Final = "***"
 EACH: Final = "*"  # a step of a path: every member
+_PORTS: Final = {"https": 443, "http": 80}
 _FINGERPRINT: Final = "_fingerprint"
 Object = dict[str, Json]
 Path = tuple[str, ...]
@@ -78,6 +79,47 @@ def refused(doc: Object, paths: Iterable[Path], control: Control) -> Iterator[Fi
             if isinstance(path, str) and not inside(path):
                 place = control.secrets_dir
                 yield _at(where, "forbidden_reference", f"must name a file in {place}")
+
+
+def strayed(
+    doc: Object, sent: Object, old: Object, bound: Iterable[tuple[Path, tuple[Path, ...]]]
+) -> Iterator[FieldError]:
+    """Secrets that are only kept, while the place that they are sent to becomes another one.
+
+    SECURITY: else whoever may write a document, and was never shown its secrets, could have them
+    sent to himself.
+    """
+    for destination, paths in bound:
+        there, before = _at_path(doc, destination), _at_path(old, destination)
+        if _host(there) == _host(before):
+            continue
+        known = dict(_values(old, paths))
+        told = dict(_values(sent, paths))
+        for where, value in _values(doc, paths):
+            kept = isinstance(value, str) and known.get(where) == value
+            if kept and told.get(where) != value:
+                pointer = pointer_of(where if where in told else destination)
+                place = field_of(destination)
+                detail = f"{place} is another host now: send the secret again"
+                yield FieldError("masked_secret", detail, field_of(where), pointer)
+
+
+def _at_path(doc: Json, path: Path) -> Json:
+    for step in path:
+        doc = doc.get(step) if isinstance(doc, dict) else None
+    return doc
+
+
+def _host(destination: Json) -> Json:
+    """Host and port of a URL, or the host itself; a reference is what it is."""
+    if not isinstance(destination, str):
+        return destination
+    try:
+        parts = urlsplit(destination)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return destination
+    return [parts.scheme, parts.hostname, port] if parts.hostname else destination.lower()
 
 
 def inside(path: str) -> bool:

@@ -5,8 +5,7 @@ from typing import Final
 
 from proxy.control.audit import AUDIT_LOG, GENESIS, row_hash
 from proxy.control.frame import ControlDeps, Passage, Reply
-from proxy.control.problems import FieldError, invalid
-from proxy.control.wire import LOG_WINDOW, ListQuery, Order, page_links, read_sort
+from proxy.control.logs import LogQuery, log_reply
 from proxy.model.batch import LogFilter
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
@@ -16,32 +15,11 @@ _STEP: Final = 500
 
 
 async def list_audit(passage: Passage, deps: ControlDeps) -> Reply:
+    """Who changed what, newest first."""
     query = passage.query
-    assert isinstance(query, ListQuery), "the table says so"
-    (order,) = read_sort(query.sort, ("created_at",), Order("created_at", descending=True))[:1]
-    if query.page * query.limit > LOG_WINDOW:
-        detail = f"beyond {LOG_WINDOW} rows narrow the list"
-        raise invalid([FieldError("use_cursor", detail, "page", place="query")])
-    page = await deps.store.range(
-        passage.workspace_id or SERVER_WORKSPACE,
-        AUDIT_LOG,
-        LogFilter(
-            newest_first=order.descending,
-            limit=query.limit,
-            offset=(query.page - 1) * query.limit,
-        ),
-    )
-    total = page.total or 0
-    pages = -(-total // query.limit)
-    doc: dict[str, Json] = {
-        "data": [jsonbody.loads(entry.body) for entry in page.entries],
-        "page": query.page,
-        "limit": query.limit,
-        "total": total,
-        "total_pages": pages,
-    }
-    headers = {"X-Total-Count": str(total), "Link": page_links(passage, query.page, pages)}
-    return Reply.json(200, doc, headers)
+    assert isinstance(query, LogQuery), "the table says so"
+    workspace_id = passage.workspace_id or SERVER_WORKSPACE
+    return await log_reply(passage, deps, workspace_id, AUDIT_LOG, query)
 
 
 async def verify_audit(passage: Passage, deps: ControlDeps) -> Reply:

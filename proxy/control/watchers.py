@@ -1,22 +1,27 @@
 """{w}/watchers: pages of providers that are looked at for changes (control-api.md §12.9, members
 alerts.md §11).
 
-Watchers are kept, listed and checked here; nothing looks yet, and `…/run` says so.
+Watchers are kept, listed and checked here; nothing looks yet, and `…/run` says so.  What was found
+is an entry of the log `diffs` whose `type` is the watcher's id.
 """
 
 from collections.abc import Iterator
 from typing import Final, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from proxy.control.kinds import Kind, Object
+from proxy.control.frame import ControlDeps, Passage, Reply
+from proxy.control.kinds import Kind, Object, one_of
+from proxy.control.logs import LogQuery, log_reply
 from proxy.control.problems import FieldError
 from proxy.control.wire import ListQuery
 from proxy.guardrails.linear import LinearError, Regex
+from proxy.model.batch import LogFilter
 from proxy.model.documents import Severity
 from proxy.model.ports import Ids
 from proxy.settings.notices import Watcher
 
+DIFFS_LOG: Final = "diffs"
 _OBSERVED: Final[Object] = {
     "last_checked_at": None,
     "last_changed_at": None,
@@ -79,3 +84,35 @@ WATCHER: Final = Kind(
     observed=_observed,
     conditional_get=False,
 )
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Impact(_Told):
+    """What a change means, in percent of the price."""
+
+    cost_change_percent: int | None
+    affected_workspaces: list[str]
+
+
+class WatcherDiff(_Told):
+    """A change that a watcher found (events.md §5.8)."""
+
+    watcher_id: str
+    change_type: str
+    old_value: str | None
+    new_value: str | None
+    effective_date: str | None
+    affected_routes: list[str]
+    impact_assessment: Impact
+
+
+async def list_diffs(passage: Passage, deps: ControlDeps) -> Reply:
+    """What the watcher found, newest first."""
+    query = passage.query
+    assert isinstance(query, LogQuery), "the table says so"
+    watcher = await one_of(WATCHER, passage, deps)
+    narrowed = LogFilter(types=(watcher.id,))
+    return await log_reply(passage, deps, passage.workspace, DIFFS_LOG, query, narrowed=narrowed)

@@ -53,6 +53,18 @@ class ListQuery(Query):
     sort: str | None = Field(None, max_length=256)
 
 
+def within(at: Json, since: str | None, until: str | None) -> bool:
+    """Whether a time lies in [since, until); what has no time lies nowhere but in all times."""
+    if since is None and until is None:
+        return True
+    at_ms = parse_time(at) if isinstance(at, str) else None
+    if at_ms is None:
+        return False
+    since_ms = parse_time(since) if since else None
+    until_ms = parse_time(until) if until else None
+    return (since_ms is None or at_ms >= since_ms) and (until_ms is None or at_ms < until_ms)
+
+
 @dataclass(slots=True, frozen=True)
 class Order:
     field: str
@@ -99,18 +111,29 @@ def _key(field: str, value_of: Callable[[Item, str], Json]) -> Callable[[Item], 
         value = value_of(item, field)
         if field == "severity":
             return SEVERITY_RANK.get(str(value), -1)
+        if isinstance(value, str) and field.endswith("_at"):
+            return value.removesuffix("Z")  # or a fraction would come before the whole second
         return value if isinstance(value, (int, float)) else str(value)
 
     return of
 
 
-def page_reply(passage: Passage, query: ListQuery, items: Sequence[Json]) -> Reply:
-    """One page of documents that are all at hand."""
+def _whole(item: dict[str, Json]) -> dict[str, Json]:
+    return item
+
+
+def page_reply(
+    passage: Passage,
+    query: ListQuery,
+    items: Sequence[dict[str, Json]],
+    listed: Callable[[dict[str, Json]], dict[str, Json]] = _whole,
+) -> Reply:
+    """One page of documents that are all at hand.  `listed`: what a list shows of one."""
     total = len(items)
     first = (query.page - 1) * query.limit
     pages = -(-total // query.limit)
     doc: dict[str, Json] = {
-        "data": list(items[first : first + query.limit]),
+        "data": [listed(item) for item in items[first : first + query.limit]],
         "page": query.page,
         "limit": query.limit,
         "total": total,

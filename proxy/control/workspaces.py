@@ -24,7 +24,10 @@ STEP: Final = 500  # documents that are removed in one commit
 OWN_KINDS: Final = (
     "route", "endpoint", "failover_policy", "policy", "alert_rule", "delivery", "watcher",
 )  # fmt: skip
-FOLLOWING_KINDS: Final = ("policy_version",)  # nobody is kept from removing a workspace by these
+FOLLOWING_KINDS: Final = (  # nobody is kept from removing a workspace by these
+    "policy_version", "incident", "incident_timeline", "correlation", "alert", "digest",
+    "dead_letter",
+)  # fmt: skip
 
 
 class WorkspaceDocument(Doc):

@@ -5,7 +5,6 @@ is accepted by the endpoint that takes it and comes back with the same names and
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,13 @@ from typing import Any
 import pytest
 
 from proxy.storage.sqlite.engine import SqliteStore
+from tests.contract.literals import holds, seed
 from tests.control.world import ADMIN, World, bearer, running
 from tests.kit.fakes import FakeClock
 
-SEEDS = Path(__file__).parents[1] / "golden" / "seeds"
 EVENTS = "/v1/workspaces/default/events"
 RULES = "/v1/workspaces/default/alert-rules"
 TARGETS = "/v1/workspaces/default/deliveries"
-
-
-def seed(name: str) -> dict[str, Any]:
-    found = json.loads((SEEDS / f"{name}.json").read_text())
-    assert isinstance(found, dict)
-    return found
-
-
-def holds(whole: Any, part: Any) -> bool:
-    """Every name and value of `part` stands in `whole`; we may have added more names."""
-    if isinstance(part, dict):
-        return isinstance(whole, dict) and all(
-            name in whole and holds(whole[name], value) for name, value in part.items()
-        )
-    return bool(whole == part) and type(whole) is type(part)
 
 
 @pytest.fixture

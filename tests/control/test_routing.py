@@ -140,3 +140,20 @@ async def test_lists_are_filtered_and_sorted(world: World) -> None:
     await made(world, ROUTES, CHAT)
     listed = await world.get(f"{ROUTES}?endpoint=backup")
     assert [each["id"] for each in listed.doc["data"]] == ["chat"]
+
+
+async def test_a_kept_credential_does_not_follow_its_endpoint_to_another_host(
+    world: World,
+) -> None:
+    """SECURITY: else whoever may write endpoints could have the key sent to himself."""
+    await made(world, ENDPOINTS, {**BACKUP, "base_url": "https://one.example.com/v1"})
+    path = f"{ENDPOINTS}/backup"
+    doc = (await world.get(path)).doc
+    for change in ({"base_url": "https://two.example.com/v1"}, {"provider": "gemini"}):
+        for body in (change, {**doc, **change}):
+            answer = await world.call("PUT", path, body)
+            assert (answer.status, answer.codes()) == (422, [("api_key", "masked_secret")])
+    same = await world.call("PATCH", path, {"base_url": "https://one.example.com/v2"})
+    assert same.status == 200
+    again = {"base_url": "https://two.example.com/v1", "api_key": "sk-verysecret-part"}
+    assert (await world.call("PATCH", path, again)).status == 200

@@ -140,6 +140,7 @@ class World:
     workspaces: tuple[WorkspaceRules, ...] = WORKSPACES
     rules: tuple[WorkspaceRules, ...] = ()
     declared: Mapping[tuple[str, str], Sequence[Declared]] = field(default_factory=dict)
+    time_zones: Mapping[str, str] = field(default_factory=dict)
     told: list[tuple[str, dict[str, Json]]] = field(default_factory=list)
     wrong: list[Json] = field(default_factory=list)
     reloads: int = 0
@@ -160,6 +161,7 @@ class World:
             self.ingest,
             {**file_of(self.workspaces), **self.declared},
             [("builtin:packs/small.yaml", SHIPPED)],
+            self.time_zones,
         )
 
     async def apply(self) -> None:
