@@ -4,21 +4,26 @@ members failover.md §1)."""
 from collections.abc import Iterator
 from typing import Final, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
-from proxy.control.frame import ControlDeps, Passage
-from proxy.control.kinds import Kind, Object, Reference, Stored
+from proxy.control.frame import ControlDeps, Passage, Reply
+from proxy.control.kinds import Kind, Object, Reference, Stored, one_of
+from proxy.control.logs import LogQuery, log_reply
 from proxy.control.problems import FieldError, Problem
 from proxy.control.routing import ENDPOINT_NAME
 from proxy.control.validation import pointer_of
 from proxy.control.wire import ListQuery
+from proxy.model.batch import LogFilter, StoredEvent
 from proxy.model.documents import slug
+from proxy.model.events import EVENTS_LOG, FAILOVER_DECISION
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import Ids
 from proxy.model.tenancy import WorkspaceRules
 from proxy.settings.crosscheck import tier_faults
 from proxy.settings.risks import policy_risks
+from proxy.spool.packed import unpacked
+from proxy.wire import jsonbody
 
 FAILOVER_NAME: Final = "failover_policy"
 Status = Literal["active", "paused"]
@@ -128,6 +133,38 @@ def health(policy: FailoverPolicy, endpoint_id: str, rules: WorkspaceRules) -> s
     if all(each.id != endpoint_id for each in rules.endpoints):
         return "unknown"
     return "healthy" if policy.status == "active" else "disabled"
+
+
+async def list_decisions(passage: Passage, deps: ControlDeps) -> Reply:
+    """Changes of endpoint on the policy's route, as they were told; each names its policy."""
+    query = passage.query
+    assert isinstance(query, LogQuery), "the table says so"
+    one = await one_of(FAILOVER_POLICY, passage, deps)
+    narrowed = LogFilter(types=(FAILOVER_DECISION,), route_ids=(str(one.said["route_id"]),))
+    return await log_reply(
+        passage, deps, passage.workspace, EVENTS_LOG, query, narrowed=narrowed, show=_decision
+    )
+
+
+def _decision(entry: StoredEvent) -> bytes:
+    event = jsonbody.loads(unpacked(entry.body))
+    assert isinstance(event, dict), "we wrote it"
+    payload = event.get("payload")
+    told: Json = payload if isinstance(payload, dict) else {}
+    return jsonbody.dumps(told)
+
+
+class FailoverDecisionTold(BaseModel):
+    """The seed's failover-decision, then ours (failover.md §14)."""
+
+    failover_policy_id: str
+    trigger_condition: str
+    original_endpoint: str
+    selected_fallback: str | None
+    timestamp: str
+    scope: Literal["endpoint", "request"]
+    reason_code: str
+    skipped: list[dict[str, str]]
 
 
 FAILOVER_POLICY: Final = Kind(

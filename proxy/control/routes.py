@@ -28,9 +28,15 @@ from proxy.control.documents import (
     patch,
     remove,
     replace,
+    unbuilt,
 )
 from proxy.control.events import EventsQuery, get_event, list_events
-from proxy.control.failover import FAILOVER_POLICY, FailoverQuery
+from proxy.control.failover import (
+    FAILOVER_POLICY,
+    FailoverDecisionTold,
+    FailoverQuery,
+    list_decisions,
+)
 from proxy.control.frame import (
     ANY_KEY,
     CONTROL_BODY_BYTES,
@@ -80,6 +86,13 @@ from proxy.control.policies import (
     get_policy,
     get_version,
     list_versions,
+)
+from proxy.control.policy_checks import (
+    Coverage,
+    Evaluated,
+    Evaluation,
+    evaluate_policy,
+    policies_coverage,
 )
 from proxy.control.rotation import rotate_secret
 from proxy.control.routing import (
@@ -210,9 +223,21 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
               READ, list_versions, query=ListQuery),
     Operation("GET", W + "/policies/{policyId}/versions/{version}", "getPolicyVersion",
               "policies:read", READ, get_version),
+    Operation("GET", W + "/policies/coverage", "getPoliciesCoverage", "policies:read", READ,
+              policies_coverage, tells=Coverage),
+    Operation("POST", W + "/policies/{policyId}/evaluate", "evaluatePolicy", "policies:read", TEST,
+              evaluate_policy, takes=(JSON,), body_cap=PACK_BODY_BYTES, sends=Evaluation,
+              tells=Evaluated),
+    Operation("POST", W + "/policies/{policyId}/replay", "replayPolicy", "policies:read", TEST,
+              partial(not_yet, POLICY, "texts are not replayed in this version"), built=False),
     Operation("POST", W + "/policies/{policyId}/activate", "activatePolicy", "policies:write",
               WRITE, activate_policy, idempotent=True, takes=(JSON,), sends=Activation),
     *_documents("failover-policies", "FailoverPolicy", "failover", FAILOVER_POLICY, FailoverQuery),
+    Operation("GET", W + "/failover-policies/{policyId}/decisions", "listFailoverDecisions",
+              "failover:read", READ, list_decisions, query=LogQuery,
+              tells=LogPart[FailoverDecisionTold]),
+    Operation("POST", W + "/explain", "explain", "failover:read", TEST,
+              partial(unbuilt, "requests are not explained in this version"), built=False),
     Operation("POST", W + "/failover-policies/{policyId}/force", "forceFailover",
               "failover:write", WRITE, partial(not_yet, FAILOVER_POLICY, _NO_BREAKER),
               idempotent=True, built=False),

@@ -25,7 +25,7 @@ OWN_KINDS: Final = (
     "route", "endpoint", "failover_policy", "policy", "alert_rule", "delivery", "watcher",
 )  # fmt: skip
 FOLLOWING_KINDS: Final = (  # nobody is kept from removing a workspace by these
-    "policy_version", "incident", "incident_timeline", "correlation", "alert", "digest",
+    "policy_version", "incident", "incident.timeline", "correlation", "alert", "digest",
     "dead_letter",
 )  # fmt: skip
 

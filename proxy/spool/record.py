@@ -111,7 +111,7 @@ def line_of(record: RequestRecord) -> bytes:
             record.trace_id,
             record.policy_profile,
             None if outcome == "success" else _failure(record),
-            [_policy_result(result) for result in results[:POLICY_RESULTS]] if results else None,
+            [policy_result_doc(result) for result in results[:POLICY_RESULTS]] if results else None,
             [_decision(decision) for decision in decisions] if decisions else None,
         )
     )
@@ -152,7 +152,8 @@ def time_text(at_ms: int) -> str:
     return _second(second) + _FRACTIONS[fraction]
 
 
-def _policy_result(result: PolicyResult) -> dict[str, object]:
+def policy_result_doc(result: PolicyResult) -> dict[str, object]:
+    """The seed's policy-result, extended."""
     told: dict[str, object] = {
         "policy_id": result.policy_id,
         "verdict": result.verdict,

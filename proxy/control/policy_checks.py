@@ -1,0 +1,169 @@
+"""What policy packs would do and where they look: a dry run of one text, and the coverage of the
+workspace (control-api.md §12.3, guardrails.md §12, §13).  Nothing is emitted."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from time import perf_counter_ns
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.control.frame import ControlDeps, Passage, Reply
+from proxy.control.kinds import one_of
+from proxy.control.policies import POLICY, content_of, shelf_of, source_of
+from proxy.control.problems import FieldError, invalid
+from proxy.control.validation import field_of, pointer_of, read_as
+from proxy.guardrails.compile import compile_guard
+from proxy.guardrails.engine import Judgement
+from proxy.model.exchange import Direction, Json, Leaf, Part
+from proxy.model.policy import PolicyPack, PolicyResult, Rule, Verdict
+from proxy.model.tenancy import GuardSettings
+from proxy.settings.coverage import REFUSED_PATHS, cover
+from proxy.settings.packs import settle
+from proxy.spool.record import policy_result_doc
+
+MAX_CHARS: Final = 200_000
+_ORDER: Final[tuple[Verdict, ...]] = ("violation", "error", "bypassed", "skipped", "pass")
+
+
+class Evaluation(BaseModel):
+    """`rules`: in place of those of the pack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: str = Field(max_length=MAX_CHARS)
+    direction: Literal["request", "response"] = "request"
+    part: Part = "text"
+    rules: list[Rule] | None = Field(None, max_length=500)
+
+
+class Evaluated(BaseModel):
+    """`text_after`: what would go on; null when nothing would."""
+
+    verdict: Verdict
+    results: list[dict[str, object]]
+    text_after: str | None
+    elapsed_us: int
+
+
+async def evaluate_policy(passage: Passage, deps: ControlDeps) -> Reply:
+    """Judge one text by the pack, or by rules that were sent."""
+    asked = read_as(Evaluation, passage.body)
+    one = await one_of(POLICY, passage, deps)
+    said = content_of(one.said)
+    if asked.rules is not None:
+        rules: list[Json] = [
+            rule.model_dump(mode="json", exclude_unset=True) for rule in asked.rules
+        ]
+        said = {**said, "rules": rules}
+    shelf = await shelf_of(passage, deps)
+    settled, problems, _ = await asyncio.to_thread(settle, shelf, [source_of(said)])
+    if problems:
+        raise invalid(
+            [
+                FieldError(
+                    "invalid_value", each.message, field_of(each.path), pointer_of(each.path)
+                )
+                for each in problems
+            ]
+        )
+    pack = settled[one.id].effective.model_copy(update={"enabled": True})
+    judgement, elapsed_us = await asyncio.to_thread(_judge, pack, asked)
+    for result in judgement.results:
+        result.timestamp_ms = deps.clock.now_ms()
+    return Reply.json(200, _told(judgement, asked.text, elapsed_us))
+
+
+def _judge(pack: PolicyPack, asked: Evaluation) -> tuple[Judgement, int]:
+    guard = compile_guard([pack], GuardSettings())
+    guard.warm()
+    direction: Direction = asked.direction
+    leaf = Leaf(asked.text, asked.part, "user" if direction == "request" else "assistant", ())
+    began = perf_counter_ns()
+    judgement = guard.judge([leaf], direction)
+    return judgement, (perf_counter_ns() - began) // 1000
+
+
+def _told(judgement: Judgement, text: str, elapsed_us: int) -> Json:
+    after: str | None = text
+    if judgement.block is not None:
+        after = None
+    elif judgement.rewrites:
+        after = judgement.rewrites[0][1]
+    return {
+        "verdict": strongest(judgement.results),
+        "results": [_plain(result) for result in judgement.results],
+        "text_after": after,
+        "elapsed_us": elapsed_us,
+    }
+
+
+def _plain(result: PolicyResult) -> Json:
+    told: Json = {name: _json(value) for name, value in policy_result_doc(result).items()}
+    return told
+
+
+def _json(value: object) -> Json:
+    assert value is None or isinstance(value, (str, int, float, bool, dict)), "a result is JSON"
+    return value
+
+
+def strongest(results: Sequence[PolicyResult]) -> Verdict:
+    """The verdict on the whole text."""
+    seen = {result.verdict for result in results}
+    return next((verdict for verdict in _ORDER if verdict in seen), "pass")
+
+
+async def policies_coverage(passage: Passage, _: ControlDeps) -> Reply:
+    """Per route: what its packs look at, by direction and part, and what they do not."""
+    rules = passage.config.workspaces[passage.workspace]
+    packs = {f"{pack.policy_pack_id}@{pack.version}": pack for pack in rules.policies}
+    newest = {pack.policy_pack_id: pack for pack in rules.policies}
+    routes: list[Json] = []
+    for route in rules.routes:
+        found = [packs.get(name) or newest.get(name) for name in route.policy_packs]
+        chosen = [pack for pack in found if pack is not None]
+        covered = cover(chosen) if chosen else None
+        routes.append(
+            {
+                "route_id": route.id,
+                "packs": [f"{pack.policy_pack_id}@{pack.version}" for pack in chosen],
+                "unusable": rules.unusable.get(route.id),
+                "guarded": bool(chosen),
+                "parts": [asdict(part) for part in covered.parts] if covered else [],
+                "binary": covered.binary if covered else "allow",
+                "remote": covered.remote if covered else "allow",
+                "reasoning": covered.reasoning if covered else None,
+                "refused_paths": [*REFUSED_PATHS] if chosen else [],
+            }
+        )
+    return Reply.json(200, {"workspace_id": passage.workspace, "routes": routes})
+
+
+class PartCovered(BaseModel):
+    """`hole`: nothing looks there, and no setting says so."""
+
+    direction: Direction
+    part: Part
+    enforced: list[str]
+    recorded: list[str]
+    shadow: list[str]
+    reason: str
+    hole: bool
+
+
+class RouteCovered(BaseModel):
+    route_id: str
+    packs: list[str]
+    unusable: str | None
+    guarded: bool
+    parts: list[PartCovered]
+    binary: Literal["allow", "block"]
+    remote: Literal["allow", "block"]
+    reasoning: Literal["hold", "live", "off"] | None
+    refused_paths: list[str]
+
+
+class Coverage(BaseModel):
+    workspace_id: str
+    routes: list[RouteCovered]
