@@ -6,7 +6,16 @@ from pydantic import TypeAdapter
 
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Kind, Object, everything
-from proxy.control.wire import Instant, ListQuery, Order, arranged, page_reply, read_sort, within
+from proxy.control.wire import (
+    Instant,
+    ListQuery,
+    Order,
+    arranged,
+    page_reply,
+    read_sort,
+    whole,
+    within,
+)
 from proxy.incidents.incident import Correlation
 from proxy.storage.incidents import CORRELATION as NAME
 
@@ -50,4 +59,4 @@ async def correlations_of(incident_id: str, passage: Passage, deps: ControlDeps)
     orders = read_sort(query.sort, CORRELATION.sorts, NEWEST)
     found = await everything(CORRELATION, passage, deps)
     wanted = [one.told for one in found.values() if one.said["incident_id"] == incident_id]
-    return page_reply(passage, query, arranged(wanted, orders, CORRELATION.value_of))
+    return page_reply(passage, query, arranged(wanted, orders, CORRELATION.value_of), whole)

@@ -48,9 +48,16 @@ async def list_documents(kind: Kind, passage: Passage, deps: ControlDeps) -> Rep
     assert isinstance(query, ListQuery), "the table says so"
     orders = read_sort(query.sort, kind.sorts, NEWEST)
     found = await everything(kind, passage, deps)
-    shown = [one.representation(kind, passage, deps) for one in found.values()]
-    wanted = [doc for doc in shown if kind.keep(doc, query)]
-    return page_reply(passage, query, arranged(wanted, orders, kind.value_of), kind.listed)
+    seen = [(one.seen(kind, passage, deps), one) for one in found.values()]
+    wanted = [each for each in seen if kind.keep(each[0], query)]
+
+    def value_of(each: tuple[Object, Stored], name: str) -> Json:
+        return kind.value_of(each[0], name)
+
+    def shown(each: tuple[Object, Stored]) -> Object:
+        return kind.listed(each[1].representation(kind, passage, deps))
+
+    return page_reply(passage, query, arranged(wanted, orders, value_of), shown)
 
 
 async def get_document(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from proxy.control.audit import Actor, Audit
 from proxy.control.config import ControlConfig, Principal
 from proxy.control.intake import EventIntake
+from proxy.control.parsed import Parsed
 from proxy.control.ratelimit import RateClass
 from proxy.control.readiness import StatusSource
 from proxy.model.exchange import Json
@@ -163,6 +164,7 @@ class ControlDeps:
     apply: Callable[[], Awaitable[None]] = _nothing_to_apply
     running: dict[tuple[str, bytes], Running] = field(default_factory=dict)
     audit: Audit = field(default_factory=Audit)
+    parsed: Parsed = field(default_factory=Parsed)
 
 
 Handler = Callable[[Passage, ControlDeps], Awaitable[Reply | web.StreamResponse]]

@@ -22,7 +22,7 @@ from proxy.control.incidents import (
 )
 from proxy.control.logs import LogQuery, log_reply
 from proxy.control.reading import read_document
-from proxy.control.wire import ListQuery, Order, page_reply, read_sort
+from proxy.control.wire import ListQuery, Order, page_reply, read_sort, whole
 from proxy.incidents.changes import noted
 from proxy.incidents.incident import BlastRadius
 from proxy.model.batch import Append, LogFilter
@@ -95,7 +95,7 @@ async def get_timeline(passage: Passage, deps: ControlDeps) -> Reply:
     assert isinstance(query, ListQuery), "the table says so"
     (order,) = read_sort(query.sort, ("created_at",), Order("created_at", descending=False))[:1]
     entries = timeline_doc(await held_by(passage, deps))
-    return page_reply(passage, query, entries[::-1] if order.descending else entries)
+    return page_reply(passage, query, entries[::-1] if order.descending else entries, whole)
 
 
 async def get_blast_radius(passage: Passage, deps: ControlDeps) -> Reply:

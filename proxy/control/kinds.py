@@ -238,6 +238,10 @@ class Stored:
     warnings: list[Json] = field(default_factory=list)
     beside: Object = field(default_factory=dict)
 
+    def seen(self, kind: Kind, passage: Passage, deps: ControlDeps) -> Object:
+        """What a list looks at: all that a client sees, and secrets, which it never shows."""
+        return self.told if kind.view is _as_stored else kind.view(self, self.told, passage, deps)
+
     def representation(self, kind: Kind, passage: Passage, deps: ControlDeps) -> Object:
         """What a client sees."""
         shown = masked(self.told, kind.secrets, deps.server_key) if kind.secrets else self.told
@@ -247,14 +251,28 @@ class Stored:
 
 async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, Stored]:
     """All documents of the kind, those of the file over those of the store."""
-    found: dict[str, Stored] = {}
-    rows = await deps.store.scan(kind.place(passage), kind.name)
-    for place, (doc_id, revision, body) in enumerate(rows, start=1):
-        found[doc_id] = stored(kind, doc_id, revision, body)
-        if place % AT_ONCE == 0:
-            await asyncio.sleep(0)  # others run in between
+    found = await _kept(kind, passage, deps)
     whole = _unwritten(kind) | shipped(kind, passage) | found | declared(kind, passage)
     return {doc_id: one for doc_id, one in whole.items() if kind.visible(one, passage)}
+
+
+async def _kept(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, Stored]:
+    """Those of the store.  They are shared by all requests: nobody changes one."""
+    place = kind.place(passage)
+    known = deps.parsed.of(place, kind.name)
+    found: dict[str, tuple[int, Stored]] = {}
+    fresh = 0
+    for doc_id, revision, body in await deps.store.scan(place, kind.name):
+        before = known.get(doc_id)
+        if before is not None and before[0] == revision:
+            found[doc_id] = before
+            continue
+        found[doc_id] = (revision, stored(kind, doc_id, revision, body))
+        fresh += 1
+        if fresh % AT_ONCE == 0:
+            await asyncio.sleep(0)  # others run in between
+    deps.parsed.keep(place, kind.name, found)
+    return {doc_id: one for doc_id, (_, one) in found.items()}
 
 
 async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:

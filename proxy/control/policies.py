@@ -31,7 +31,7 @@ from proxy.control.kinds import (
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.routing import POLICY_NAME, chosen
 from proxy.control.validation import field_of, pointer_of, read_as
-from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
+from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort, whole
 from proxy.guardrails.compile import check_pack
 from proxy.guardrails.faults import PackFault
 from proxy.model.batch import ABSENT, Delete, Op, Put
@@ -292,7 +292,9 @@ async def list_versions(passage: Passage, deps: ControlDeps) -> Reply:
     orders = read_sort(query.sort, ("version", "created_at"), Order("created_at", descending=True))
     one = await one_of(POLICY, passage, deps)
     found = [await _version(one, version, passage, deps) for version in _versions(one)]
-    return page_reply(passage, query, arranged([_told(v, one) for v in found], orders, _rank))
+    return page_reply(
+        passage, query, arranged([_told(v, one) for v in found], orders, _rank), whole
+    )
 
 
 async def get_version(passage: Passage, deps: ControlDeps) -> Reply:

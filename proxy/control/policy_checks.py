@@ -2,9 +2,8 @@
 workspace (control-api.md §12.3, guardrails.md §12, §13).  Nothing is emitted."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from time import perf_counter_ns
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,20 +67,22 @@ async def evaluate_policy(passage: Passage, deps: ControlDeps) -> Reply:
             ]
         )
     pack = settled[one.id].effective.model_copy(update={"enabled": True})
-    judgement, elapsed_us = await asyncio.to_thread(_judge, pack, asked)
+    judgement, elapsed_us = await asyncio.to_thread(_judge, pack, asked, deps.clock.monotonic)
     for result in judgement.results:
         result.timestamp_ms = deps.clock.now_ms()
     return Reply.json(200, _told(judgement, asked.text, elapsed_us))
 
 
-def _judge(pack: PolicyPack, asked: Evaluation) -> tuple[Judgement, int]:
+def _judge(
+    pack: PolicyPack, asked: Evaluation, monotonic: Callable[[], float]
+) -> tuple[Judgement, int]:
     guard = compile_guard([pack], GuardSettings())
     guard.warm()
     direction: Direction = asked.direction
     leaf = Leaf(asked.text, asked.part, "user" if direction == "request" else "assistant", ())
-    began = perf_counter_ns()
+    began = monotonic()
     judgement = guard.judge([leaf], direction)
-    return judgement, (perf_counter_ns() - began) // 1000
+    return judgement, int((monotonic() - began) * 1_000_000)
 
 
 def _told(judgement: Judgement, text: str, elapsed_us: int) -> Json:

@@ -118,15 +118,16 @@ def _key(field: str, value_of: Callable[[Item, str], Json]) -> Callable[[Item], 
     return of
 
 
-def _whole(item: dict[str, Json]) -> dict[str, Json]:
+def whole(item: dict[str, Json]) -> dict[str, Json]:
+    """A list that shows all of each document."""
     return item
 
 
 def page_reply(
     passage: Passage,
     query: ListQuery,
-    items: Sequence[dict[str, Json]],
-    listed: Callable[[dict[str, Json]], dict[str, Json]] = _whole,
+    items: Sequence[Item],
+    listed: Callable[[Item], dict[str, Json]],
 ) -> Reply:
     """One page of documents that are all at hand.  `listed`: what a list shows of one."""
     total = len(items)
