@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, TypeAdapter
 from proxy.control.conditions import etag_of
 from proxy.control.config import Declared
 from proxy.control.frame import ControlDeps, Passage
+from proxy.control.parsed import Collection
 from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import Path, masked
 from proxy.control.wire import ListQuery
@@ -260,9 +261,21 @@ async def _kept(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, St
     """Those of the store.  They are shared by all requests: nobody changes one."""
     place = kind.place(passage)
     known = deps.parsed.of(place, kind.name)
+    edition = deps.store.edition(place, kind.name)  # before looking, never after
+    if edition is None or known.edition != edition:
+        rows = await deps.store.scan(place, kind.name)
+        known = Collection(edition, await _parsed(kind, rows, known.documents))
+        deps.parsed.keep(place, kind.name, known)
+    return {doc_id: one for doc_id, (_, one) in known.documents.items()}
+
+
+async def _parsed(
+    kind: Kind, rows: Sequence[tuple[str, int, bytes]], known: Mapping[str, tuple[int, Stored]]
+) -> dict[str, tuple[int, Stored]]:
+    """The documents of `rows`; a revision that is known is not parsed again."""
     found: dict[str, tuple[int, Stored]] = {}
     fresh = 0
-    for doc_id, revision, body in await deps.store.scan(place, kind.name):
+    for doc_id, revision, body in rows:
         before = known.get(doc_id)
         if before is not None and before[0] == revision:
             found[doc_id] = before
@@ -271,8 +284,7 @@ async def _kept(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, St
         fresh += 1
         if fresh % AT_ONCE == 0:
             await asyncio.sleep(0)  # others run in between
-    deps.parsed.keep(place, kind.name, found)
-    return {doc_id: one for doc_id, (_, one) in found.items()}
+    return found
 
 
 async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:

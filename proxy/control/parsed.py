@@ -12,29 +12,39 @@ MAX_DOCUMENTS: Final = 30_000
 
 
 @dataclass(slots=True)
+class Collection:
+    """`documents`: id to (revision, the parsed document).  `edition`: the store's, when it was
+    read; None: it must be looked at again."""
+
+    edition: int | None
+    documents: dict[str, tuple[int, Any]]
+
+
+_EMPTY: Final = Collection(None, {})
+
+
+@dataclass(slots=True)
 class Parsed:
-    """By workspace and kind: id to (revision, the parsed document)."""
+    """The collections by workspace and kind."""
 
     limit: int = MAX_DOCUMENTS
-    _collections: OrderedDict[tuple[str, str], dict[str, tuple[int, Any]]] = field(
-        default_factory=OrderedDict
-    )
+    _collections: OrderedDict[tuple[str, str], Collection] = field(default_factory=OrderedDict)
 
-    def of(self, workspace_id: str, kind: str) -> dict[str, tuple[int, Any]]:
+    def of(self, workspace_id: str, kind: str) -> Collection:
         """What is known of a collection."""
         key = (workspace_id, kind)
         if key in self._collections:
             self._collections.move_to_end(key)
-        return self._collections.get(key, {})
+        return self._collections.get(key, _EMPTY)
 
-    def keep(self, workspace_id: str, kind: str, found: dict[str, tuple[int, Any]]) -> None:
+    def keep(self, workspace_id: str, kind: str, found: Collection) -> None:
         """Remember a whole collection in place of what was known of it."""
         self._collections[workspace_id, kind] = found
         self._collections.move_to_end((workspace_id, kind))
-        held = sum(map(len, self._collections.values()))
+        held = len(self)
         while held > self.limit:
             _, gone = self._collections.popitem(last=False)
-            held -= len(gone)
+            held -= len(gone.documents)
 
     def __len__(self) -> int:
-        return sum(map(len, self._collections.values()))
+        return sum(len(each.documents) for each in self._collections.values())

@@ -141,6 +141,11 @@ class Store(Protocol):
         """(id, revision, body), by id"""
         ...
 
+    def edition(self, workspace_id: str, kind: str) -> int | None:
+        """Another number after each change of a document of that kind; None: it is not known, and
+        only `scan` tells."""
+        ...
+
     async def range(self, workspace_id: str, log: str, query: LogFilter) -> LogPage:
         """A page of a log in order of `seq`."""
         ...

@@ -1,6 +1,7 @@
 """Stores for tests: the model that every engine must agree with, and one that fails on purpose."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -82,6 +83,7 @@ class MemoryStore:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rooms: dict[str, _Room] = {}
+        self._editions: Counter[tuple[str, str]] = Counter()
         self.can_write = True
 
     def writable(self) -> bool:
@@ -109,7 +111,12 @@ class MemoryStore:
                         key = (op.minute, op.series, counter)
                         room.rollup[key] = room.rollup.get(key, 0) + n
         self._rooms[workspace_id] = room
+        changed = {(workspace_id, op.kind) for op in batch.ops if isinstance(op, (Put, Delete))}
+        self._editions.update(changed)
         return result
+
+    def edition(self, workspace_id: str, kind: str) -> int:
+        return self._editions[workspace_id, kind]
 
     async def get(self, workspace_id: str, kind: str, doc_id: str) -> tuple[int, bytes] | None:
         doc = self._room(workspace_id).docs.get((kind, doc_id))

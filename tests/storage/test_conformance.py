@@ -75,6 +75,20 @@ async def test_an_old_revision_never_fits_a_document_that_came_again(store: Stor
     assert await store.get(WS, "policy", "p") == (3, b"new")
 
 
+async def test_the_edition_of_a_kind_changes_with_its_documents_alone(store: Store) -> None:
+    """An engine that does not know says None, always."""
+    before = store.edition(WS, "policy")
+    assert store.edition(WS, "policy") == before
+    await store.commit(WS, batch(event(1), Put("route", "r", b"1"), Cursor("c", 0, 1)))
+    assert store.edition(WS, "policy") == before
+    await store.commit(WS, batch(Put("policy", "p", b"1")))
+    after = store.edition(WS, "policy")
+    assert (before is None) == (after is None) == (after == before)
+    await store.commit(WS, batch(Delete("policy", "p")))
+    assert after is None or store.edition(WS, "policy") not in (before, after)
+    assert store.edition("elsewhere", "policy") == before
+
+
 async def test_scan_is_by_id_and_of_one_kind_and_workspace(store: Store) -> None:
     ops = [Put("rule", name, name.encode()) for name in ("b", "a", "c")]
     await store.commit(WS, batch(*ops, Put("target", "x", b"x")))

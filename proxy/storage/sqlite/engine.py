@@ -4,6 +4,7 @@ Nothing here touches the database on the event loop: a call is a message to a th
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,9 +13,11 @@ from pathlib import Path
 from proxy.model.batch import (
     Batch,
     CommitResult,
+    Delete,
     FinishedIdem,
     LogFilter,
     LogPage,
+    Put,
     Retention,
     StoredEvent,
 )
@@ -36,6 +39,7 @@ class SqliteStore:
         self._bounds = bounds
         self._readers = Readers(path, clock, bounds)
         self._writer = Writer(path, clock, self._readers.oldest_s, bounds)
+        self._editions: Counter[tuple[str, str]] = Counter()
 
     def open(self) -> None:
         """Blocks.  Raises files.CannotOpen."""
@@ -68,11 +72,19 @@ class SqliteStore:
 
         A caller that is cancelled does not cancel the batch.
         """
-        answer = await asyncio.shield(self._writer.submit(workspace_id, batch))
+        written = self._writer.submit(workspace_id, batch)
+        changed = {(workspace_id, op.kind) for op in batch.ops if isinstance(op, (Put, Delete))}
+        if changed:
+            written.add_done_callback(lambda _: self._editions.update(changed))
+        answer = await asyncio.shield(written)
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, CommitResult)
         return answer
+
+    def edition(self, workspace_id: str, kind: str) -> int:
+        """Nobody else writes: what was changed here is all that was changed."""
+        return self._editions[workspace_id, kind]
 
     async def get(self, workspace_id: str, kind: str, doc_id: str) -> tuple[int, bytes] | None:
         return await self._readers.ask(
