@@ -21,17 +21,17 @@ from proxy.control.kinds import (
     Stored,
     body_of,
     declared,
-    everything,
     meant,
     one_of,
     show,
     stored,
 )
+from proxy.control.ordering import Seen, in_order
 from proxy.control.problems import Problem
 from proxy.control.reading import alone, read_document, validated, warnings_of
 from proxy.control.references import unused
 from proxy.control.secrets import MASK, masked, unmasked
-from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
+from proxy.control.wire import ListQuery, Order, page_reply, read_sort
 from proxy.model.batch import ABSENT, Append, Batch, Delete, Op, Put, StoreConflict
 from proxy.model.exchange import Json
 
@@ -47,17 +47,14 @@ async def list_documents(kind: Kind, passage: Passage, deps: ControlDeps) -> Rep
     query = passage.query
     assert isinstance(query, ListQuery), "the table says so"
     orders = read_sort(query.sort, kind.sorts, NEWEST)
-    found = await everything(kind, passage, deps)
-    seen = [(one.seen(kind, passage, deps), one) for one in found.values()]
-    wanted = [each for each in seen if kind.keep(each[0], query)]
+    ordered = await in_order(kind, passage, deps, orders)
 
-    def value_of(each: tuple[Object, Stored], name: str) -> Json:
-        return kind.value_of(each[0], name)
-
-    def shown(each: tuple[Object, Stored]) -> Object:
+    def shown(each: Seen) -> Object:
         return kind.listed(each[1].representation(kind, passage, deps))
 
-    return page_reply(passage, query, arranged(wanted, orders, value_of), shown)
+    return page_reply(
+        passage, query, [each for each in ordered if kind.keep(each[0], query)], shown
+    )
 
 
 async def get_document(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:

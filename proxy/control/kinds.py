@@ -214,6 +214,11 @@ class Kind:
         """The workspace in whose part of the store the documents stand."""
         return SERVER_WORKSPACE if self.server_wide else passage.workspace
 
+    @property
+    def fixed(self) -> bool:
+        """What a client sees depends on the document alone."""
+        return self.view is _as_stored and self.visible is _seen
+
     def value_of(self, doc: Object, name: str) -> Json:
         """What a list is ordered by."""
         if self.value is not None and name != "id":
@@ -241,7 +246,7 @@ class Stored:
 
     def seen(self, kind: Kind, passage: Passage, deps: ControlDeps) -> Object:
         """What a list looks at: all that a client sees, and secrets, which it never shows."""
-        return self.told if kind.view is _as_stored else kind.view(self, self.told, passage, deps)
+        return self.told if kind.fixed else kind.view(self, self.told, passage, deps)
 
     def representation(self, kind: Kind, passage: Passage, deps: ControlDeps) -> Object:
         """What a client sees."""
@@ -252,12 +257,13 @@ class Stored:
 
 async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, Stored]:
     """All documents of the kind, those of the file over those of the store."""
-    found = await _kept(kind, passage, deps)
+    collection = await collection_of(kind, passage, deps)
+    found = {doc_id: one for doc_id, (_, one) in collection.documents.items()}
     whole = _unwritten(kind) | shipped(kind, passage) | found | declared(kind, passage)
     return {doc_id: one for doc_id, one in whole.items() if kind.visible(one, passage)}
 
 
-async def _kept(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, Stored]:
+async def collection_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Collection:
     """Those of the store.  They are shared by all requests: nobody changes one."""
     place = kind.place(passage)
     known = deps.parsed.of(place, kind.name)
@@ -266,7 +272,7 @@ async def _kept(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[str, St
         rows = await deps.store.scan(place, kind.name)
         known = Collection(edition, await _parsed(kind, rows, known.documents))
         deps.parsed.keep(place, kind.name, known)
-    return {doc_id: one for doc_id, (_, one) in known.documents.items()}
+    return known
 
 
 async def _parsed(

@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 MAX_DOCUMENTS: Final = 30_000
+MAX_ORDERS: Final = 8  # of one collection
 
 
 @dataclass(slots=True)
 class Collection:
     """`documents`: id to (revision, the parsed document).  `edition`: the store's, when it was
-    read; None: it must be looked at again."""
+    read; None: it must be looked at again.  `orders`: whole lists that were put in order, under the
+    configuration `config`."""
 
     edition: int | None
     documents: dict[str, tuple[int, Any]]
+    config: object = None
+    orders: dict[tuple[object, ...], list[Any]] = field(default_factory=dict)
 
 
 _EMPTY: Final = Collection(None, {})
