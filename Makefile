@@ -33,7 +33,7 @@ endef
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.run ## two fake providers, a failover and a guardrail to try; needs no key
@@ -73,6 +73,10 @@ bench: $(COMPILED)/.built nginx ## a table of ratios against nginx; SET=full PEE
 fuzz: $(VENV)/.dev ## the property tests, the long ones too
 	$(PYTEST) tests/fuzz
 
+.PHONY: openapi-snapshot
+openapi-snapshot: $(VENV)/.dev ## promise what the control API's description says now; refuses what breaks a client
+	@$(VENV)/bin/python -m tests.contract.snapshot
+
 .PHONY: lock
 lock: ## write requirements.lock anew from pyproject.toml
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
@@ -92,7 +96,7 @@ lock: ## write requirements.lock anew from pyproject.toml
 
 .PHONY: clean
 clean: ## remove what the targets made (not ./var, the state)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis .coverage
 	find proxy tests config benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- set-up

@@ -10,12 +10,20 @@ from proxy.control.problems import Problem
 from proxy.model.exchange import Json
 from proxy.wire import jsonbody
 
-_TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
+_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e]*"'  # may hold a comma
+_TAGS: Final = re.compile(rf"[ \t]*{_TAG}[ \t]*(?:,[ \t]*{_TAG}[ \t]*)*")
 
 
 def etag_of(said: Json) -> str:
     """The tag of a document of the configuration file: of its content."""
     return f'"f{hashlib.sha256(jsonbody.dumps_sorted(said)).hexdigest()[:8]}"'
+
+
+def check_grammar(request: web.BaseRequest) -> None:
+    """Step 12, wherever such a header is sent.  Raises Problem 400."""
+    for name in ("If-Match", "If-None-Match"):
+        for header in request.headers.getall(name, []):
+            _tags(header, name)
 
 
 def check_matching(request: web.BaseRequest, etag: str, *, required: bool = False) -> None:
@@ -45,7 +53,8 @@ def only_if_absent(request: web.BaseRequest) -> bool:
 
 
 def _tags(header: str, name: str) -> list[str]:
-    tags = [part.strip() for part in header.split(",")]
-    if tags != ["*"] and not all(_TAG.fullmatch(tag) for tag in tags):
+    if header.strip() == "*":
+        return ["*"]
+    if not _TAGS.fullmatch(header):
         raise Problem("invalid-header", f"{name} is not a list of entity tags")
-    return tags
+    return re.findall(_TAG, header)

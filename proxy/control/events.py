@@ -88,7 +88,9 @@ def with_seq(event: StoredEvent) -> bytes:
 
 
 async def list_events(passage: Passage, deps: ControlDeps) -> Reply:
-    """The events of a workspace, newest first."""
+    """List events.
+
+    In the order in which they came, newest first; beyond 10,000 by `next_cursor`."""
     query = passage.query
     assert isinstance(query, EventsQuery), "the table says so"
     narrowed = log_filter(query, newest_first=True, limit=query.limit)
@@ -98,6 +100,7 @@ async def list_events(passage: Passage, deps: ControlDeps) -> Reply:
 
 
 async def get_event(passage: Passage, deps: ControlDeps) -> Reply:
+    """Get one event."""
     event = await deps.store.event(passage.workspace, passage.params["eventId"])
     if event is None:
         raise Problem("not-found", "no such event")

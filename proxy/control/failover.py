@@ -167,6 +167,26 @@ class FailoverDecisionTold(BaseModel):
     skipped: list[dict[str, str]]
 
 
+EndpointHealth = Literal[
+    "healthy", "degraded", "unhealthy", "probing", "recovering", "rate_limited", "unknown",
+    "disabled",
+]  # fmt: skip
+
+
+class FallbackTold(BaseModel):
+    id: str
+    status: EndpointHealth
+
+
+class FailoverPolicyTold(BaseModel):
+    """What is known of the endpoints."""
+
+    fallback_endpoints: list[FallbackTold]
+    primary_status: EndpointHealth
+    state: State
+    active_endpoint: str
+
+
 FAILOVER_POLICY: Final = Kind(
     name=FAILOVER_NAME,
     noun="failover policy",
@@ -182,6 +202,7 @@ FAILOVER_POLICY: Final = Kind(
     warn=_warn,
     view=_view,
     read_only=_SEEN,
+    told=FailoverPolicyTold,
     conditional_get=False,
     live=True,
 )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from proxy.control.audit import Actor, Audit
 from proxy.control.config import ControlConfig, Principal
+from proxy.control.contract import Contract
 from proxy.control.intake import EventIntake
 from proxy.control.parsed import Parsed
 from proxy.control.ratelimit import RateClass
@@ -28,6 +29,7 @@ CONTROL_BODY_BYTES = 256 * KIB
 INGEST_BODY_BYTES = 1024 * KIB
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+EVENT_STREAM = "text/event-stream"
 
 Scope = str  # a scope of control-api.md §2, or one of these:
 PUBLIC, ANY_KEY, SERVER_ADMIN, METRICS = "none", "any-key", "server-admin", "metrics"
@@ -44,8 +46,9 @@ class Operation:
     """One row of the table.  `takes` are the media types of the body, empty: none is read.
 
     `sends` and `tells` are the models of the body and of the answer with status `success`, as the
-    API's description shows them; the summary is the first line of the handler's docstring.
-    `built` False: the machinery is not there, the answer is 501.
+    API's description shows them (of a list: of one entry); the summary is the first line of the
+    handler's docstring.  `also` are further statuses with that answer.  `cached`: it has an entity
+    tag and may be 304.  `built` False: the machinery is not there, the answer is 501.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -62,6 +65,8 @@ class Operation:
     sends: object = None
     tells: object = None
     success: int = 200
+    also: tuple[int, ...] = ()
+    cached: bool = False
     built: bool = True
 
 
@@ -163,6 +168,7 @@ class ControlDeps:
     tell: Tell
     apply: Callable[[], Awaitable[None]] = _nothing_to_apply
     running: dict[tuple[str, bytes], Running] = field(default_factory=dict)
+    contract: Contract = field(default_factory=Contract)
     audit: Audit = field(default_factory=Audit)
     parsed: Parsed = field(default_factory=Parsed)
 

@@ -52,7 +52,7 @@ class IncidentEdit(Doc):
     status: Status = "active"
     severity: Severity = "medium"
     assignee: str | None = Field(None, min_length=1, max_length=200)
-    title: str = Field("", min_length=1, max_length=300)
+    title: str = Field("untitled", min_length=1, max_length=300)
 
 
 class Resolve(Doc):

@@ -6,22 +6,25 @@ checked and kept as they were sent; unknown ones go to `ext`.  Nothing here wait
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic import ValidationError as PydanticError
 
 from proxy.control.problems import FieldError
 from proxy.control.validation import Where, errors_of, field_of, pointer_of, unfit
-from proxy.model.documents import Severity
+from proxy.model.documents import Instant, Severity
 from proxy.model.events import (
     CHANGE_TYPE,
+    CLASSIFICATIONS,
     EVENT_ID,
     REQUEST_COMPLETED,
     ROUTE_ID,
     RUNTIME_TYPE,
+    RUNTIME_TYPES,
+    TYPE_OF_OUTCOME,
     NewEvent,
     change_severity,
     change_type,
@@ -37,6 +40,7 @@ Family = Literal["runtime", "change"]
 EVENT_BYTES: Final = 64 * 1024
 FUTURE_MS: Final = 300_000
 Members = dict[str, Json]
+WORD: Final = r"^[a-z][a-z0-9_]{0,63}$"
 
 # members of the flat form that belong into `payload`
 RUNTIME_PAYLOAD: Final = (
@@ -49,12 +53,6 @@ CHANGE_PAYLOAD: Final = (
 CHANGE_TOP: Final = ("source_url", "classification", "severity", "affected_assets")
 # ours to say: ignored when sent, so that an event that was read can be sent again
 READ_ONLY: Final = ("seq", "received_at", "source", "late")
-
-
-def _time(value: str) -> str:
-    if parse_time(value) is None:
-        raise ValueError("must be an RFC 3339 time with an offset")
-    return value
 
 
 def _date(value: str) -> str:
@@ -71,9 +69,22 @@ def _http(value: str) -> str:
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Instant = Annotated[str, StringConstraints(max_length=64), AfterValidator(_time)]
+Date = Annotated[str, AfterValidator(_date), Field(json_schema_extra={"format": "date"})]
 Amount = Annotated[float, Field(ge=0)]
 Whole = Annotated[int, Field(ge=0)]
+
+
+def _known(pattern: str, values: Iterable[str], max_length: int = 64) -> Any:
+    """A word of an enumeration that may become longer."""
+    known: Json = [*values]
+    return Field(
+        pattern=pattern, max_length=max_length, json_schema_extra={"x-extensible-enum": known}
+    )
+
+
+RuntimeType = Annotated[str, _known(RUNTIME_TYPE, RUNTIME_TYPES, 128)]
+Outcome = Annotated[str, _known(WORD, TYPE_OF_OUTCOME)]
+Classification = Annotated[str, _known(WORD, CLASSIFICATIONS)]
 
 
 class _Open(BaseModel):
@@ -103,7 +114,7 @@ class RuntimePayloadIn(_Open):
     ttft_ms: Amount | None = None
     user_id: Name | None = None
     endpoint_id: Name | None = None
-    outcome: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")] | None = None
+    outcome: Outcome | None = None
     status_code: Annotated[int, Field(ge=100, le=999)] | None = None
 
 
@@ -119,9 +130,7 @@ class RuntimeEventIn(_EnvelopeIn):
     event_id: Annotated[str, StringConstraints(pattern=EVENT_ID)]
     route_id: Annotated[str, StringConstraints(pattern=ROUTE_ID)]
     timestamp: Instant
-    type: Annotated[str, StringConstraints(pattern=RUNTIME_TYPE, max_length=128)] = (
-        REQUEST_COMPLETED
-    )
+    type: RuntimeType = REQUEST_COMPLETED
     payload: RuntimePayloadIn = Field(default_factory=RuntimePayloadIn)
 
 
@@ -131,10 +140,7 @@ class ChangePayloadIn(_Open):
     impact: Text | None = None
     old_value: Text | None = None
     new_value: Text | None = None
-    effective_date: Annotated[str, AfterValidator(_date)] | None = None
-
-
-Classification = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    effective_date: Date | None = None
 
 
 class ChangeEventIn(_EnvelopeIn):

@@ -38,10 +38,16 @@ class Items:
 
 
 async def post_runtime(passage: Passage, deps: ControlDeps) -> Reply:
+    """Send runtime events.
+
+    One, a list, `{"events": […]}`, or one per line of NDJSON."""
     return await _ingest("runtime", passage, deps)
 
 
 async def post_change(passage: Passage, deps: ControlDeps) -> Reply:
+    """Send change events.
+
+    One, a list, `{"events": […]}`, or one per line of NDJSON."""
     return await _ingest("change", passage, deps)
 
 

@@ -6,9 +6,9 @@ says, never in it.  Nobody grants what he does not have, and no key changes itse
 
 import hashlib
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from proxy.control.config import ALL_WORKSPACES, SCOPES_OF_ROLE, Principal
 from proxy.control.documents import insistent, may_change, write
@@ -29,7 +29,7 @@ from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import MASK
 from proxy.control.validation import read_as
 from proxy.control.wire import ListQuery
-from proxy.model.documents import Doc, Slug
+from proxy.model.documents import Doc, Instant, Slug
 from proxy.model.events import iso, parse_time
 from proxy.model.exchange import Json
 from proxy.model.ports import Ids
@@ -50,13 +50,7 @@ KeyStatus = Literal["active", "revoked", "expired"]
 assert frozenset(get_args(Scope)) == frozenset().union(*SCOPES_OF_ROLE.values()), "one table"
 
 
-def _time(value: str) -> str:
-    if parse_time(value) is None:
-        raise ValueError("must be an RFC 3339 time with an offset")
-    return value
-
-
-class KeyDocument(Doc):
+class Key(Doc):
     """`workspaces`: ids, or `["*"]` for all.  A role, scopes, or both."""
 
     key_id: str | None = None
@@ -65,7 +59,7 @@ class KeyDocument(Doc):
     scopes: list[Scope] = Field(default_factory=list, max_length=50)
     workspaces: list[Slug | Literal["*"]] = Field(min_length=1, max_length=100)
     route: Slug | None = None
-    expires_at: Annotated[str, AfterValidator(_time)] | None = None
+    expires_at: Instant | None = None
     allowed_cidrs: list[Cidr] = Field(default_factory=list, max_length=100)
     limits: Limits = Field(default_factory=Limits)
 
@@ -195,11 +189,20 @@ def _keep(doc: Object, query: ListQuery) -> bool:
     )
 
 
+class KeyTold(BaseModel):
+    """`key` comes once, in the answer to its making or rotation."""
+
+    key_id: str
+    status: KeyStatus
+    revoked_at: Instant | None
+    previous_expires_at: Instant | None
+
+
 KEY: Final = Kind(
     name=KEY_NAME,
     noun="key",
     parameter="keyId",
-    adapter=TypeAdapter(KeyDocument),
+    adapter=TypeAdapter(Key),
     id_of=_id,
     keep=_keep,
     sorts=("name", "created_at", "updated_at", "status"),
@@ -212,6 +215,7 @@ KEY: Final = Kind(
     unique=nothing_unique,
     read_only=frozenset({"key_id", "status", "revoked_at", "previous_expires_at", "key"}),
     id_member="key_id",
+    told=KeyTold,
     conditional_get=False,
     live=True,
     server_wide=True,

@@ -173,7 +173,7 @@ class Kind:
 
     A `live` kind is part of the rules in force; a `server_wide` one belongs to no workspace;
     `ours` we write, whole, and clients only read them; `always` are documents that are there before
-    anybody has written them.
+    anybody has written them.  `told` is the model of the members that only answers have.
     """
 
     name: str
@@ -209,6 +209,7 @@ class Kind:
     server_wide: bool = False
     ours: bool = False
     always: Callable[[], dict[str, Object]] = _nothing
+    told: object = None
 
     def place(self, passage: Passage) -> str:
         """The workspace in whose part of the store the documents stand."""

@@ -31,6 +31,8 @@ NEWEST_FIRST: Final = Order("created_at", descending=True)
 class LogQuery(ListQuery):
     """A page, or a cursor to go on from."""
 
+    sorts = ("created_at",)
+
     cursor: str | None = Field(None, min_length=1, max_length=256)
 
 
@@ -52,7 +54,7 @@ async def log_reply(
 
     Raises Problem 422 for a bad cursor and beyond the window of numbered pages.
     """
-    (order,) = read_sort(query.sort, ("created_at",), NEWEST_FIRST)[:1]
+    (order,) = read_sort(query.sort, query.sorts, NEWEST_FIRST)[:1]
     scope = _scope(passage, workspace_id, log, query, order)
     now_ms = deps.clock.now_ms()
     position: int | None = None

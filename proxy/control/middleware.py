@@ -5,6 +5,7 @@ Step 1, the connection, is `listener.py`.  Steps 14 to 17 are the handler's, in 
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,10 +14,13 @@ from aiohttp import web
 from proxy.control import ratelimit
 from proxy.control.auth import authenticate
 from proxy.control.body import BodyPace, check_declared, gunzip, read_body
+from proxy.control.conditions import check_grammar
 from proxy.control.config import ControlConfig
 from proxy.control.denials import Denials
+from proxy.control.deprecations import Deprecated, headers_of, named_in, warned
 from proxy.control.frame import (
     ANY_KEY,
+    JSON,
     METRICS,
     PROBLEM,
     PUBLIC,
@@ -156,8 +160,9 @@ class Checks:
             packed = False
         if not accepts(request.headers.get("Accept"), operation.gives):  # 11
             raise Problem("not-acceptable", extra={"offered": [*operation.gives]})
+        check_grammar(request)  # 12
         key = request.headers.getall("Idempotency-Key", [])
-        if key and operation.idempotent:  # 12
+        if key and operation.idempotent:
             if len(key) > 1:
                 raise Problem("invalid-idempotency-key", "more than one Idempotency-Key")
             read_key(key[0])
@@ -167,14 +172,19 @@ class Checks:
         sent: dict[str, list[str]] = {}
         for name, value in request.rel_url.query.items():
             sent.setdefault(name, []).append(value)
+        leaving = named_in(
+            self.deps.contract.deprecated, operation.operation_id, sent, passage.body
+        )
+        passage.headers |= headers_of(leaving)
         passage.query = read_query(operation.query, sent)  # 13
         if operation.rate_class == "stream":
             return await operation.handler(passage, self.deps)
         try:
             async with asyncio.timeout(self.handler_s):
-                return await operation.handler(passage, self.deps)  # 13 to 17
+                reply = await operation.handler(passage, self.deps)  # 13 to 17
         except TimeoutError:
             raise retry_later("unavailable") from None
+        return _with_notice(passage, reply, leaving) if leaving else reply
 
     async def _refuse(self, passage: Passage, problem: Problem) -> Reply:
         if problem.slug == "forbidden":
@@ -220,6 +230,18 @@ def _permit(passage: Passage, scope: str) -> None:
         if workspace_id not in config.workspaces:
             raise Problem("not-found", "no such workspace")
         passage.workspace_id = workspace_id
+
+
+def _with_notice(
+    passage: Passage, reply: Reply | web.StreamResponse, leaving: Sequence[Deprecated]
+) -> Reply | web.StreamResponse:
+    """What a request that uses something deprecated is told; a replay is told it, too."""
+    if isinstance(reply, Reply):
+        if "Link" in reply.headers:
+            reply.headers["Link"] += f", {passage.headers['Link']}"
+        if reply.status < 300 and reply.media == JSON:
+            reply.body = warned(reply.body, leaving)
+    return reply
 
 
 def problem_reply(passage: Passage, problem: Problem) -> Reply:

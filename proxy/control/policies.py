@@ -35,9 +35,9 @@ from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort
 from proxy.guardrails.compile import check_pack
 from proxy.guardrails.faults import PackFault
 from proxy.model.batch import ABSENT, Delete, Op, Put
-from proxy.model.documents import Severity
+from proxy.model.documents import Instant, Severity
 from proxy.model.exchange import Json
-from proxy.model.policy import SEMVER, Action, PolicyDocument, PolicyPack
+from proxy.model.policy import SEMVER, Action, Policy, PolicyPack
 from proxy.settings.packs import PackShelf, PackSource, builtin_packs, path_of, settle
 from proxy.settings.yamlfile import Tree
 from proxy.wire import jsonbody
@@ -242,11 +242,33 @@ def _rank(doc: Object, name: str) -> Json:
     return precedence(str(value)) if name == "version" else value
 
 
+class PolicyTold(BaseModel):
+    id: str
+    active_version: str
+    versions_count: int
+    content_sha256: str
+
+
+class PolicyVersion(PolicyPack):
+    """A version as it was published; `active`: it is the one in force."""
+
+    id: str
+    active: bool
+    active_version: str
+    content_sha256: str
+    created_at: Instant | None
+    origin: Literal["api", "file"]
+
+
+class VersionsQuery(ListQuery):
+    sorts = ("version", "created_at")
+
+
 POLICY: Final = Kind(
     name=POLICY_NAME,
     noun="policy",
     parameter="policyId",
-    adapter=TypeAdapter(PolicyDocument),
+    adapter=TypeAdapter(Policy),
     id_of=partial(chosen, "policy_pack_id"),
     keep=_keep,
     sorts=("id", "name", "created_at", "updated_at", "version"),
@@ -261,6 +283,7 @@ POLICY: Final = Kind(
     value=_rank,
     read_only=frozenset({"active_version", "versions_count", "content_sha256"}),
     id_member="policy_pack_id",
+    told=PolicyTold,
     live=True,
 )
 
@@ -289,7 +312,7 @@ async def list_versions(passage: Passage, deps: ControlDeps) -> Reply:
     """Every version that was published, newest first."""
     query = passage.query
     assert isinstance(query, ListQuery), "the table says so"
-    orders = read_sort(query.sort, ("version", "created_at"), Order("created_at", descending=True))
+    orders = read_sort(query.sort, VersionsQuery.sorts, Order("created_at", descending=True))
     one = await one_of(POLICY, passage, deps)
     found = [await _version(one, version, passage, deps) for version in _versions(one)]
     return page_reply(

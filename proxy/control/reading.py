@@ -57,7 +57,8 @@ def validated(
     said: Object = {}
     for adapter, part in ((kind.adapter, plain), (_LABELLED, labels)):
         try:
-            model = adapter.validate_python(part)
+            # strict: a text is no number, as the description says
+            model = adapter.validate_json(jsonbody.dumps(part), strict=True)
         except ValidationError as fault:
             errors += errors_of(fault, sent)
         else:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Kind, Object, Reference, nothing_unique, one_of
@@ -103,6 +103,19 @@ ENDPOINT: Final = Kind(
     unique=nothing_unique,
     live=True,
 )
+
+
+class PolicyHealth(BaseModel):
+    failover_policy_id: str
+    route_id: str
+    status: Literal["healthy", "disabled"]
+
+
+class EndpointSeen(BaseModel):
+    """How each failover policy sees an endpoint."""
+
+    endpoint_id: str
+    policies: list[PolicyHealth]
 
 
 async def endpoint_health(passage: Passage, deps: ControlDeps) -> Reply:

@@ -15,7 +15,9 @@ METRICS_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def healthz(_: Passage, deps: ControlDeps) -> Reply:
-    """200 while the event loop turns."""
+    """Ask whether the process is alive.
+
+    200 while the event loop turns, else 503."""
     lag_s = deps.status.loop_lag_s()
     well = lag_s < LOOP_LAG_MAX_S
     doc: dict[str, Json] = {
@@ -26,7 +28,9 @@ async def healthz(_: Passage, deps: ControlDeps) -> Reply:
 
 
 async def readyz(_: Passage, deps: ControlDeps) -> Reply:
-    """200 when this node may get traffic; what is degraded is said and still 200."""
+    """Ask whether this node may get traffic.
+
+    What is degraded is said and still 200."""
     readiness = deps.status.readiness()
     word = "ready" if readiness.ready else "not_ready"
     if readiness.ready and readiness.degraded:
@@ -43,6 +47,7 @@ async def readyz(_: Passage, deps: ControlDeps) -> Reply:
 
 
 async def status(_: Passage, deps: ControlDeps) -> Reply:
+    """Get the state of this node."""
     return Reply.json(200, status_doc(deps.status.status()))
 
 
@@ -85,7 +90,7 @@ def status_doc(node: NodeStatus) -> dict[str, Json]:
 
 
 async def problem_page(passage: Passage, _: ControlDeps) -> Reply:
-    """What a problem's `type` leads to."""
+    """Read what a kind of problem means."""
     slug = passage.params["slug"]
     kind = KINDS.get(slug)
     if kind is None:
@@ -95,11 +100,14 @@ async def problem_page(passage: Passage, _: ControlDeps) -> Reply:
 
 
 async def metrics(_: Passage, deps: ControlDeps) -> Reply:
+    """Get the metrics in the text format of Prometheus."""
     return Reply(200, deps.metrics.render(), media=METRICS_TEXT)
 
 
 async def reload(passage: Passage, deps: ControlDeps) -> Reply:
-    """Read the file again: in force, or 422 with what is wrong and nothing changed."""
+    """Read the configuration file again.
+
+    It is in force, or the answer is 422 with what is wrong and nothing has changed."""
 
     async def act(_: Ticket) -> Reply:
         wrong = await deps.reload()

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from proxy.control.auth import still_admitted
 from proxy.control.events import EventFilters, log_filter, with_seq
-from proxy.control.frame import ControlDeps, Passage
+from proxy.control.frame import EVENT_STREAM, ControlDeps, Passage
 from proxy.control.problems import FieldError, invalid
 from proxy.control.wire import Count
 from proxy.model.batch import LogFilter, StoredEvent
@@ -28,7 +28,7 @@ PAGE: Final = 100
 HEARTBEAT_S: Final = 15.0
 POLL_S: Final = 1.0  # for what another process wrote; our own events ring the bell
 STUCK_S: Final = 60.0
-MEDIA: Final = "text/event-stream"
+MEDIA: Final = EVENT_STREAM
 Seq = Annotated[Count, Field(ge=0, le=2**63 - 1)]
 
 
@@ -43,6 +43,9 @@ class StreamQuery(EventFilters):
 
 
 async def stream_events(passage: Passage, deps: ControlDeps) -> web.StreamResponse:
+    """Follow the events as server-sent events.
+
+    A reader resumes by `Last-Event-ID` or `after`, without gap or repeat."""
     query = passage.query
     assert isinstance(query, StreamQuery), "the table says so"
     after = _resume_from(passage, query)
@@ -64,14 +67,14 @@ async def stream_events(passage: Passage, deps: ControlDeps) -> web.StreamRespon
 
 
 def _resume_from(passage: Passage, query: StreamQuery) -> int | None:
-    """`?after=`, else `Last-Event-ID`; None: from now on."""
-    header = passage.request.headers.get("Last-Event-ID")
-    if query.after is not None or not header:
-        return query.after
-    if not (header.isascii() and header.isdigit() and len(header) <= 18):
+    """`?after=`, else `Last-Event-ID`; None: from now on.  Raises Problem 422."""
+    header = passage.request.headers.get("Last-Event-ID", "")
+    if header and not (header.isascii() and header.isdigit() and len(header) <= 18):
         raise invalid(
             [FieldError("wrong_type", "must be an integer", "Last-Event-ID", place="header")]
         )
+    if query.after is not None or not header:
+        return query.after
     return int(header)
 
 

@@ -15,7 +15,7 @@ _STEP: Final = 500
 
 
 async def list_audit(passage: Passage, deps: ControlDeps) -> Reply:
-    """Who changed what, newest first."""
+    """List who changed what, and what was refused."""
     query = passage.query
     assert isinstance(query, LogQuery), "the table says so"
     workspace_id = passage.workspace_id or SERVER_WORKSPACE
@@ -23,8 +23,10 @@ async def list_audit(passage: Passage, deps: ControlDeps) -> Reply:
 
 
 async def verify_audit(passage: Passage, deps: ControlDeps) -> Reply:
-    """Walk the whole chain.  `broken_at`: the first row that does not follow from its forerunner;
-    the oldest row that retention left is taken as the beginning."""
+    """Check the whole chain of the audit.
+
+    `broken_at`: the first row that does not follow from its forerunner; the oldest row that
+    retention left is taken as the beginning."""
     head, checked, after = "", 0, 0
     while True:
         page = await deps.store.range(

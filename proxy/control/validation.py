@@ -92,7 +92,7 @@ def read_as(model: type[Model], data: bytes) -> Model:
     if wrong:
         raise invalid(wrong)
     try:
-        return model.model_validate(sent)
+        return model.model_validate_json(data, strict=True)
     except ValidationError as fault:
         raise invalid([*errors_of(fault, sent)]) from fault
 

@@ -10,14 +10,15 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, ClassVar, Final, TypeVar
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from proxy.control.frame import Passage, Query, Reply
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.model.documents import SEVERITY_RANK
+from proxy.model.documents import Instant as Instant
 from proxy.model.events import parse_time
 from proxy.model.exchange import Json
 from proxy.wire import jsonbody
@@ -35,18 +36,13 @@ def _digits(value: object) -> object:
     return value
 
 
-def _time(value: str) -> str:
-    if parse_time(value) is None:
-        raise ValueError("must be an RFC 3339 time with an offset")
-    return value
-
-
 Count = Annotated[int, BeforeValidator(_digits)]
-Instant = Annotated[str, AfterValidator(_time)]
 
 
 class ListQuery(Query):
-    """What every list takes."""
+    """What every list takes.  `sorts`: what it can be ordered by, where no kind says it."""
+
+    sorts: ClassVar[tuple[str, ...]] = ()
 
     page: Count = Field(1, ge=1, le=1_000_000_000)
     limit: Count = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)

@@ -30,7 +30,7 @@ FOLLOWING_KINDS: Final = (  # nobody is kept from removing a workspace by these
 )  # fmt: skip
 
 
-class WorkspaceDocument(Doc):
+class Tenant(Doc):
     id: Slug
     name: str = Field(min_length=1, max_length=100)
     default_route: Slug | None = None
@@ -86,7 +86,7 @@ WORKSPACE: Final = Kind(
     name=WORKSPACE_NAME,
     noun="workspace",
     parameter="workspace",
-    adapter=TypeAdapter(WorkspaceDocument),
+    adapter=TypeAdapter(Tenant),
     id_of=partial(chosen, "id"),
     keep=_keep,
     sorts=("id", "name", "created_at", "updated_at"),

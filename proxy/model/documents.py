@@ -4,7 +4,16 @@ import re
 import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
+
+from proxy.model.events import parse_time
 
 SLUG = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
@@ -20,6 +29,15 @@ def slug(name: str) -> str:
     """The id that a document gets from its name: `Slack DevOps` is `slack-devops`."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:128]
+
+
+def _instant(value: str) -> str:
+    if parse_time(value) is None:
+        raise ValueError("must be an RFC 3339 time with an offset")
+    return value
+
+
+Instant = Annotated[str, AfterValidator(_instant), Field(json_schema_extra={"format": "date-time"})]
 
 
 class Doc(BaseModel):

@@ -127,7 +127,7 @@ class PolicyPack(Doc):
     tags: list[str] = Field(default_factory=list, max_length=20)
 
 
-class PolicyDocument(PolicyPack):
+class Policy(PolicyPack):
     """A pack as the control API keeps it (control-api.md §12.3).  A paused one does nothing;
     `route_ids` are the routes that it attaches itself to."""
 

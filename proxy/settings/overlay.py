@@ -18,7 +18,7 @@ from proxy.model.documents import Doc
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
-from proxy.model.policy import PolicyDocument, PolicyPack
+from proxy.model.policy import Policy, PolicyPack
 from proxy.model.tenancy import ApiKey, Endpoint, Route
 from proxy.settings.crosscheck import endpoint_faults
 from proxy.settings.load import Loaded
@@ -153,12 +153,12 @@ class _Overlay:
         own = {each.policy_pack_id for each in file.policies} | {
             name for name, source in packs.items() if not source.location.startswith("builtin:")
         }
-        active = self._stored(file.id, "policy", PolicyDocument, own)
+        active = self._stored(file.id, "policy", Policy, own)
         pinned = _pinned(self._documents.get((file.id, "route"), ()))
         newest = {each.policy_pack_id: _source(each) for each in active}
         wanted = dict(newest)
         for name, said in self._documents.get((file.id, "policy_version"), ()):
-            document = self._valid(file.id, f"policy/{name}", PolicyDocument, said)
+            document = self._valid(file.id, f"policy/{name}", Policy, said)
             if document is not None and name in pinned and document.policy_pack_id not in own:
                 wanted[name] = _source(document)
         shelf = PackShelf(
@@ -232,7 +232,7 @@ class _Overlay:
         return found
 
 
-def _source(document: PolicyDocument) -> PackSource:
+def _source(document: Policy) -> PackSource:
     said = document.model_dump(mode="json", exclude_unset=True, exclude={"status", "route_ids"})
     if document.status == "paused":
         said["enabled"] = False

@@ -121,6 +121,12 @@ async def test_a_get_edit_put_changes_nothing(stored: World) -> None:
         (rule("x", delivery_targets="one"), "delivery_targets", "wrong_type"),
         ({"name": "x", "condition": {"metric": "latency"}}, "condition", "invalid_value"),
         ({"name": "x", "condition": []}, "condition", "wrong_type"),
+        (rule("x", create_incident="yes"), "create_incident", "wrong_type"),
+        (
+            {"name": "x", "condition": {"metric": "cost", "threshold": "3"}},
+            "condition.threshold",
+            "wrong_type",
+        ),
         ([], "", "wrong_type"),
     ],
 )

@@ -263,6 +263,7 @@ async def test_twenty_streams_a_key(world: World) -> None:
 BAD = [
     ("?after=-1", {}, 422), ("?after=x", {}, 422), ("?max_events=0", {}, 422), ("?page=1", {}, 422),
     ("", {"Last-Event-ID": "x"}, 422), ("", {"Last-Event-ID": "9" * 19}, 422),
+    ("?after=1", {"Last-Event-ID": "x"}, 422),
     ("?after=9999999999999999999", {}, 422), ("", {"Accept": "application/json"}, 406),
 ]
 # fmt: on

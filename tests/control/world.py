@@ -14,6 +14,7 @@ from aiohttp import web
 
 from proxy.control.body import BodyPace
 from proxy.control.config import ControlConfig, Declared
+from proxy.control.contract import Contract
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
 from proxy.control.keys import declared_key
@@ -145,6 +146,7 @@ class World:
     wrong: list[Json] = field(default_factory=list)
     reloads: int = 0
     crash: Exception | None = None
+    contract: Contract = field(default_factory=Contract)
     port: int = 0
     metrics: Registry = field(default_factory=lambda: Registry("0.1.0"))
     session: aiohttp.ClientSession = field(init=False)
@@ -265,6 +267,7 @@ async def running(
         reload=world.reload,
         apply=world.apply,
         server_key=b"k" * 32,
+        contract=world.contract,
         tell=lambda event, fields, fault: world.told.append((event, fields)),
     )
     listener = socket.create_server(("127.0.0.1", 0))
