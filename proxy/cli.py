@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from proxy.app.moving import store
 from proxy.app.serve import run_control, run_worker, serve
 from proxy.app.version import told
 from proxy.demo.run import DemoOptions, demo
 from proxy.model.documents import SLUG
 from proxy.settings.check import as_json, problems_as_json, report_on
 from proxy.settings.load import load_config
-from proxy.settings.options import ControlOptions, ServeOptions, WorkerOptions
+from proxy.settings.options import ControlOptions, ServeOptions, StoreOptions, WorkerOptions
 from proxy.settings.problems import ConfigError
 from proxy.settings.report import as_text, problems_as_text
 from proxy.settings.secrets import environment, new_key
@@ -82,6 +83,8 @@ def _dispatch(options: argparse.Namespace, entries: Entries, environ: Mapping[st
             return init(options.output, environ)
         case "keys":
             return create_key(options)
+        case "store":
+            return store(_store_options(options))
         case "_control":
             return entries.control(
                 ControlOptions(
@@ -168,6 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
                         "OPENAI_API_KEY=… parapet init -o parapet.yaml")  # fmt: skip
     starting.add_argument("-o", "--output", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
     _keys(commands)
+    _store(commands)
     _command(commands, "version", "print the version", "parapet version")
     _processes(commands)
     return parser
@@ -210,6 +214,45 @@ def _keys(commands: Commands) -> None:
     create.add_argument("--route", type=_slug, metavar="ID", help="the only route it may use")
     create.add_argument(
         "--name", type=_name, metavar="TEXT", help="for people; at most 100 letters"
+    )
+
+
+def _store(commands: Commands) -> None:
+    does = "move a workspace between stores, or back up the database"
+    store = _command(commands, "store", does, "parapet store export workspace.jsonl")
+    actions = store.add_subparsers(dest="action", metavar="ACTION", required=True)
+    out = _action(
+        actions, "export", "write a workspace to a file; of one moment only while nobody writes",
+        "parapet store export -c parapet.yaml --workspace default default.jsonl",
+    )  # fmt: skip
+    out.add_argument("--workspace", default="default", metavar="ID", help="(default: default)")
+    out.add_argument("--idempotency", action="store_true", help="finished requests' records, too")
+    back = _action(
+        actions, "import", "read a workspace from a file, whole or not at all; stop parapet before",
+        "parapet store import -c parapet.yaml default.jsonl",
+    )  # fmt: skip
+    back.add_argument("--replace", action="store_true", help="what the workspace has now goes")
+    _action(
+        actions, "backup", "copy the SQLite database to a file, also while parapet runs",
+        "parapet store backup -c parapet.yaml parapet-backup.db",
+    )  # fmt: skip
+
+
+def _action(actions: Commands, name: str, does: str, example: str) -> argparse.ArgumentParser:
+    action = _command(actions, name, does, example)
+    _config(action)
+    action.add_argument("file", type=Path, metavar="FILE")
+    return action
+
+
+def _store_options(options: argparse.Namespace) -> StoreOptions:
+    return StoreOptions(
+        options.action,
+        options.config,
+        options.file,
+        getattr(options, "workspace", "default"),
+        getattr(options, "idempotency", False),
+        getattr(options, "replace", False),
     )
 
 

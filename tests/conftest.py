@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from tests.kit.redis import RedisServer
+
 
 @pytest.fixture(autouse=True)
 def never_block_the_loop() -> Iterator[BlockBuster]:
@@ -16,6 +18,20 @@ def never_block_the_loop() -> Iterator[BlockBuster]:
             "coverage/collector.py", {"lock_data"}
         )
         yield guard
+
+
+@pytest.fixture(scope="session")
+def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests of a process."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(_redis_server: RedisServer) -> RedisServer:
+    """A real Redis, empty.  A test that asks for it has the mark `redis`."""
+    _redis_server.command("FLUSHALL")
+    return _redis_server
 
 
 def _only_loopback(event: str, args: tuple[object, ...]) -> None:

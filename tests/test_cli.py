@@ -67,6 +67,9 @@ USAGE = [
     ["keys", "create", "--name", ""],
     ["demo", "--port", "70000"],
     ["demo", "--port", "x"],
+    ["store"],
+    ["store", "export"],
+    ["store", "burn", "x"],
     ["_worker"],
 ]
 

@@ -1,6 +1,7 @@
 """The control half: configuration in force, store, control API, spooler, link to the workers."""
 
 import asyncio
+import contextlib
 import platform
 import re
 import socket
@@ -16,7 +17,7 @@ from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
-from proxy.control.living import living_documents
+from proxy.control.living import Documents, living_documents
 from proxy.control.readiness import (
     ConfigState,
     NodeStatus,
@@ -35,16 +36,18 @@ from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded, load_config
 from proxy.settings.overlay import InForce, overlay
 from proxy.settings.problems import ConfigError, Problem, path_text
+from proxy.settings.schema import Ingest
 from proxy.settings.secrets import ensure_admin_key, ensure_server_key, secret_values
 from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
 from proxy.spool.reader import SpoolReader
-from proxy.storage.sqlite.engine import SqliteStore
+from proxy.storage.choose import store_of
 from proxy.telemetry.exposition import Registry
 from proxy.telemetry.logs import Log
 from proxy.workers.spooler import Spooler
 
 WATCH_S: Final = 1.0
 DAY_MS: Final = 86_400_000
+REDIS_DEDUPE_DAYS: Final = 2
 
 
 class WorkersView(Protocol):
@@ -83,12 +86,19 @@ class ControlHalf:
         self._version = 0
         self.config_state = ConfigState(loaded.sha256)
         self.metrics = Registry(VERSION)
-        self.store = SqliteStore(state_dir / "parapet.db", clock)
-        self.intake = EventIntake(self.store, clock, ids, self.metrics)
+        said = loaded.reader.value(loaded.config.store)
+        self.store = store_of(said, state_dir, clock, log.warning)
+        self.intake = EventIntake(self.store, clock, ids, self.metrics, engine=self.store.engine)
         self.node_id = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64] or "node"
         self._reader = SpoolReader(state_dir)
         self._spooler = Spooler(
-            self._reader, self.store, self.intake.accept, clock, node=self.node_id
+            self._reader,
+            self.store,
+            self.intake.accept,
+            clock,
+            node=self.node_id,
+            batch_lines=self.store.batch_lines,
+            restarts=lambda: self.store.restarts,
         )
         self._spooling: asyncio.Task[None] | None = None
         admin_key = loaded.admin_key
@@ -104,6 +114,7 @@ class ControlHalf:
         self._view = self._control_config(compile_snapshot(loaded, 1), loaded)
         self._applying = Applying(self._apply)
         self._stale = False
+        self._documents: Documents = {}
         self._deps = ControlDeps(
             store=self.store,
             clock=clock,
@@ -126,10 +137,10 @@ class ControlHalf:
 
     async def start(self, listener: socket.socket) -> None:
         """Open the store, publish the rules, serve.  Raises CannotOpen when the store is taken."""
-        await asyncio.to_thread(self.store.open)
+        await self.store.start()
         await self._applying.asked()
         if self._version == 0:
-            await self._bring(InForce(self._loaded))  # the store cannot be read: at least the file
+            await self._without_store()
         self._runner = build_control(self._deps)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
@@ -182,12 +193,27 @@ class ControlHalf:
         try:
             names = [workspace.id for workspace in loaded.config.workspaces]
             documents = await living_documents(self.store, names)
-            in_force = await asyncio.to_thread(overlay, loaded, documents)
-            await self._bring(in_force)
+            if self._fresh_file or documents != self._documents:
+                in_force = await asyncio.to_thread(overlay, loaded, documents)
+                await self._bring(in_force)
+                self._documents = documents
             self._stale = False
         except (StoreUnavailable, OSError) as fault:
+            if not self._stale:
+                self._log.warning("config.not_applied", {"reason": str(fault)})
             self._stale = True
-            self._log.warning("config.not_applied", {"reason": str(fault)})
+
+    async def _without_store(self) -> None:
+        """The store cannot be read: what was in force last, else the file alone."""
+        previous = await asyncio.to_thread(read_snapshot, self._state_dir)
+        if previous is None:
+            await self._bring(InForce(self._loaded))
+            self._fresh_file = True  # for the first look at the store
+            return
+        self._snapshot, self._version = previous, previous.version
+        self._view = self._control_config(previous, self._loaded)
+        self._publish(previous)
+        self._log.warning("config.from_snapshot", {"version": previous.version})
 
     async def _bring(self, in_force: InForce) -> None:
         loaded = in_force.loaded
@@ -233,11 +259,18 @@ class ControlHalf:
             self._admin_key,
             loaded.config.server.public_url,
             loaded.config.control,
-            loaded.config.ingest,
+            self._ingest(loaded),
             declared(self._loaded),
             self._shipped,
             {one.id: one.settings.timezone for one in loaded.config.workspaces},
         )
+
+    def _ingest(self, loaded: Loaded) -> Ingest:
+        """In Redis what is remembered is held in memory: for fewer days, unless the file says."""
+        ingest = loaded.config.ingest
+        if self.store.engine != "redis" or ingest.dedupe_days is not None:
+            return ingest
+        return ingest.model_copy(update={"dedupe_days": REDIS_DEDUPE_DAYS})
 
     async def _watch_files(self) -> None:
         """A changed file reloads."""
@@ -248,13 +281,14 @@ class ControlHalf:
             if now != seen:
                 await self.reload()
                 seen = await asyncio.to_thread(_stamps, self._loaded)
-            elif self._stale:
-                await self._applying.asked()
+            elif self._stale or self.store.shared:
+                await self._applying.asked()  # another machine may have changed something
 
     # --- upkeep
 
     async def _beat(self) -> None:
         """How late the loop runs, and what the metrics show of store and spool."""
+        rollbacks = 0
         while True:
             before = self._clock.monotonic()
             await self._clock.sleep(0.5)
@@ -265,6 +299,14 @@ class ControlHalf:
             self.metrics.set("spool_corrupt_total", (), spool.corrupt)
             self.metrics.set("store_writable", (), int(self.store.writable()))
             self.metrics.set("store_queue_depth", (), self.store.queue_depth())
+            link = self.store.link()
+            if link is not None:
+                self.metrics.set("redis_up", (), int(link["up"] is True))
+                self.metrics.set("redis_rollbacks_total", (), spool.rollbacks)
+                if spool.rollbacks > rollbacks:
+                    detail = "the store had forgotten commits: the spool is read again"
+                    self._log.warning("store.rolled_back", {"detail": detail})
+                    rollbacks = spool.rollbacks
             for worker in self._workers.states():
                 slot = (str(worker.slot),)
                 self.metrics.set("worker_restarts_total", slot, worker.restarts)
@@ -273,12 +315,15 @@ class ControlHalf:
         """Forget what retention allows, one bounded step per second."""
         while True:
             await self._clock.sleep(1.0)
-            if self.store.writable():
-                retention = self._loaded.config.retention
+            if not self.store.writable():
+                continue
+            retention = self._loaded.config.retention
+            with contextlib.suppress(StoreUnavailable):  # it is told of where it happens
                 await self.store.trim(
                     Retention(
                         events_ms=retention.events_days * DAY_MS,
                         events_bytes=retention.events_bytes,
+                        redis_max_events=retention.redis_max_events,
                         rollups_ms=retention.rollups_days * DAY_MS,
                     )
                 )
@@ -295,6 +340,8 @@ class ControlHalf:
             config_version=self._version,
             workers=list(self._workers.states()),
             spool=SpoolState(spool.waiting_bytes, spool.lag_s),
+            store=self.store.engine,
+            redis=self.store.link(),
             processes=list(self._workers.processes()),
             shadowed=list(self._in_force.shadowed),
             refused=list(self._in_force.refused),
@@ -302,11 +349,14 @@ class ControlHalf:
 
     def readiness(self) -> Readiness:
         states = self._workers.states()
+        writable, link = self.store.writable(), self.store.link()
+        away = link is not None and not writable and self.store.trouble is None
         return Readiness(
             config=self._version > 0,
-            storage=self.store.writable(),
+            storage=writable or away,  # without Redis this node goes on serving callers
             workers=bool(states) and all(s.connected and s.config_version for s in states),
             draining=self._draining,
+            degraded=["redis"] if away else [],
         )
 
     def draining(self) -> bool:

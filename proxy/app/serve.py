@@ -36,7 +36,7 @@ from proxy.settings.secrets import (
     secret_values,
 )
 from proxy.settings.snapshot import read_snapshot
-from proxy.storage.sqlite.files import CannotOpen
+from proxy.storage.faults import CannotOpen
 from proxy.telemetry.logs import Log, open_log
 from proxy.upstream.origin import Proxies
 from proxy.workers.supervisor import (
@@ -129,10 +129,10 @@ async def _single(
     clock, ids = SystemClock(), UlidIds()
     data = _data_half(0, state_dir, loaded.reader, log)
     worker = LocalWorker(data)
-    control = ControlHalf(loaded, state_dir, clock, ids, log, worker, worker.publish)
     stop = _Stop()
-    stop.on_hangup(control.reload)
     try:
+        control = ControlHalf(loaded, state_dir, clock, ids, log, worker, worker.publish)
+        stop.on_hangup(control.reload)
         await control.start(control_listener)
     except CannotOpen as fault:
         log.error("start.failed", {"reason": str(fault)})
@@ -175,9 +175,9 @@ async def _control(loaded: Loaded, options: ControlOptions, log: Log) -> int:
 
     link = LinkServer(take)
     workers = LinkedWorkers(link)
-    half = ControlHalf(loaded, state_dir, clock, ids, log, workers, workers.publish)
-    stop.on_hangup(half.reload)
     try:
+        half = ControlHalf(loaded, state_dir, clock, ids, log, workers, workers.publish)
+        stop.on_hangup(half.reload)
         await half.start(_adopt(options.listen_fd))
     except CannotOpen as fault:
         log.error("start.failed", {"reason": str(fault)})

@@ -1,13 +1,12 @@
 """Who changed what: a row in the same commit as the change, each chained to the one before it.
 
-`hash = sha256(prev_hash || the row without its hash)`, so a row that is changed, dropped or put in
-later breaks the chain (control-api.md §12.9).  Invariant: a workspace's rows are written by one
-`Audit` under one lock; its head is read from the log again whenever a commit did not say how it
-ended.
+A row that is changed, dropped or put in later breaks the chain (storage/chain.py, control-api.md
+§12.9).  Invariant: a process writes a workspace's rows by one `Audit` under one lock; its head is
+read from the log again whenever a commit did not say how it ended.  Where other machines write the
+same log, the store chains a row anew that does not follow its end any more.
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,11 +16,11 @@ from proxy.model.batch import Append, LogFilter
 from proxy.model.events import iso
 from proxy.model.exchange import Json
 from proxy.model.ports import Store
+from proxy.storage.chain import GENESIS, row_hash
 from proxy.wire import jsonbody
 
 AUDIT_LOG: Final = "audit"
 MAX_CHANGES: Final = 100
-GENESIS: Final = "0" * 64
 Object = dict[str, Json]
 
 
@@ -75,7 +74,9 @@ class Chain:
         }
         self.head = row_hash(row)
         body = jsonbody.dumps({**row, "hash": self.head})
-        return Append(AUDIT_LOG, body, at_ms=self.at_ms, received_ms=self.at_ms, type=action)
+        return Append(
+            AUDIT_LOG, body, at_ms=self.at_ms, received_ms=self.at_ms, type=action, chained=True
+        )
 
 
 @dataclass(slots=True)
@@ -103,12 +104,6 @@ async def _last(store: Store, workspace_id: str) -> tuple[int, str]:
     row = jsonbody.loads(page.entries[0].body)
     assert isinstance(row, dict), "we wrote it"
     return page.entries[0].seq, str(row["hash"])
-
-
-def row_hash(row: Object) -> str:
-    """The hash of a row, which tells of the row before it as well."""
-    told = {name: value for name, value in row.items() if name != "hash"}
-    return hashlib.sha256(str(row["prev_hash"]).encode() + jsonbody.dumps_sorted(told)).hexdigest()
 
 
 def changes_of(old: Json, new: Json, path: str = "") -> list[Json]:

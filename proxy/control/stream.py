@@ -19,7 +19,7 @@ from proxy.control.events import EventFilters, log_filter, with_seq
 from proxy.control.frame import EVENT_STREAM, ControlDeps, Passage
 from proxy.control.problems import FieldError, invalid
 from proxy.control.wire import Count
-from proxy.model.batch import LogFilter, StoredEvent
+from proxy.model.batch import LogFilter, StoredEvent, StoreUnavailable
 from proxy.model.events import EVENTS_LOG
 from proxy.wire import jsonbody
 
@@ -92,6 +92,7 @@ class _Reader:
         self._out = out
         self._left = query.max_events
         self._position = 0
+        self._live = False  # until it has caught up, old events do not count as falling behind
         self._scanned: int | None = None  # how far a query came that met its bound
         now = deps.clock.monotonic()
         self._due = now + query.timeout_s if query.timeout_s is not None else None
@@ -99,21 +100,33 @@ class _Reader:
 
     async def run(self, after: int | None, head: int) -> None:
         await self._write(b"retry: 3000\n\n")
-        self._position = head if after is None else await self._first(after, head)
-        live = False  # until it has caught up once, old events do not count as falling behind
+        self._position = head
         while not self._over():
             bell = self._deps.intake.bell(self._workspace_id)
-            head = await self._head()
-            if head < self._position:  # the store lost its end and says so
-                await self._say("stream.reset", head)
-                self._position = head
-            if head == self._position:
-                live = True
+            try:
+                if after is not None:
+                    self._position = await self._first(after, head)
+                    after = None
+                if not await self._step(bell):
+                    return
+            except StoreUnavailable:  # the stream outlives it, and then goes on where it was
+                self._live = False
                 await self._rest(bell)
-                continue
-            if not await self._catch_up(head, live=live):
-                await self._say("stream.overflow", self._position)
-                return
+
+    async def _step(self, bell: asyncio.Event) -> bool:
+        """Send what there is, or wait.  False: it was too much."""
+        head = await self._head()
+        if head < self._position:  # the store lost its end and says so
+            await self._say("stream.reset", head)
+            self._position = head
+        if head == self._position:
+            self._live = True
+            await self._rest(bell)
+            return True
+        if await self._catch_up(head, live=self._live):
+            return True
+        await self._say("stream.overflow", self._position)
+        return False
 
     async def _first(self, after: int, head: int) -> int:
         """Where to begin; a gap between there and what the log still holds is told."""

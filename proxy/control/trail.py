@@ -3,12 +3,13 @@ whether the chain holds (control-api.md §12.9)."""
 
 from typing import Final
 
-from proxy.control.audit import AUDIT_LOG, GENESIS, row_hash
+from proxy.control.audit import AUDIT_LOG
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.logs import LogQuery, log_reply
 from proxy.model.batch import LogFilter
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
+from proxy.storage.chain import GENESIS, row_hash
 from proxy.wire import jsonbody
 
 _STEP: Final = 500

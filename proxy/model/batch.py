@@ -34,7 +34,9 @@ class Append:
     """Append to a log.  A known `event_id` with the same hash is a duplicate, with another hash a
     conflict of this item alone.  `content_hash` is 32 bytes; `dedupe_ttl_s` 0: never recognised.
 
-    `body` is the event as JSON without `seq`; the engine keeps `seq` beside it.
+    `body` is the event as JSON without `seq`; the engine keeps `seq` beside it.  `chained`: the
+    body is a row of a hash chain (storage/chain.py), which an engine that other machines write to
+    chains anew when the log has grown meanwhile.
     """
 
     log: str
@@ -52,6 +54,7 @@ class Append:
     outcome: str | None = None
     request_id: str | None = None
     incident_id: str | None = None
+    chained: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -124,7 +127,11 @@ class StoreConflict(Exception):
 
 
 class StoreUnavailable(Exception):
-    """The store cannot be written or read now; nothing was applied.  `code`: control-api §5."""
+    """The store cannot be written or read now.  `code`: control-api §5.
+
+    Nothing was applied; from a store over the network that went silent twice, a commit may have
+    been.  Whoever repeats it is told by its idempotency record, its cursor or its event ids.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -191,11 +198,12 @@ _DAY_MS = 86_400_000
 
 @dataclass(slots=True, frozen=True)
 class Retention:
-    """How long things are kept (storage.md §6); the log `events` also by size.  Logs without a
-    member here are kept."""
+    """How long things are kept (storage.md §6); the log `events` also by size, in Redis by number.
+    Logs without a member here are kept."""
 
     events_ms: int = 7 * _DAY_MS
     events_bytes: int = 2 << 30
+    redis_max_events: int = 2_000_000  # of one workspace
     rollups_ms: int = 90 * _DAY_MS
     audit_ms: int = 365 * _DAY_MS
     attempts_ms: int = 30 * _DAY_MS  # the logs `attempts` and `decisions`

@@ -1,7 +1,10 @@
 """Files that must be whole or not there: written beside their place, synced, then moved in."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def ensure_directory(path: Path) -> None:
@@ -10,8 +13,23 @@ def ensure_directory(path: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put `data` in the place of `path`, readable to its owner only; a power cut leaves either."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends without a fault."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    _write(beside, data)
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     os.replace(beside, path)
     _sync_directory(path.parent)
 

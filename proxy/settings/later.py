@@ -20,7 +20,6 @@ _BREAKER: Final = "requests fail over one by one; no statistics open a breaker"
 
 # fmt: off
 IN_CONFIG: Final = (
-    ("store",                     "state is kept in SQLite under state_dir"),
     ("egress",                    "no webhook or watcher is called"),
     ("smtp",                      "no mail is sent"),
     ("alerts",                    "no alert rule is evaluated"),
@@ -29,7 +28,6 @@ IN_CONFIG: Final = (
     ("events.sample_pass",        "only results with a finding are told"),
     ("events.sample_allowed",     "only denials are told"),
     ("events.user_header",        "events name no user"),
-    ("retention.redis_max_events", _KEPT),
     ("retention.incidents_days",  _KEPT),
     ("retention.audit_days",      _KEPT),
     ("retention.attempts_days",   _KEPT),

@@ -27,6 +27,18 @@ class ControlOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """`parapet store`.  `action`: export, import, backup.  `records`: idempotency records, too."""
+
+    action: str
+    config: Path
+    file: Path
+    workspace: str = "default"
+    records: bool = False
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """One data worker.  It reads no configuration file: its rules come as snapshots."""
 

@@ -128,6 +128,14 @@ class SpoolReader:
         state = self._lanes[chunk.slot, chunk.lane]
         state.committed, state.chunk = chunk.end, None
 
+    def set_back(self, slot: str, lane: Lane, position: int) -> None:
+        """The store forgot what lies behind `position`: it is read again, as far as it is kept."""
+        state = self._lanes[slot, lane]
+        if position < state.committed:
+            state.read = state.committed = position
+            state.chunk, state.skipping = None, False
+            state.passed_at.clear()
+
     def note(self, now_s: float) -> None:
         """Write all positions now: the end of a run."""
         with self._one_at_a_time:

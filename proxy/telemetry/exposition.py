@@ -78,6 +78,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("store_commit_seconds", "histogram", ("engine",), "Time of a commit."),
     Metric("store_queue_depth", "gauge", (), "Commits that wait for the writer."),
     Metric("store_writable", "gauge", (), "1: the store takes writes."),
+    Metric("redis_up", "gauge", (), "1: the Redis of the store answers; absent with SQLite."),
+    Metric("redis_rollbacks_total", "counter", (), "How often Redis had forgotten commits."),
     Metric("spool_bytes", "gauge", (), "Bytes in the spools of this node."),
     Metric("spool_lag_seconds", "gauge", (), "Age of the oldest line not yet in the store."),
     Metric("spool_dropped_total", "counter", ("class",), "Spool lines dropped at the cap.",

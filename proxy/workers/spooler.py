@@ -1,12 +1,16 @@
 """Spool to store: each line's events exactly once (storage.md §5).
 
-One chunk of lines is taken per lane.  The lines of each workspace are committed in one batch with
-that workspace's cursor over the lane, so events and position are true together or not at all; then
-the reader may move its position file.  A restart reads from the position file and leaves out lines
-at or below a workspace's cursor: killed between any two steps, nothing is lost and nothing doubled.
+One chunk of lines is taken per lane.  The lines of each workspace are committed in batches, each
+with that workspace's cursor over the lane, so events and position are true together or not at all;
+then the reader may move its position file.  A restart reads from the position file and leaves out
+lines at or below a workspace's cursor: killed between any two steps, nothing is lost and nothing
+doubled.
 
 A cursor is named `spool/<spool id>/<slot>/<class>`; its value is a position (`spool/segment.py`:
 segment number * 2**40 + offset behind the line).
+
+A store that came back without its last commits (a Redis that crashed) has older cursors than we
+remember: the lanes are set back to them, and what was forgotten is read again.
 
 A chunk is given up by nothing: while the store is away it waits here and the rest waits on disk.
 Only a line that no store could hold is left out, alone, and counted.  A step that is cancelled
@@ -15,7 +19,7 @@ loses nothing either: the reader gives a chunk again until it is done.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +27,7 @@ from proxy.model.batch import Appended, Cursor, Op, StoreConflict, StoreUnavaila
 from proxy.model.events import NewEvent
 from proxy.model.ports import Clock, Store
 from proxy.spool.reader import CHUNK_LINES, Chunk, SpoolLine, SpoolReader
+from proxy.spool.segment import Lane
 
 GATHER_S = 0.1  # lines gather meanwhile: many small commits would cost the workers their caches
 MOVED_S = 0.05
@@ -41,7 +46,8 @@ class Accept(Protocol):
 @dataclass(slots=True)
 class SpoolProgress:
     """For the metrics and `/v1/status`.  `refused`: lines that no store could hold.  `gaps`:
-    segments that were dropped unread.  `faults`: looks at the spool that the disk refused."""
+    segments that were dropped unread.  `faults`: looks at the spool that the disk refused.
+    `rollbacks`: how often the store had forgotten commits."""
 
     waiting_bytes: int
     lag_s: float
@@ -51,14 +57,33 @@ class SpoolProgress:
     refused: int
     gaps: int
     faults: int
+    rollbacks: int
+
+
+class _SetBack(Exception):
+    """The store forgot its last commits, and the lanes were set back: read again."""
 
 
 class Spooler:
-    """The loop.  `node` names this machine in the events' source."""
+    """The loop.  `node` names this machine in the events' source; a commit has at most
+    `batch_lines`; `restarts` counts how often the store may have forgotten something."""
 
     def __init__(
-        self, reader: SpoolReader, store: Store, accept: Accept, clock: Clock, *, node: str
+        self,
+        reader: SpoolReader,
+        store: Store,
+        accept: Accept,
+        clock: Clock,
+        *,
+        node: str,
+        batch_lines: int = CHUNK_LINES,
+        restarts: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._restarts = restarts
+        self._restarts_seen = restarts()
+        self._lanes: dict[str, tuple[str, Lane]] = {}
+        self._rollbacks = 0
+        self._batch_lines = batch_lines
         self._reader = reader
         self._store = store
         self._accept = accept
@@ -104,13 +129,18 @@ class Spooler:
         except OSError:
             self._faults += 1
             return False
+        if await self._forgot():
+            return True
         if not chunks:
             self._caught_up_at = now_s
             return False
         self._more = any(len(chunk.lines) >= CHUNK_LINES for chunk in chunks)
-        for chunk in chunks:
-            await self._settle(chunk)
-            self._reader.done(chunk)
+        try:
+            for chunk in chunks:
+                await self._settle(chunk)
+                self._reader.done(chunk)
+        except _SetBack:
+            self._more = True
         return True
 
     def progress(self) -> SpoolProgress:
@@ -124,6 +154,7 @@ class Spooler:
             refused=self._refused,
             gaps=self._reader.gaps,
             faults=self._faults,
+            rollbacks=self._rollbacks,
         )
 
     async def _settle(self, chunk: Chunk) -> None:
@@ -132,9 +163,12 @@ class Spooler:
         for line in chunk.lines:
             groups.setdefault(line.said.workspace_id, []).append(line)
         cursor = f"spool/{self._spool_id}/{chunk.slot}/{chunk.lane}"
+        self._lanes[cursor] = chunk.slot, chunk.lane
         source = f"proxy/{self._node}/{chunk.slot}"
         for workspace_id, lines in groups.items():
-            await self._insist(workspace_id, lines, cursor, source)
+            for start in range(0, len(lines), self._batch_lines):
+                some = lines[start : start + self._batch_lines]
+                await self._insist(workspace_id, some, cursor, source)
 
     async def _insist(
         self, workspace_id: str, lines: Sequence[SpoolLine], cursor: str, source: str
@@ -149,9 +183,11 @@ class Spooler:
                     raise
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
-            except StoreConflict:
-                # somebody moved the cursor: a commit of ours whose answer was lost
-                self._cursors.pop((workspace_id, cursor), None)
+            except StoreConflict as moved:
+                # it is elsewhere: a commit of ours whose answer was lost, or a forgotten one
+                with contextlib.suppress(StoreUnavailable):
+                    if await self._set_back():
+                        raise _SetBack from moved
                 await self._clock.sleep(MOVED_S)
             except ValueError:
                 await self._one_by_one(workspace_id, lines, cursor, source)
@@ -173,6 +209,32 @@ class Spooler:
         self._cursors[workspace_id, cursor] = move.new
         self._lines += len(fresh)
         self._events += len(events)
+
+    async def _forgot(self) -> bool:
+        """The store was away or began anew: does it still know what we committed?"""
+        restarts = self._restarts()
+        if restarts == self._restarts_seen:
+            return False
+        try:
+            forgot = await self._set_back()
+        except StoreUnavailable:
+            return False  # asked again with the next step
+        self._restarts_seen = restarts
+        return forgot
+
+    async def _set_back(self) -> bool:
+        """Take the cursors from the store; lanes go back to the oldest that is older than ours."""
+        back: dict[tuple[str, Lane], int] = {}
+        for (workspace_id, cursor), known in list(self._cursors.items()):
+            stored = await self._store.cursor(workspace_id, cursor)
+            if stored < known:
+                lane = self._lanes[cursor]
+                back[lane] = min(stored, back.get(lane, stored))
+        for (slot, lane_name), position in back.items():
+            self._reader.set_back(slot, lane_name, position)
+        self._cursors.clear()
+        self._rollbacks += bool(back)
+        return bool(back)
 
     async def _one_by_one(
         self, workspace_id: str, lines: Sequence[SpoolLine], cursor: str, source: str

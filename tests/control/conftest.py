@@ -1,14 +1,14 @@
 """Stores of both kinds under the same control API."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from proxy.storage.sqlite.engine import SqliteStore
+from proxy.storage.choose import store_of
 from tests.control.world import World, running
 from tests.kit.fakes import FakeClock
+from tests.kit.redis import silent
 from tests.kit.store import MemoryStore
 
 
@@ -18,7 +18,7 @@ async def world() -> AsyncIterator[World]:
         yield found
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)])
 async def stored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """The same, on each engine."""
     clock = FakeClock()
@@ -26,8 +26,9 @@ async def stored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         async with running(MemoryStore(clock), clock=clock) as found:
             yield found
         return
-    store = SqliteStore(tmp_path / "parapet.db", clock)
-    await asyncio.to_thread(store.open)
+    said = request.getfixturevalue("redis").url if request.param == "redis" else "sqlite"
+    store = store_of(said, tmp_path, clock, silent)
+    await store.start()
     try:
         async with running(store, clock=clock) as found:
             yield found

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from proxy.control.audit import AUDIT_LOG, row_hash
+from proxy.control.audit import AUDIT_LOG
 from proxy.model.batch import LogFilter
 from proxy.settings.schema import Control
+from proxy.storage.chain import row_hash
 from proxy.wire import jsonbody
 from tests.control.world import ADMIN, World, bearer, running
 

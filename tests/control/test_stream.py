@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from proxy.control import stream
+from proxy.model.batch import LogFilter, LogPage, StoreUnavailable
 from proxy.model.tenancy import ApiKey
 from proxy.settings.schema import Control
 from tests.control.world import (
@@ -24,6 +25,8 @@ from tests.control.world import (
     running,
     workspace,
 )
+from tests.kit.fakes import FakeClock
+from tests.kit.store import MemoryStore
 
 STREAM = "/v1/workspaces/default/events/stream"
 
@@ -299,3 +302,37 @@ async def test_a_caller_that_leaves_gives_its_place_back() -> None:
 
 def test_bounds_of_the_contract() -> None:
     assert (stream.BEHIND_MAX, stream.HEARTBEAT_S) == (1000, 15.0)
+
+
+class Silent(MemoryStore):
+    """Cannot be read for a while."""
+
+    away = False
+
+    async def head(self, workspace_id: str, log: str) -> int:
+        if self.away:
+            raise StoreUnavailable("storage-unavailable", "it does not answer")
+        return await super().head(workspace_id, log)
+
+    async def range(self, workspace_id: str, log: str, query: LogFilter) -> LogPage:
+        await self.head(workspace_id, log)
+        return await super().range(workspace_id, log, query)
+
+
+@pytest.mark.parametrize("query", ["", "?after=0"])
+async def test_a_store_that_cannot_be_read_for_a_while_costs_no_event(query: str) -> None:
+    clock = FakeClock()
+    store = Silent(clock)
+    async with running(store, clock=clock) as world, opened(world, query) as events:
+        await put(world, "a")
+        assert (await events.next()).data["event_id"] == "a"
+        store.away = True
+        await put(world, "b")
+        await asyncio.sleep(0.05)
+        store.away = False
+        await put(world, "c")
+        found = [await events.next() for _ in range(2)]
+        assert [told.data["event_id"] for told in found] == ["b", "c"]
+        store.away = True
+        refused = await world.get(STREAM)
+        assert (refused.status, refused.slug) == (503, "storage-unavailable")

@@ -1,6 +1,8 @@
 """Stores for tests: the model that every engine must agree with, and one that fails on purpose."""
 
+import asyncio
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +48,16 @@ class HandClock:
     async def sleep(self, seconds: float) -> None:
         self.slept_s += seconds
         self.at_ms += int(seconds * 1000)
+
+
+class HandNow(HandClock):
+    """Its time of day is in the hands of the test; it waits as long as the machine does."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 @dataclass
@@ -255,6 +267,7 @@ class PlainIntake:
     def __init__(self, store: Store, *, before: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._before = before
+        self._commits = 0
 
     async def __call__(
         self, workspace_id: str, events: Sequence[NewEvent], *, source: str, also: Sequence[Op] = ()
@@ -271,5 +284,7 @@ class PlainIntake:
             )
             for event in events
         ]
-        result = await self._store.commit(workspace_id, Batch("cm-test", (*ops, *also)))
+        self._commits += 1
+        batch = Batch(f"cm-test-{self._commits}", (*ops, *also))
+        result = await self._store.commit(workspace_id, batch)
         return result.appended

@@ -105,7 +105,7 @@ def test_a_fallback_on_the_primarys_provider_and_host_shares_the_callers_key(loa
 
 # fmt: off
 UNUSED: list[tuple[str, str, list[str]]] = [
-    ("workspaces:", "store: redis://h:6379/0\nworkspaces:",     ["store"]),
+    ("workspaces:", "store: redis://h:6379/0\nworkspaces:",     []),
     ("workspaces:", "smtp: {host: mail}\nworkspaces:",          ["smtp"]),
     ("workspaces:", "egress: {allow_http: true}\nworkspaces:",  ["egress"]),
     ("    routes:", "    alert_rules: [{name: n, condition: {metric: failover}}]\n    routes:",

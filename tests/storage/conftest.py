@@ -5,23 +5,30 @@ from pathlib import Path
 
 import pytest
 
+from proxy.storage.redis.engine import RedisStore
+from proxy.storage.redis.engine import open_store as open_redis
 from proxy.storage.sqlite.engine import SqliteStore, open_store
-from tests.kit.store import HandClock, MemoryStore
+from tests.kit.redis import RedisServer, silent
+from tests.kit.store import HandClock, HandNow, MemoryStore
 
-ENGINES = ["sqlite", "memory"]
+ENGINES = ["sqlite", "memory", pytest.param("redis", marks=pytest.mark.redis)]
 
 
 @pytest.fixture
 def clock() -> HandClock:
-    return HandClock()
+    return HandNow()
 
 
 @pytest.fixture(params=ENGINES)
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock
-) -> AsyncIterator[SqliteStore | MemoryStore]:
+) -> AsyncIterator[SqliteStore | MemoryStore | RedisStore]:
     if request.param == "memory":
         yield MemoryStore(clock)
-        return
-    async with open_store(tmp_path / "parapet.db", clock) as opened:
-        yield opened
+    elif request.param == "sqlite":
+        async with open_store(tmp_path / "parapet.db", clock) as opened:
+            yield opened
+    else:
+        server: RedisServer = request.getfixturevalue("redis")
+        async with open_redis(server.url, clock, silent) as there:
+            yield there

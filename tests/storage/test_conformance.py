@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -28,8 +29,11 @@ WS = "workspace-123"
 DAY_S = 86_400
 
 
+NUMBERS = itertools.count()
+
+
 def batch(*ops: Op) -> Batch:
-    return Batch("cm-1", ops)
+    return Batch(f"cm-{next(NUMBERS)}", ops)
 
 
 def said(text: str) -> bytes:

@@ -26,7 +26,7 @@ from proxy.model.batch import Append, Batch, Cursor, Put
 from proxy.runtime.clock import SystemClock
 from proxy.storage.sqlite.bounds import Bounds
 from proxy.storage.sqlite.engine import open_store
-from proxy.storage.sqlite.files import CannotOpen
+from proxy.storage.faults import CannotOpen
 
 async def client(store, name):
     position = await store.cursor("workspace-123", name)

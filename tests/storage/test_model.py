@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+import itertools
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -30,13 +32,18 @@ from proxy.model.batch import (
     Put,
     StoreConflict,
 )
+from proxy.storage.redis.engine import RedisStore
+from proxy.storage.redis.engine import open_store as open_redis
 from proxy.storage.sqlite.bounds import Bounds
 from proxy.storage.sqlite.engine import SqliteStore, open_store
-from tests.kit.store import HandClock, MemoryStore
+from tests.kit.redis import Cutter, RedisServer, silent
+from tests.kit.store import HandClock, HandNow, MemoryStore
 
 SMALL = Bounds(segment_entries=4)
+NUMBERS = itertools.count()
 EXPECT = st.sampled_from([ANY, ABSENT, 1, 2, 3])
 SMALL_NUMBERS = st.integers(0, 2)
+Engine = SqliteStore | RedisStore
 NAMES = st.sampled_from("abc")
 UNIQUE = st.sampled_from([(), (("name", "x"),), (("name", "y"),), (("name", "x"), ("tag", "t"))])
 
@@ -82,24 +89,21 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.home = tempfile.TemporaryDirectory()
-        self.clock = HandClock()
+        self.clock: HandClock = HandNow()
         self.model = MemoryStore(self.clock)
         self.stack = AsyncExitStack()
         self.store = self.runner.run(self._open())
 
-    async def _open(self) -> SqliteStore:
-        path = Path(self.home.name) / "p.db"
-        return await self.stack.enter_async_context(open_store(path, self.clock, SMALL))
+    async def _open(self) -> Engine:
+        raise NotImplementedError
 
     def teardown(self) -> None:
         self.runner.run(self.stack.aclose())
         self.runner.close()
-        self.home.cleanup()
 
     @rule(ws=NAMES, ops=st.lists(OPS, max_size=6))
     def commit(self, ws: str, ops: list[Op]) -> None:
-        batch = Batch("cm", tuple(ops))
+        batch = Batch(f"cm-{next(NUMBERS)}", tuple(ops))
         assert self._outcome(self.store, ws, batch) == self._outcome(self.model, ws, batch)
 
     @rule(seconds=st.integers(1, 12))
@@ -138,7 +142,7 @@ class Histories(RuleBasedStateMachine):
             assert ours == self.runner.run(self.model.rollup(ws, 0, 9))
 
     def _outcome(
-        self, store: SqliteStore | MemoryStore, ws: str, batch: Batch
+        self, store: Engine | MemoryStore, ws: str, batch: Batch
     ) -> CommitResult | tuple[int, str]:
         try:
             return self.runner.run(store.commit(ws, batch))
@@ -146,7 +150,55 @@ class Histories(RuleBasedStateMachine):
             return conflict.op, conflict.reason
 
 
-def test_the_engine_is_the_model() -> None:
+class OnSqlite(Histories):
+    def __init__(self) -> None:
+        self.home = tempfile.TemporaryDirectory()
+        super().__init__()
+
+    async def _open(self) -> Engine:
+        path = Path(self.home.name) / "p.db"
+        return await self.stack.enter_async_context(open_store(path, self.clock, SMALL))
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.home.cleanup()
+
+
+def on_redis(server: RedisServer) -> type[Histories]:
+    """A way to the server that is cut, and a server that forgets its scripts."""
+
+    class OnRedis(Histories):
+        def __init__(self) -> None:
+            server.command("FLUSHALL")
+            super().__init__()
+
+        async def _open(self) -> Engine:
+            self.cutter = await self.stack.enter_async_context(Cutter(server.port))
+            return await self.stack.enter_async_context(
+                open_redis(self.cutter.url, self.clock, silent)
+            )
+
+        @rule()
+        def cut_after_the_script_was_sent(self) -> None:
+            self.cutter.cut_next()
+
+        @rule()
+        def forget_the_scripts(self) -> None:
+            server.command("SCRIPT", "FLUSH")
+
+    return OnRedis
+
+
+def check(machine: type[Histories], examples: int) -> None:
     run_state_machine_as_test(
-        Histories, settings=settings(max_examples=30, stateful_step_count=25, deadline=None)
+        machine, settings=settings(max_examples=examples, stateful_step_count=25, deadline=None)
     )
+
+
+def test_the_engine_is_the_model() -> None:
+    check(OnSqlite, 30)
+
+
+@pytest.mark.redis
+def test_redis_is_the_model(redis: RedisServer) -> None:
+    check(on_redis(redis), 30)

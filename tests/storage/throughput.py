@@ -1,6 +1,6 @@
 """How fast lines become stored events, and how long a commit takes.
 
-.venv/bin/python -m tests.storage.throughput
+.venv/bin/python -m tests.storage.throughput [redis]
 """
 
 import asyncio
@@ -17,9 +17,11 @@ from proxy.runtime.ids import UlidIds
 from proxy.spool.reader import SpoolReader
 from proxy.spool.record import line_of
 from proxy.spool.writer import SpoolWriter
-from proxy.storage.sqlite.engine import SqliteStore, open_store
+from proxy.storage.choose import DATABASE, Engine, store_of
+from proxy.storage.redis.client import new_bulk_client
 from proxy.telemetry.exposition import Registry
 from proxy.workers.spooler import Spooler
+from tests.kit.redis import RedisServer, silent
 from tests.kit.spool import a_record
 
 LINES = 20_000
@@ -47,10 +49,12 @@ def journal(home: Path) -> None:
     say("a line", len(lines[0]), "bytes")
 
 
-async def drain(home: Path, store: SqliteStore) -> None:
+async def drain(home: Path, store: Engine) -> None:
     clock = SystemClock()
     intake = EventIntake(store, clock, UlidIds(), Registry("0"))
-    spooler = Spooler(SpoolReader(home), store, intake.accept, clock, node="n")
+    spooler = Spooler(
+        SpoolReader(home), store, intake.accept, clock, node="n", batch_lines=store.batch_lines
+    )
     started, before = time.perf_counter(), time.process_time()
     await spooler.drain()
     took, cpu = time.perf_counter() - started, time.process_time() - before
@@ -59,18 +63,18 @@ async def drain(home: Path, store: SqliteStore) -> None:
     say("spool to store, CPU", cpu / LINES * 1e6, "us/event")
 
 
-async def commits(store: SqliteStore) -> None:
+async def commits(store: Engine) -> None:
     taken = []
     for n in range(500):
         started = time.perf_counter()
         event = Append("events", bytes(800), f"evt-x-{n}", bytes(32), 3600, type="t")
-        await store.commit("default", Batch("cm", (event,)))
+        await store.commit("default", Batch(f"cm-{n}", (event,)))
         taken.append((time.perf_counter() - started) * 1e3)
     say("one commit of one event, p50", statistics.median(taken), "ms")
     say("one commit of one event, p99", statistics.quantiles(taken, n=100)[98], "ms")
 
 
-async def questions(store: SqliteStore) -> None:
+async def questions(store: Engine) -> None:
     for name, query in {
         "newest page": LogFilter(),
         "one route, newest page": LogFilter(route_ids=("prod-chat",)),
@@ -85,16 +89,32 @@ async def questions(store: SqliteStore) -> None:
         say(f"{name}, p95", statistics.quantiles(taken, n=20)[18], "ms")
 
 
-async def main() -> None:
-    with tempfile.TemporaryDirectory() as found:
-        home = Path(found)
-        journal(home)
-        async with open_store(home / "p.db", SystemClock()) as store:
-            await drain(home, store)
-            await commits(store)
-            await questions(store)
-        say("database", (home / "p.db").stat().st_size / LINES, "bytes/event")
+async def main(home: Path, said: str) -> None:
+    store = store_of(said, home, SystemClock(), silent)
+    await store.start()
+    await drain(home, store)
+    if said != "sqlite":
+        say("memory", used_bytes(said) / LINES, "bytes/event")
+    await commits(store)
+    await questions(store)
+    await store.close()
+    if said == "sqlite":
+        say("database", (home / DATABASE).stat().st_size / LINES, "bytes/event")
+
+
+def used_bytes(url: str) -> int:
+    client = new_bulk_client(url)
+    lines = client.execute_command("INFO", "memory").decode().splitlines()
+    (used,) = [line.partition(":")[2] for line in lines if line.startswith("used_memory:")]
+    client.close()
+    return int(used)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with tempfile.TemporaryDirectory() as found:
+        journal(Path(found))
+        if sys.argv[1:] == ["redis"]:
+            with RedisServer(Path(found) / "redis") as server:
+                asyncio.run(main(Path(found), server.url))
+        else:
+            asyncio.run(main(Path(found), "sqlite"))

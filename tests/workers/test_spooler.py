@@ -99,6 +99,7 @@ def spooler(
     *,
     reader: SpoolReader | None = None,
     accept: Accept | None = None,
+    batch_lines: int = 1000,
 ) -> Spooler:
     return Spooler(
         reader or SpoolReader(state_dir),
@@ -106,6 +107,7 @@ def spooler(
         accept or PlainIntake(store),  # type: ignore[arg-type]
         clock,
         node="node-1",
+        batch_lines=batch_lines,
     )
 
 
@@ -162,27 +164,32 @@ async def test_every_line_becomes_its_events(tmp_path: Path) -> None:
     assert jsonbody.loads(newest.body)["source"] == "proxy/node-1/1"  # type: ignore[index,call-overload]
 
 
-async def run_until_it_crashes(state_dir: Path, store: MemoryStore, at: int) -> int:
+async def run_until_it_crashes(
+    state_dir: Path, store: MemoryStore, at: int, batch_lines: int = 1000
+) -> int:
     """Steps taken; the whole run when `at` is 0."""
     fuse, clock = Fuse(at), HandClock()
-    worker = spooler(state_dir, FusedStore(store, fuse), clock, reader=FusedReader(state_dir, fuse))
+    reader, fused = FusedReader(state_dir, fuse), FusedStore(store, fuse)
+    worker = spooler(state_dir, fused, clock, reader=reader, batch_lines=batch_lines)
     await worker.drain()
     return fuse.steps
 
 
+@pytest.mark.parametrize("batch_lines", [1000, 2])
 async def test_t_st_08_a_crash_between_any_two_steps_neither_loses_nor_doubles(
-    tmp_path: Path,
+    tmp_path: Path, batch_lines: int
 ) -> None:
     written = await asyncio.to_thread(fill, tmp_path / "whole")
-    steps = await run_until_it_crashes(tmp_path / "whole", MemoryStore(HandClock()), 0)
+    store = MemoryStore(HandClock())
+    steps = await run_until_it_crashes(tmp_path / "whole", store, 0, batch_lines)
     assert steps > 40
     for at in range(1, steps + 1):
         state_dir = tmp_path / f"crash-{at}"
         await asyncio.to_thread(fill, state_dir)
         store = MemoryStore(HandClock())
         with pytest.raises(Crash):
-            await run_until_it_crashes(state_dir, store, at)
-        await run_until_it_crashes(state_dir, store, 0)
+            await run_until_it_crashes(state_dir, store, at, batch_lines)
+        await run_until_it_crashes(state_dir, store, 0, batch_lines)
         assert await stored(store) == written, f"crash at step {at}"
         again = spooler(state_dir, store, HandClock())
         await again.drain()

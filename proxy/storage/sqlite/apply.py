@@ -5,7 +5,6 @@ Entries of logs are held back and written at the end of the group, one `executem
 `seq` is given in memory and becomes true with the COMMIT.
 """
 
-import hashlib
 import sqlite3
 
 from proxy.model.batch import (
@@ -22,12 +21,8 @@ from proxy.model.batch import (
     Put,
     StoreConflict,
 )
+from proxy.storage.recognition import event_key
 from proxy.storage.sqlite.segments import Entry, Tails, entry_of
-
-
-def event_key(log: str, event_id: str) -> bytes:
-    """What an event is recognised by."""
-    return hashlib.blake2b(f"{log}\0{event_id}".encode(), digest_size=16).digest()
 
 
 class _Pending:

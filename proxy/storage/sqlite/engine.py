@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from proxy.model.batch import (
     Batch,
@@ -22,6 +23,7 @@ from proxy.model.batch import (
     StoredEvent,
 )
 from proxy.model.events import EVENTS_LOG
+from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.storage.sqlite import query as ask
 from proxy.storage.sqlite.bounds import DEFAULT, Bounds
@@ -34,6 +36,11 @@ from proxy.storage.sqlite.writer import Writer
 class SqliteStore:
     """`trouble`: what the operator must know of the database, None when all is well."""
 
+    engine: Final = "sqlite"
+    shared: Final = False
+    batch_lines: Final = 1000
+    restarts: Final = 0
+
     def __init__(self, path: Path, clock: Clock, bounds: Bounds = DEFAULT) -> None:
         self._clock = clock
         self._bounds = bounds
@@ -45,6 +52,10 @@ class SqliteStore:
         """Blocks.  Raises files.CannotOpen."""
         self._writer.start()
         self._readers.start()
+
+    async def start(self) -> None:
+        """Raises CannotOpen."""
+        await asyncio.to_thread(self.open)
 
     async def close(self) -> None:
         """Write what was taken, then close cleanly."""
@@ -66,6 +77,10 @@ class SqliteStore:
 
     def writable(self) -> bool:
         return self._writer.writable()
+
+    def link(self) -> dict[str, Json] | None:
+        """There is no server."""
+        return None
 
     async def commit(self, workspace_id: str, batch: Batch) -> CommitResult:
         """Raises StoreConflict, StoreUnavailable; ValueError for what no store could hold.
@@ -149,7 +164,7 @@ async def open_store(
 ) -> AsyncIterator[SqliteStore]:
     """Raises files.CannotOpen (in use, newer schema, unreadable)."""
     store = SqliteStore(path, clock, bounds)
-    await asyncio.to_thread(store.open)
+    await store.start()
     try:
         yield store
     finally:

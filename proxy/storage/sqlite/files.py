@@ -17,14 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.storage.faults import CannotOpen
 from proxy.storage.sqlite.schema import MIGRATIONS, READER_PRAGMAS, WRITER_PRAGMAS
 
 ALWAYS_CHECKED_BYTES = 64 << 20  # a file this small is checked at every start
 _WAL_RESET_FIXED = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
-
-
-class CannotOpen(Exception):
-    """The database cannot be used; the message is for the operator."""
 
 
 class DatabaseInUse(CannotOpen):

@@ -23,9 +23,10 @@ from typing import Any
 
 from proxy.model.batch import Batch, CommitResult, StoreConflict, StoreUnavailable
 from proxy.model.ports import Clock
+from proxy.storage.faults import CannotOpen
 from proxy.storage.sqlite.apply import Group
 from proxy.storage.sqlite.bounds import Bounds
-from proxy.storage.sqlite.files import CannotOpen, OpenDatabase, open_database
+from proxy.storage.sqlite.files import OpenDatabase, open_database
 from proxy.storage.sqlite.segments import Tails
 
 CHECKPOINT_S = 2.0

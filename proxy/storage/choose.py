@@ -1,0 +1,61 @@
+"""Which engine keeps the state: `store:` of the configuration decides, nothing else."""
+
+from pathlib import Path
+from typing import Final, Protocol
+
+from proxy.model.batch import Retention
+from proxy.model.exchange import Json
+from proxy.model.ports import Clock, Store
+from proxy.storage.faults import CannotOpen
+from proxy.storage.redis.engine import RedisStore
+from proxy.storage.redis.server import Tell
+from proxy.storage.sqlite.engine import SqliteStore
+
+SQLITE: Final = "sqlite"
+DATABASE: Final = "parapet.db"  # under state_dir
+
+
+class Engine(Store, Protocol):
+    """A store with its lifetime.  `engine` is `sqlite` or `redis`; `batch_lines`: how many lines of
+    a spool one commit should hold; `trouble`: what the operator must know, None when all is well;
+    `restarts`: how often it may have forgotten its last commits; `shared`: other machines write it.
+    """
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def batch_lines(self) -> int: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def trouble(self) -> str | None: ...
+
+    async def start(self) -> None:
+        """Raises CannotOpen."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def trim(self, retention: Retention) -> bool:
+        """One bounded step of forgetting; True when there is more.  Raises StoreUnavailable."""
+        ...
+
+    def queue_depth(self) -> int:
+        """What waits or is under way."""
+        ...
+
+    def link(self) -> dict[str, Json] | None:
+        """How it stands with the server of the store; None when there is none."""
+        ...
+
+
+def store_of(said: str, state_dir: Path, clock: Clock, tell: Tell) -> Engine:
+    """`said`: `sqlite`, or the URL of a Redis.  Raises CannotOpen."""
+    if said == SQLITE:
+        return SqliteStore(state_dir / DATABASE, clock)
+    try:
+        return RedisStore(said, clock, tell)
+    except ValueError as why:
+        raise CannotOpen(str(why)) from why

@@ -1,0 +1,102 @@
+"""Every key (storage.md §4).  All keys of a workspace share the hash tag `{workspace}`, so that one
+script may touch them."""
+
+from typing import Final
+
+WORKSPACES: Final = b"parapet:workspaces"  # SET: what retention has to look after
+PROBE: Final = b"parapet:probe"  # STRING: written once a second to know whether writing works
+
+COMMIT_MS: Final = 3_600_000  # how long the result of a commit is told again
+
+
+class Keys:
+    """The keys of one workspace.  `staged`: those of an import that is under way."""
+
+    def __init__(self, workspace_id: str, *, staged: bool = False) -> None:
+        self._prefix = f"parapet:{{{workspace_id}}}:{'import:' if staged else ''}"
+
+    def _key(self, name: str) -> bytes:
+        return (self._prefix + name).encode()
+
+    # documents
+    def documents(self, kind: str) -> bytes:
+        """HASH id -> `<revision>:<body>`."""
+        return self._key(f"doc:{kind}")
+
+    def kinds(self) -> bytes:
+        """SET of the kinds that were ever written."""
+        return self._key("kinds")
+
+    def gone(self) -> bytes:
+        """HASH `<kind>\\0<id>` -> last revision of a document that was deleted."""
+        return self._key("gone")
+
+    def gone_at(self) -> bytes:
+        """ZSET `<kind>\\0<id>` by the time of its deletion."""
+        return self._key("gone:at")
+
+    def unique(self, kind: str) -> bytes:
+        """HASH `<field>\\0<value>` -> id of the document that holds it."""
+        return self._key(f"uniq:{kind}")
+
+    def held(self, kind: str) -> bytes:
+        """HASH id -> JSON list of the `<field>\\0<value>` that it holds."""
+        return self._key(f"held:{kind}")
+
+    # logs
+    def log(self, log: str) -> bytes:
+        """STREAM, id `<seq>-0`: r received, k event key, m what it is searched by, b body."""
+        return self._key(f"log:{log}")
+
+    def seq(self, log: str) -> bytes:
+        """STRING: the last `seq`."""
+        return self._key(f"seq:{log}")
+
+    def tip(self, log: str) -> bytes:
+        """STRING: the hash of the last row of a chain."""
+        return self._key(f"tip:{log}")
+
+    def logs(self) -> bytes:
+        """SET of the logs that were ever written."""
+        return self._key("logs")
+
+    def by_id(self, log: str) -> bytes:
+        """HASH event key -> newest `seq`."""
+        return self._key(f"eid:{log}")
+
+    def dedupe(self, event_key: bytes) -> bytes:
+        """STRING `<expires>:<seq>:<received>:<content hash>`, with a time to live."""
+        return self._key(f"dd:{event_key.hex()}")
+
+    # the rest
+    def idempotency(self, key: bytes) -> bytes:
+        """HASH f fingerprint, s status, h headers, b body, x expires, with a time to live."""
+        return self._key(f"idem:{key.hex()}")
+
+    def cursors(self) -> bytes:
+        """HASH name -> position."""
+        return self._key("cur")
+
+    def rollup(self, hour: int) -> bytes:
+        """HASH `<minute>/<counter>/<series>` -> sum."""
+        return self._key(f"roll:{hour}")
+
+    def rollups(self) -> bytes:
+        """ZSET of the hours that have a rollup."""
+        return self._key("rolls")
+
+    def commit(self, commit_id: str) -> bytes:
+        """STRING: the result of a commit, for `COMMIT_MS`."""
+        return self._key(f"cm:{commit_id}")
+
+    def everything(self) -> str:
+        """A pattern for SCAN.  Workspace ids have no letter that means something in it."""
+        return f"{self._prefix}*"
+
+    def recognitions(self) -> str:
+        """A pattern for SCAN: `dedupe`."""
+        return f"{self._prefix}dd:*"
+
+    def records(self) -> str:
+        """A pattern for SCAN: `idempotency`."""
+        return f"{self._prefix}idem:*"

@@ -1,0 +1,147 @@
+"""A store that came back without its last commits: what it forgot is read again (T-ST-05)."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.model.batch import LogFilter
+from proxy.spool.reader import SpoolReader
+from proxy.storage.redis.engine import RedisStore, open_store
+from proxy.wire import jsonbody
+from proxy.workers.spooler import Spooler
+from tests.kit.redis import RedisServer
+from tests.kit.spool import lines_of, write_segment
+from tests.kit.store import HandClock, HandNow, MemoryStore, PlainIntake
+
+WORKSPACES = ("default", "other")
+
+
+class Forgetful(MemoryStore):
+    """Remembers a moment and can be put back to it."""
+
+    restarts = 0
+
+    def remember(self) -> None:
+        self._then = {name: room.copy() for name, room in self._rooms.items()}
+
+    def forget(self) -> None:
+        self._rooms = self._then
+        self.restarts += 1
+
+
+def write(home: Path, slot: str, segment: int, first: int, count: int) -> None:
+    """Lines of both workspaces in turn."""
+    lines = [lines_of([n], WORKSPACES[n % 2])[0] for n in range(first, first + count)]
+    write_segment(home, slot, "plain", segment, lines)
+
+
+async def stored(store: MemoryStore | RedisStore) -> list[str]:
+    found: list[str] = []
+    for workspace_id in WORKSPACES:
+        page = await store.range(workspace_id, "events", LogFilter(limit=1000))
+        for entry in page.entries:
+            event = jsonbody.loads(entry.body)
+            assert isinstance(event, dict)
+            found.append(str(event["request_id"]))
+    return sorted(found)
+
+
+def spooler(home: Path, store: Forgetful, clock: HandClock, *, told: bool) -> Spooler:
+    return Spooler(
+        SpoolReader(home),
+        store,
+        PlainIntake(store),
+        clock,
+        node="n",
+        batch_lines=3,
+        restarts=lambda: store.restarts if told else 0,
+    )
+
+
+async def all_of(worker: Spooler) -> None:
+    while await worker.step():
+        pass
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told of the restart", "at the next commit"])
+@pytest.mark.parametrize("after", [0, 4, 9], ids=["nothing kept", "some kept", "most kept"])
+async def test_what_was_forgotten_is_read_again(tmp_path: Path, told: bool, after: int) -> None:
+    clock = HandClock()
+    store = Forgetful(clock)
+    worker = spooler(tmp_path, store, clock, told=told)
+    for slot in ("0", "1"):
+        await asyncio.to_thread(write, tmp_path, slot, 1, 100 * int(slot), after)
+    await all_of(worker)
+    store.remember()
+    for slot in ("0", "1"):
+        await asyncio.to_thread(write, tmp_path, slot, 2, 100 * int(slot) + after, 10)
+    await all_of(worker)
+    store.forget()
+    expected = [n for slot in (0, 100) for n in range(slot, slot + after + 10)]
+    if not told:  # with the next lines it is seen
+        for slot in ("0", "1"):
+            await asyncio.to_thread(write, tmp_path, slot, 3, 100 * int(slot) + after + 10, 2)
+        expected = [n for slot in (0, 100) for n in range(slot, slot + after + 12)]
+    await all_of(worker)
+    assert await stored(store) == sorted(f"req-{n}" for n in expected)
+    assert worker.progress().rollbacks == 1
+
+
+async def test_a_restart_that_forgot_nothing_changes_nothing(tmp_path: Path) -> None:
+    clock = HandClock()
+    store = Forgetful(clock)
+    worker = spooler(tmp_path, store, clock, told=True)
+    await asyncio.to_thread(write, tmp_path, "0", 1, 0, 10)
+    await all_of(worker)
+    store.remember()
+    store.forget()
+    await all_of(worker)
+    assert await stored(store) == sorted(f"req-{n}" for n in range(10))
+    assert worker.progress().rollbacks == 0
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    with RedisServer(tmp_path / "redis") as running:
+        yield running
+
+
+@pytest.mark.redis
+async def test_t_st_05_redis_crashes_and_has_lost_its_last_second(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    home, copy = tmp_path / "state", tmp_path / "copy"
+    clock, lines = HandNow(), list[str]()
+    await asyncio.to_thread(write, home, "0", 1, 0, 40)
+    async with open_store(server.url, clock, lambda event, fields: lines.append(event)) as store:
+        worker = Spooler(
+            SpoolReader(home),
+            store,
+            PlainIntake(store),
+            clock,
+            node="n",
+            batch_lines=store.batch_lines,
+            restarts=lambda: store.restarts,
+        )
+        await all_of(worker)
+        await asyncio.sleep(1.2)  # now it is in the append-only file
+        await asyncio.to_thread(shutil.copytree, tmp_path / "redis", copy)
+        await asyncio.to_thread(write, home, "0", 2, 40, 30)
+        await all_of(worker)
+        assert len(await stored(store)) == 70
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(shutil.rmtree, tmp_path / "redis")
+        await asyncio.to_thread(shutil.copytree, copy, tmp_path / "redis")
+        await asyncio.to_thread(server.start)
+        for _ in range(250):
+            await asyncio.sleep(0.02)
+            if store.restarts:
+                break
+        assert len(await stored(store)) == 40
+        await all_of(worker)
+        assert await stored(store) == sorted(f"req-{n}" for n in range(70))
+        assert worker.progress().rollbacks == 1
+    assert "redis.restarted" in lines
