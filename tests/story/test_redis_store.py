@@ -94,3 +94,52 @@ async def test_a_killed_control_process_goes_on_where_it_was(parapet: Parapet) -
     await parapet.ready()
     events = await parapet.events(6, route_id="chat", type="runtime.request.*")
     assert len({event["event_id"] for event in events}) == len(events) == 6
+
+
+async def test_a_change_on_one_machine_reaches_the_other(
+    parapet: Parapet, server: RedisServer, tmp_path: Path
+) -> None:
+    """In 2 s, and what was changed while Redis was away when it is back (storage.md §7)."""
+    other = Parapet(parapet.config, tmp_path / "other", single=False)
+    try:
+        await other.start()
+        route = {"id": "new", "endpoint": "main"}
+        made = await parapet.control("POST", "/v1/workspaces/default/routes", route)
+        assert made.status == 201
+        began = time.monotonic()
+        named = {"x-parapet-route": "new"}
+        while (await post(other.url + "/v1/chat/completions", BODY, named)).status != 200:
+            assert time.monotonic() - began < 2
+            await asyncio.sleep(0.02)
+        key = {"name": "board", "role": "viewer", "workspaces": ["default"]}
+        shown = (await parapet.control("POST", "/v1/keys", key)).json
+        headers = {"authorization": f"Bearer {shown['key']}"}
+        events = "/v1/workspaces/default/events"
+        await asyncio.sleep(2)
+        assert (await get(other.control_url + events, headers)).status == 200
+        await parapet.control("DELETE", f"/v1/keys/{shown['key_id']}")
+        began = time.monotonic()
+        while (await get(other.control_url + events, headers)).status != 401:
+            assert time.monotonic() - began < 2
+            await asyncio.sleep(0.02)
+    finally:
+        await other.kill()
+
+
+async def test_a_start_without_redis_goes_on_with_the_last_rules(
+    parapet: Parapet, server: RedisServer
+) -> None:
+    route = {"id": "new", "endpoint": "main"}
+    await parapet.control("POST", "/v1/workspaces/default/routes", route)
+    await asyncio.sleep(1)
+    os.kill(await parapet.pid_of("control"), signal.SIGKILL)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        named = {"x-parapet-route": "new"}
+        await until(10, parapet, (200, "degraded"))
+        assert (await post(parapet.url + "/v1/chat/completions", BODY, named)).status == 200
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await until(5, parapet, (200, "ready"))
+    gone = await parapet.control("DELETE", "/v1/workspaces/default/routes/new")
+    assert gone.status == 204
