@@ -48,7 +48,8 @@ class Operation:
     `sends` and `tells` are the models of the body and of the answer with status `success`, as the
     API's description shows them (of a list: of one entry); the summary is the first line of the
     handler's docstring.  `also` are further statuses with that answer.  `cached`: it has an entity
-    tag and may be 304.  `built` False: the machinery is not there, the answer is 501.
+    tag and may be 304.  `built` False: the machinery is not there, the answer is 501;
+    `lacks` says of which part.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -68,6 +69,7 @@ class Operation:
     also: tuple[int, ...] = ()
     cached: bool = False
     built: bool = True
+    lacks: str = ""
 
 
 @dataclass(slots=True)

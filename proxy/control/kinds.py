@@ -336,7 +336,8 @@ def _read_only(kind: Kind, documents: Sequence[Declared]) -> dict[str, Stored]:
     found = {}
     for location, said in documents:
         doc_id = str(said[kind.id_member])
-        told = _told(kind, said, {"revision": None, "origin": "file", "location": location})
+        told = _told(kind, said, {"revision": None, "origin": "file"})
+        told.setdefault("location", location)  # an endpoint has a member of that name
         found[doc_id] = Stored(doc_id, said, told, location=location, etag=etag_of(said))
     return found
 

@@ -157,6 +157,8 @@ def _operation(
     if not operation.built:
         one["x-not-implemented"] = True
         one["description"] = "Documented; its machinery is not part of this version."
+    if operation.lacks:
+        one["x-not-implemented"] = operation.lacks
     if operation.scope == SERVER_ADMIN:
         one["description"] = "For keys with the role admin in all workspaces."
     one["parameters"] = [*_in_path(operation), *_in_query(operation, shapes), *_in_head(operation)]

@@ -82,7 +82,7 @@ def refusals(operation: Operation) -> list[int]:
         found.add(412)
     if operation.scope == "ingest:write":
         found.add(404)  # the body may name a workspace
-    if not operation.built:
+    if not operation.built or operation.lacks:
         found.add(501)
     return sorted(found)
 

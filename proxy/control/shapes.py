@@ -117,6 +117,8 @@ class Shapes:
             arms = []
             for arm in self._arms(self._told[id(kind)]):
                 members = {**arm["properties"], **ours}
+                if "location" in arm["properties"]:
+                    members["location"] = arm["properties"]["location"]
                 members[kind.id_member] = {"type": "string"}
                 must = [*arm["properties"], *ours]
                 required = [each for each in must if each not in ("warnings", "location")]

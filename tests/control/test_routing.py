@@ -157,3 +157,10 @@ async def test_a_kept_credential_does_not_follow_its_endpoint_to_another_host(
     assert same.status == 200
     again = {"base_url": "https://two.example.com/v1", "api_key": "sk-verysecret-part"}
     assert (await world.call("PATCH", path, again)).status == 200
+
+
+async def test_the_location_of_an_endpoint_is_the_providers(world: World) -> None:
+    vertex = {"id": "v", "provider": "vertex", "project": "p", "location": "europe-west1"}
+    assert (await made(world, ENDPOINTS, vertex))["location"] == "europe-west1"
+    of_file = (await world.get(f"{ENDPOINTS}/anthropic-claude")).doc
+    assert (of_file["origin"], of_file["location"]) == ("file", None)
