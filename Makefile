@@ -53,9 +53,17 @@ check: $(VENV)/.dev ## format, lint, import stairs, types, fast tests
 
 .PHONY: test
 test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LONG=1: the long ones too
+	$(PYTEST) -n auto -m "$(FAST)"
+	$(PYTEST) -m "$(SLOW)"
+
+.PHONY: coverage
+coverage: $(VENV)/.dev ## how much of the code the tests without processes run, line by line
 	$(VENV)/bin/python -m coverage run -m pytest -m "$(FAST)"
 	@$(VENV)/bin/python -m coverage report --format=total | sed 's/^/coverage of these, in percent: /'
-	$(PYTEST) -m "$(SLOW)"
+
+.PHONY: bench-control
+bench-control: $(VENV)/.dev ## events a second and lists over 1,000,000 events, 10,000 documents (some minutes)
+	$(VENV)/bin/python -m benchmarks.control --events 1000000
 
 .PHONY: compiled
 compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minutes)

@@ -19,4 +19,10 @@ def holds(whole: Any, part: Any) -> bool:
         return isinstance(whole, dict) and all(
             name in whole and holds(whole[name], value) for name, value in part.items()
         )
+    if isinstance(part, list):
+        return (
+            isinstance(whole, list)
+            and len(whole) == len(part)
+            and all(holds(one, other) for one, other in zip(whole, part, strict=True))
+        )
     return bool(whole == part) and type(whole) is type(part)

@@ -11,7 +11,7 @@ class Bounds:
     group_batches: int = 500  # in one transaction
     group_s: float = 0.002
     segment_entries: int = 20_000
-    read_entries: int = 50_000  # by one question to a log; above it the page is partial
+    read_entries: int = 20_000  # by one question to a log; above it the page is partial
     page_entries: int = 1_000
     query_s: float = 2.0  # above it `query-timeout`
     queue_questions: int = 1_000  # waiting for a reader; above it `overloaded`

@@ -1,7 +1,7 @@
 """Reading: documents by key, logs by `seq` with filters.
 
 A page of a log walks the segments in the direction asked for.  In each, the filter with the best
-index is asked first (how many entries fit it), then the rest.  What was read is bounded by 50,000
+index is asked first (how many entries fit it), then the rest.  What was read is bounded by 20,000
 entries: beyond it the page is partial.  Without a filter nothing is counted: spans have no gaps.
 """
 
