@@ -305,7 +305,8 @@ async def get_policy(passage: Passage, deps: ControlDeps) -> Reply:
     if query.version is None:
         return await get_document(POLICY, passage, deps)
     one = await one_of(POLICY, passage, deps)
-    return Reply.json(200, _told(await _version(one, query.version, passage, deps), one))
+    version = await _version(one, query.version, passage, deps)
+    return Reply.json(200, one.representation(POLICY, passage, deps) | _pack(version))
 
 
 async def list_versions(passage: Passage, deps: ControlDeps) -> Reply:
@@ -380,13 +381,17 @@ async def _version(one: Stored, version: str, passage: Passage, deps: ControlDep
 
 def _told(version: Stored, policy: Stored) -> Object:
     """A version as the API shows it: the pack, and whether it is the one in force."""
-    pack = {name: value for name, value in version.told.items() if name in PolicyPack.model_fields}
     return {
         "id": policy.id,
-        **pack,
+        **_pack(version),
         "active": _active(version) == _active(policy),
         "active_version": _active(policy),
-        "content_sha256": content_sha256(version.told),
         "created_at": version.told["created_at"],
         "origin": version.told["origin"],
     }
+
+
+def _pack(version: Stored) -> Object:
+    """What a version is made of."""
+    pack = {name: value for name, value in version.told.items() if name in PolicyPack.model_fields}
+    return {**pack, "content_sha256": content_sha256(version.told)}

@@ -5,8 +5,9 @@ them and refuses what is wrong with them; `settings/later.py` says which are act
 """
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from proxy.model.documents import Doc, Number, Secret, Severity, Slug
 from proxy.settings.values import TimeZone
@@ -177,11 +178,24 @@ class Selector(Doc):
     value: str | None = Field(None, max_length=4096)
 
 
+def _web(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host:
+        raise ValueError("must be http(s)://host[:port][/path], without user and password")
+    return value
+
+
 class Watcher(Doc):
     watcher_id: Slug
     provider: str = Field(min_length=1, max_length=100)
     kind: Literal["pricing", "models", "release_note", "status", "terms", "custom"]
-    source_url: str = Field(pattern=r"^https?://[^\s@]+$", max_length=2048)
+    source_url: Annotated[str, AfterValidator(_web)] = Field(
+        pattern=r"^https?://[^\s@]+$", max_length=2048
+    )
     selector: Selector = Field(default_factory=Selector)
     interval_seconds: int = Field(3600, ge=300, le=604_800)
     classification: str | None = Field(None, max_length=100)

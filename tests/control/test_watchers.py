@@ -53,6 +53,7 @@ async def test_watchers_are_listed(stored: World) -> None:
         ({"kind": "gossip"}, "kind", "unknown_value"),
         ({"source_url": "file:///etc/passwd"}, "source_url", "pattern"),
         ({"source_url": "https://user@example.com"}, "source_url", "pattern"),
+        ({"source_url": "http://["}, "source_url", "invalid_value"),
         ({"interval_seconds": 10}, "interval_seconds", "greater_than_equal"),
         ({"selector": {"type": "regex", "value": "(a"}}, "selector.value", "regex_syntax"),
         ({"selector": {"type": "regex", "value": "(?=a)"}}, "selector.value", "regex_syntax"),
