@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ def announced() -> set[str]:
     return {str(each["member"]) for each in going if "member" in each}
 
 
+@cache
 def described() -> dict[str, Any]:
-    """The description of now, without its prose."""
+    """The description of now, without its prose.  Nobody changes it."""
     found = _bare(json.loads(json.dumps(describe(OPERATIONS, DEPRECATED))))
     assert isinstance(found, dict)
     return found
