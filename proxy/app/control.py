@@ -13,6 +13,7 @@ from aiohttp import web
 
 from proxy.app.applying import Applying
 from proxy.app.declared import declared, shipped_packs
+from proxy.app.learning import Learning
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
@@ -35,9 +36,9 @@ from proxy.runtime.tasks import background, spawn
 from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded, load_config
 from proxy.settings.overlay import InForce, overlay
-from proxy.settings.problems import ConfigError, Problem, path_text
+from proxy.settings.problems import ConfigError, path_text
 from proxy.settings.schema import Ingest
-from proxy.settings.secrets import ensure_admin_key, ensure_server_key, secret_values
+from proxy.settings.secrets import ensure_admin_key, ensure_server_key
 from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
 from proxy.spool.reader import SpoolReader
 from proxy.storage.choose import store_of
@@ -115,6 +116,7 @@ class ControlHalf:
         self._applying = Applying(self._apply)
         self._stale = False
         self._documents: Documents = {}
+        self._learning = Learning(log, self.store)
         self._deps = ControlDeps(
             store=self.store,
             clock=clock,
@@ -181,7 +183,10 @@ class ControlHalf:
             self.config_state.error = str(error)
             self._log.warning("config.rejected", {"problems": len(error.problems)})
             self.metrics.set("config_file_valid", (), 0)
-            return [_problem_doc(problem) for problem in error.problems]
+            return [
+                {"field": path_text(each.path), "code": "invalid", "detail": str(each)}
+                for each in error.problems
+            ]
         self._loaded = loaded
         self._fresh_file = True
         await self._applying.asked()
@@ -197,6 +202,7 @@ class ControlHalf:
                 in_force = await asyncio.to_thread(overlay, loaded, documents)
                 await self._bring(in_force)
                 self._documents = documents
+            await self._learning.targets(self._in_force.loaded)
             self._stale = False
         except (StoreUnavailable, OSError) as fault:
             if not self._stale:
@@ -217,7 +223,7 @@ class ControlHalf:
 
     async def _bring(self, in_force: InForce) -> None:
         loaded = in_force.loaded
-        self._log.learn(await asyncio.to_thread(secret_values, [loaded.config], loaded.reader))
+        await self._learning.rules(loaded)
         snapshot = await asyncio.to_thread(self._compiled, loaded)
         changed = self._version != snapshot.version
         self._in_force, self._snapshot, self._version = in_force, snapshot, snapshot.version
@@ -364,10 +370,6 @@ class ControlHalf:
 
     def loop_lag_s(self) -> float:
         return self._lag_s
-
-
-def _problem_doc(problem: Problem) -> Json:
-    return {"field": path_text(problem.path), "code": "invalid", "detail": str(problem)}
 
 
 def _stamps(loaded: Loaded) -> list[tuple[int, int]]:

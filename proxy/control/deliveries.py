@@ -154,4 +154,5 @@ DELIVERY: Final = Kind(
     referrers=(ALERT_RULE,),
     revise=_revise,
     shown_beside=_shown_beside,
+    live=True,
 )

@@ -171,9 +171,10 @@ class Kind:
     revision that clients see.  What is not `visible` to a caller is not there for him; `read_only`
     members are shown and ignored when they come back.
 
-    A `live` kind is part of the rules in force; a `server_wide` one belongs to no workspace;
-    `ours` we write, whole, and clients only read them; `always` are documents that are there before
-    anybody has written them.  `told` is the model of the members that only answers have.
+    A `live` kind is part of the rules in force, or has secrets that the log must know; a
+    `server_wide` one belongs to no workspace; `ours` we write, whole, and clients only read them;
+    `always` are documents that are there before anybody has written them.  `told` is the model of
+    the members that only answers have.
     """
 
     name: str

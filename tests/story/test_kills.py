@@ -1,4 +1,4 @@
-"""The control process is killed again and again while clients ingest and change (T-ST-01, T-IDM-05).
+"""Control is killed again and again while clients ingest and change things (T-ST-01, T-IDM-05).
 
 Clients say everything until they hear that it is done: a lost answer and a 5xx are followed by the
 same request with the same key.  The book holds what they heard; in the end the store must hold
