@@ -13,7 +13,7 @@ from proxy.control.kinds import Kind, Labelled, Object
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.references import strict
 from proxy.control.secrets import refused, strayed
-from proxy.control.validation import errors_of, read_json, unfit
+from proxy.control.validation import check_unique, errors_of, read_json, unfit
 from proxy.model.exchange import Json
 from proxy.wire import jsonbody
 
@@ -30,10 +30,7 @@ def read_document(kind: Kind, passage: Passage) -> Object:
     wrong = unfit(sent)
     if wrong:
         raise invalid(wrong)
-    try:
-        jsonbody.must_be_unique(passage.body)
-    except ValueError as why:
-        raise invalid([FieldError("duplicate_member", str(why), pointer="#")]) from why
+    check_unique(passage.body)
     ours = READ_ONLY | kind.read_only | kind.observed({}).keys() | kind.shown_beside({}).keys()
     return {name: _composed(name, value) for name, value in sent.items() if name not in ours}
 

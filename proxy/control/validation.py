@@ -91,10 +91,21 @@ def read_as(model: type[Model], data: bytes) -> Model:
     wrong = unfit(sent)
     if wrong:
         raise invalid(wrong)
+    check_unique(data)
     try:
         return model.model_validate_json(data, strict=True)
     except ValidationError as fault:
         raise invalid([*errors_of(fault, sent)]) from fault
+
+
+def check_unique(data: bytes) -> None:
+    """SECURITY: of a name that stands twice the parser keeps the last, and a reader sees the first.
+
+    Raises Problem 422."""
+    try:
+        jsonbody.must_be_unique(data)
+    except ValueError as why:
+        raise invalid([FieldError("duplicate_member", str(why), pointer="#")]) from why
 
 
 def too_deep() -> Problem:
