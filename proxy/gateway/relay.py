@@ -26,6 +26,7 @@ from proxy.wire.leaves import apply_rewrites
 from proxy.wire.paths import read_target
 from proxy.wire.usage import estimate_bytes, estimate_input
 
+MASK: Final = b"***"
 _UNCHECKED: Final = "The response could not be checked and was blocked."
 
 
@@ -113,7 +114,8 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
 
 
 def _error(turn: Turn, answer: Answer) -> None:
-    """The provider's own error, as it came."""
+    """The provider's own error, as it came, but for our credentials: some quote what they got."""
+    _scrub(answer)
     record, attempt = turn.record, turn.record.attempts[-1]
     record.outcome = CONSEQUENCES[attempt.outcome].told_as
     record.error_class = str(attempt.outcome)
@@ -124,6 +126,13 @@ def _error(turn: Turn, answer: Answer) -> None:
     lines += _own_lines(turn, answer)
     turn.caller.begin(answer.status, lines, length=len(answer.body))
     turn.caller.hold(answer.body)
+
+
+def _scrub(answer: Answer) -> None:
+    """SECURITY: the endpoint's secrets are the owner's, and a caller is somebody else."""
+    for secret in answer.candidate.secrets:
+        answer.body = answer.body.replace(secret, MASK)
+        answer.headers = [(name, value.replace(secret, MASK)) for name, value in answer.headers]
 
 
 # --- answers that flow

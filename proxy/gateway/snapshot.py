@@ -6,6 +6,7 @@ reference.  Pools, breakers and counters live elsewhere and survive the swap.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import urlsplit
 
 from proxy.guardrails.compile import PackError, compile_guard
@@ -20,6 +21,10 @@ from proxy.wire.prices import PriceBook, parse_prices
 from proxy.wire.providers.registry import Adapter, adapter_of
 
 Resolve = Callable[[Secret | None], str | None]
+CREDENTIALS: Final = (
+    "api_key", "access_key_id", "secret_access_key", "session_token", "access_token",
+)  # fmt: skip
+SECRET_CHARS: Final = 8  # what is shorter stands for too much
 
 
 class SnapshotError(ValueError):
@@ -28,7 +33,9 @@ class SnapshotError(ValueError):
 
 @dataclass(slots=True)
 class EndpointView:
-    """One endpoint, ready: its adapter (URL, credential, framing) and its pool."""
+    """One endpoint, ready: its adapter (URL, credential, framing) and its pool.
+
+    `secrets`: what is sent there and must not come back to a caller."""
 
     doc: Endpoint
     adapter: Adapter
@@ -36,6 +43,7 @@ class EndpointView:
     origin: tuple[str, str]  # provider and host: where a caller's own key may go
     own_credential: bool
     head_lines: bytes  # `x-parapet-endpoint`
+    secrets: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)
@@ -141,6 +149,14 @@ def build_rules(doc: SnapshotDoc, guards: Guards, upstreams: Upstreams, resolve:
     return Rules(doc.version, doc, workspaces, keys, prices, known)
 
 
+def _secrets(endpoint: Endpoint, resolve: Resolve) -> tuple[bytes, ...]:
+    """The longest first, so that none hides the end of another."""
+    values = [resolve(getattr(endpoint, name)) for name in CREDENTIALS]
+    values += endpoint.extra_headers.values()
+    found = {value.encode() for value in values if value and len(value) >= SECRET_CHARS}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
 def _workspace(
     rules: WorkspaceRules, guards: Guards, upstreams: Upstreams, resolve: Resolve
 ) -> WorkspaceView:
@@ -155,6 +171,7 @@ def _workspace(
             (endpoint.provider, host),
             adapter.has_credential,
             b"x-parapet-endpoint: " + endpoint.id.encode("ascii") + b"\r\n",
+            _secrets(endpoint, resolve),
         )
     policies = {p.route_id: p for p in rules.failover_policies if p.status == "active"}
     sayings = {pack.policy_pack_id: pack.message for pack in rules.policies if pack.message}

@@ -51,9 +51,10 @@ PARAMETERS = {
 
 
 def refuses(asked: Request) -> Reply:
-    """A provider that quotes the credentials that it was sent."""
+    """A provider that quotes the credentials that it was sent, whatever it finds wrong."""
+    code = (401, 400, 422, 404)[asked.number % 4]
     said = " ".join(f"{name}: {value}" for name, value in asked.raw_headers)
-    return status(401, "invalid_request_error", message=f"Incorrect API key provided: {said}",
+    return status(code, "invalid_request_error", message=f"Incorrect API key provided: {said}",
                   x_seen=asked.headers.get("authorization", "none"))  # fmt: skip
 
 
@@ -243,7 +244,7 @@ async def everything_is_asked_for(watch: Watch) -> None:
 async def providers_refuse(watch: Watch, names: Iterable[str]) -> None:
     """With the caller's own key, too, sent in each of the usual ways."""
     for name in names:
-        for stream in (False, True):
+        for stream in (False, True) * 4:
             path = f"/r/{name}/v1/chat/completions"
             answer = await watch.ask("POST", path, {**CHAT, "stream": stream}, data=True)
             assert answer.status >= 400, answer.text
