@@ -134,3 +134,22 @@ async def test_the_model_of_the_path_is_routed_and_asked(body: bytes) -> None:
     await w.ask(body, path)
     (sent,) = sent_up(w)
     assert (w.record.model, json.loads(sent)) == ("cheap", {"model": "cheap", "messages": []})
+
+
+# --- what the provider was sent does not come back
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
+async def test_an_error_that_quotes_our_credentials_is_masked(status: int) -> None:
+    told = b'{"error":{"message":"got %b and %b"}}'
+    quoted = told % (b"own-key-of-the-endpoint", b"token-in-a-header")
+    headers = [*JSON, (b"x-seen", b"Bearer own-key-of-the-endpoint")]
+    own = OPENAI.model_copy(
+        update={"api_key": "own-key-of-the-endpoint",
+                "extra_headers": {"x-token": "token-in-a-header", "x-short": "got"}}
+    )  # fmt: skip
+    w = world((own,), scripts={"openai": [[(status, headers), quoted, None]]})
+    caller = await w.ask(json.dumps(CHAT).encode())
+    assert (caller.status, caller.received) == (status, told % (b"***", b"***"))
+    assert b"own-key" not in caller.head
+    assert b"x-seen: Bearer ***\r\n" in caller.head
