@@ -194,20 +194,20 @@ class ControlHalf:
 
     async def _apply(self) -> None:
         """Bring the file and the store's documents into force; what fails is tried again."""
-        loaded = self._loaded
+        loaded, before, self._stale = self._loaded, self._stale, True
         try:
             names = [workspace.id for workspace in loaded.config.workspaces]
             documents = await living_documents(self.store, names)
             if self._fresh_file or documents != self._documents:
-                in_force = await asyncio.to_thread(overlay, loaded, documents)
-                await self._bring(in_force)
+                await self._bring(await asyncio.to_thread(overlay, loaded, documents))
                 self._documents = documents
             await self._learning.targets(self._in_force.loaded)
             self._stale = False
-        except (StoreUnavailable, OSError) as fault:
-            if not self._stale:
+        except (StoreUnavailable, OSError, ValueError) as fault:
+            if not before:
                 self._log.warning("config.not_applied", {"reason": str(fault)})
-            self._stale = True
+            if self._fresh_file and self._version:  # the file waits for nobody
+                await self._bring(await asyncio.to_thread(overlay, loaded, self._documents))
 
     async def _without_store(self) -> None:
         """The store cannot be read: what was in force last, else the file alone."""

@@ -85,6 +85,7 @@ class DataHalf:
         self.transports = Transports(clock, self._observe, proxies=proxies)
         self.spool = SpoolWriter(state_dir, str(slot), self._observe)
         self._rules: Rules | None = None
+        self._applying = asyncio.Lock()
         self._draining = False
         self._lag_s = 0.0
         self._dropped: dict[str, int] = {}
@@ -127,6 +128,11 @@ class DataHalf:
         return await self.apply_snapshot(snapshot)
 
     async def apply_snapshot(self, snapshot: SnapshotDoc) -> tuple[int, str]:
+        """One after the other: an older one never comes after a newer one."""
+        async with self._applying:
+            return await self._apply_next(snapshot)
+
+    async def _apply_next(self, snapshot: SnapshotDoc) -> tuple[int, str]:
         if self._rules is not None and snapshot.version <= self._rules.version:
             return self._rules.version, ""
         try:

@@ -89,6 +89,9 @@ async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = a
     assert passage.operation is not None, "step 14 comes after step 4"
     workspace_id = passage.workspace_id or SERVER_WORKSPACE
     template = f"{passage.operation.method}\0{passage.operation.template}\0{read_key(header)}"
+    if passage.workspace_id is None:  # SECURITY: no tenant meets the replies of another
+        bound = passage.caller.workspaces
+        template += "\0" + ("*" if bound is None else ",".join(sorted(bound)))
     key = hashlib.sha256(template.encode()).digest()
     fingerprint = fingerprint_of(passage)
     found = await _find(deps, workspace_id, key, fingerprint)

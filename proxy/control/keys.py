@@ -98,6 +98,8 @@ def workspaces_of(said: Object) -> list[str]:
 
 def within(said: Object, caller: Principal) -> bool:
     """The key can do nothing, and nowhere, that the caller could not do himself."""
+    if said.get("role") == "admin" and caller.role != "admin":
+        return False
     return granted(said) <= caller.scopes and reaches(said, caller)
 
 
@@ -167,12 +169,18 @@ def in_force(said: Object, kept: Object) -> Object | None:
 # --- the kind
 
 
+def _expired(one: Stored, now_ms: int) -> bool:
+    if not one.said.get("expires_at"):
+        return False
+    expires_ms = parse_time(str(one.said["expires_at"]))
+    return expires_ms is None or expires_ms <= now_ms
+
+
 def _view(one: Stored, shown: Object, _: Passage, deps: ControlDeps) -> Object:
-    expires_ms = parse_time(str(one.said["expires_at"])) if one.said.get("expires_at") else None
     status: KeyStatus = "active"
     if one.beside.get("revoked_at") is not None:
         status = "revoked"
-    elif expires_ms is not None and expires_ms <= deps.clock.now_ms():
+    elif _expired(one, deps.clock.now_ms()):
         status = "expired"
     return {
         **shown,
@@ -245,6 +253,7 @@ async def rotate_key(passage: Passage, deps: ControlDeps) -> Reply:
 
     async def act(ticket: Ticket) -> Reply:
         async def step() -> Reply:
+            ticket.recorded = False
             one = await _changeable(passage, deps)
             _, made = new_key()
             key = f"ppt_{one.id}_{made.rpartition('_')[2]}"
@@ -258,7 +267,8 @@ async def rotate_key(passage: Passage, deps: ControlDeps) -> Reply:
                 return {**changed.representation(KEY, passage, deps), "key": secret}
 
             def recorded(changed: Stored) -> Reply:
-                return Reply.json(200, {**told(changed, MASK), "warnings": [SHOWN_ONCE]})
+                shown = {**told(changed, MASK), "warnings": [SHOWN_ONCE]}
+                return Reply.json(200, shown, {"ETag": changed.etag})
 
             changed = await write(
                 KEY, passage, deps, one, Revision(one.said, kept), "rotate",
@@ -286,6 +296,7 @@ async def _last_admin(one: Stored, passage: Passage, deps: ControlDeps) -> bool:
     return not any(
         each.said.get("role") == "admin"
         and each.beside.get("revoked_at") is None
+        and not _expired(each, deps.clock.now_ms())
         and ALL_WORKSPACES in workspaces_of(each.said)
         for name, each in others.items()
         if name != one.id

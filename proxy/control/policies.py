@@ -29,7 +29,7 @@ from proxy.control.kinds import (
     stored,
 )
 from proxy.control.problems import FieldError, Problem, invalid
-from proxy.control.routing import POLICY_NAME, chosen
+from proxy.control.routing import POLICY_NAME, ROUTE, chosen
 from proxy.control.validation import field_of, pointer_of, read_as
 from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort, whole
 from proxy.guardrails.compile import check_pack
@@ -273,6 +273,7 @@ POLICY: Final = Kind(
     keep=_keep,
     sorts=("id", "name", "created_at", "updated_at", "version"),
     references=_references,
+    referrers=(ROUTE,),
     check=_check,
     prepare=_prepare,
     warn=_compiled,
@@ -335,6 +336,7 @@ async def activate_policy(passage: Passage, deps: ControlDeps) -> Reply:
 
     async def act(ticket: Ticket) -> Reply:
         async def step() -> Reply:
+            ticket.recorded = False
             one = await one_of(POLICY, passage, deps)
             may_change(one, passage)
             version = await _version(one, wanted, passage, deps)

@@ -18,6 +18,7 @@ from proxy.model.ports import Ids
 from proxy.model.tenancy import Endpoint, Exposure, Provider, Route
 from proxy.settings.crosscheck import endpoint_faults
 from proxy.settings.overlay import FILE_MEMBERS
+from proxy.wire.providers.registry import adapter_of
 
 ENDPOINT_NAME: Final = "endpoint"
 POLICY_NAME: Final = "policy"
@@ -69,6 +70,15 @@ def _check_endpoint(said: Object, _: Object | None) -> Iterator[FieldError]:
     for problem in endpoint_faults(Endpoint.model_validate(_without_labels(said)), ()):
         where = problem.path
         yield FieldError("invalid_value", problem.message, field_of(where), pointer_of(where))
+    literal = {name: said[name] for name, *rest in SECRETS if not rest and name in said}
+    try:
+        adapter_of(
+            Endpoint.model_validate(_without_labels(said)),
+            lambda secret: secret if isinstance(secret, str) else None,
+        )
+    except ValueError as fault:
+        name = next(iter(literal), "base_url")
+        yield FieldError("invalid_value", str(fault), name, f"#/{name}")
     for name in FILE_MEMBERS:
         path = said.get(name)
         if isinstance(path, str) and not inside(path):
@@ -80,10 +90,14 @@ def _without_labels(said: Object) -> Object:
     return {name: value for name, value in said.items() if name != "labels"}
 
 
+_DESTINATION: Final = ("base_url", "provider", "region", "location", "project")
+
+
 def _permit_endpoint(said: Object, old: Object | None, passage: Passage) -> None:
     """SECURITY: who opens the way into the private network answers for the whole process."""
-    opens = said.get("allow_private") and not (old or {}).get("allow_private")
-    if opens and passage.caller.role != "admin":
+    before = old or {}
+    same = all(said.get(name) == before.get(name) for name in ("allow_private", *_DESTINATION))
+    if said.get("allow_private") and not same and passage.caller.role != "admin":
         detail = "allow_private: true needs the role admin"
         raise Problem("forbidden", detail, extra={"reason": "role_restriction"})
 

@@ -6,14 +6,26 @@ from typing import Final
 
 from pydantic import Field, TypeAdapter
 
-from proxy.control.documents import insistent, may_change, removed_with
+from proxy.control.audit import AUDIT_LOG
+from proxy.control.documents import insistent, may_change, removed_with, write
 from proxy.control.frame import ControlDeps, Passage, Query, Reply
-from proxy.control.kinds import Kind, Object, Reference, Stored, nothing_unique, one_of
+from proxy.control.keys import KEY, workspaces_of
+from proxy.control.kinds import (
+    Kind,
+    Object,
+    Reference,
+    Revision,
+    Stored,
+    everything,
+    nothing_unique,
+    one_of,
+)
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.routing import chosen, named
 from proxy.control.wire import ListQuery
 from proxy.model.batch import Batch, Delete, Op
 from proxy.model.documents import Doc, Slug
+from proxy.model.events import EVENTS_LOG, iso
 from proxy.model.exchange import Json
 from proxy.settings.notices import WorkspaceSettings
 from proxy.settings.overlay import DEFAULT
@@ -71,8 +83,13 @@ def _always() -> dict[str, Object]:
     return {DEFAULT: {"id": DEFAULT, "name": DEFAULT}}
 
 
-async def _warn(said: Object, _: Passage, __: ControlDeps) -> list[Json]:
-    """Raises Problem 422 for a time zone that is none."""
+async def _warn(said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
+    """Raises Problem 422 for a time zone that is none, 409 for the id of a workspace that was."""
+    if passage.request.method == "POST" and said["id"] not in passage.config.workspaces:
+        for log in (EVENTS_LOG, AUDIT_LOG):
+            if await deps.store.head(str(said["id"]), log):
+                detail = "events of a workspace of this id are still kept: choose another id"
+                raise Problem("conflict", detail, extra={"existing": str(said["id"])})
     settings = WorkspaceSettings.model_validate(said.get("settings") or {})
     if not await asyncio.to_thread(knows_zone, settings.timezone):
         fault = FieldError(
@@ -112,23 +129,48 @@ async def remove_workspace(passage: Passage, deps: ControlDeps) -> Reply:
         may_change(one, passage)
         if one.id == DEFAULT:
             raise Problem("conflict", "the workspace `default` always exists")
-        inside = await _inside(one.id, deps)
+        inside = await _inside(one.id, passage, deps)
         if inside and not query.cascade:
             told: list[Json] = [f"{kind}/{name}" for kind, name in inside[:20]]
             raise Problem("in-use", "the workspace is not empty", extra={"referenced_by": told})
         await _empty(one.id, deps)
+        await _forsake(one.id, passage, deps)
         await removed_with(WORKSPACE, passage, deps, one)
         return Reply(204, media="")
 
     return await insistent(step)
 
 
-async def _inside(workspace_id: str, deps: ControlDeps) -> list[tuple[str, str]]:
-    return [
+async def _inside(workspace_id: str, passage: Passage, deps: ControlDeps) -> list[tuple[str, str]]:
+    own = [
         (kind, doc_id)
         for kind in OWN_KINDS
         for doc_id, _, _ in await deps.store.scan(workspace_id, kind)
     ]
+    return own + [(KEY.name, one.id) for one in await _keys_of(workspace_id, passage, deps)]
+
+
+async def _keys_of(workspace_id: str, passage: Passage, deps: ControlDeps) -> list[Stored]:
+    """Keys of the store that open this workspace and are not revoked."""
+    return [
+        one
+        for one in (await everything(KEY, passage, deps)).values()
+        if workspace_id in workspaces_of(one.said)
+        and not one.location
+        and one.beside.get("revoked_at") is None
+    ]
+
+
+async def _forsake(workspace_id: str, passage: Passage, deps: ControlDeps) -> None:
+    """SECURITY: no key opens what comes later under this name.  One that opens nothing else is
+    revoked."""
+    for one in await _keys_of(workspace_id, passage, deps):
+        others: list[Json] = [each for each in workspaces_of(one.said) if each != workspace_id]
+        said, beside = {**one.said, "workspaces": others}, one.beside
+        if not others:
+            said, beside = one.said, {**one.beside, "revoked_at": iso(deps.clock.now_ms())}
+        verb = "update" if others else "revoke"
+        await write(KEY, passage, deps, one, Revision(said, beside), verb)
 
 
 async def _empty(workspace_id: str, deps: ControlDeps) -> None:

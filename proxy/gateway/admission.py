@@ -9,11 +9,11 @@ import hashlib
 import hmac
 import ipaddress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from proxy.gateway.snapshot import KeyView, RouteView, Rules, WorkspaceView
 from proxy.model.errors import ClientAuth, Forbidden, NoEndpoint, NoSuchRoute
+from proxy.model.events import parse_time
 from proxy.model.exchange import Credential, Inbound, Surface
 from proxy.wire.headers import KEY_PREFIX, find_credential
 from proxy.wire.paths import PathFault, read_target
@@ -128,11 +128,12 @@ def _authenticate(rules: Rules, credential: Credential, peer: str, now_ms: int) 
 def _in_grace(key: KeyView, digest: str, now_ms: int) -> bool:
     """It is the secret before a rotation, and its time is not over."""
     same = hmac.compare_digest(digest, key.doc.previous_sha256 or _DUMMY)
-    return same and now_ms < _ms(key.doc.previous_expires_at or "1970-01-01T00:00:00+00:00")
+    return same and now_ms < _ms(key.doc.previous_expires_at or "")
 
 
-def _ms(time: str) -> float:
-    return datetime.fromisoformat(time).timestamp() * 1000
+def _ms(time: str) -> int:
+    """What cannot be read is over."""
+    return parse_time(time) or 0
 
 
 def _expired(key: KeyView, now_ms: int) -> bool:

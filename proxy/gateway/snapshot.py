@@ -28,7 +28,7 @@ SECRET_CHARS: Final = 8  # what is shorter stands for too much
 
 
 class SnapshotError(ValueError):
-    """A snapshot that cannot be built is refused whole; the message says which part and why."""
+    """A part of a snapshot that cannot be built; the message says which and why."""
 
 
 @dataclass(slots=True)
@@ -106,14 +106,12 @@ class Rules:
         return f"<Rules v{self.version} {routes} routes {len(self.keys)} keys>"
 
 
-Guards = dict[tuple[str, tuple[str, ...]], Guard | None]  # by workspace and the route's packs
+# by workspace and the route's packs; a text is the reason why there is none
+Guards = dict[tuple[str, tuple[str, ...]], Guard | str | None]
 
 
 def build_guards(doc: SnapshotDoc) -> Guards:
-    """Compile and warm the packs of every route: the long part, run beside the loop.
-
-    Raises SnapshotError.
-    """
+    """Compile and warm the packs of every route: the long part, run beside the loop."""
     guards: Guards = {}
     for rules in doc.workspaces:
         packs = {(pack.policy_pack_id, pack.version): pack for pack in rules.policies}
@@ -124,13 +122,13 @@ def build_guards(doc: SnapshotDoc) -> Guards:
                 continue
             try:
                 guards[names] = _guard(names[1], packs, newest, doc)
-            except PackError as fault:
-                raise SnapshotError(f"workspace {rules.id}: {fault}") from fault
+            except (PackError, SnapshotError) as fault:
+                guards[names] = f"its packs cannot be used: {fault}"
     return guards
 
 
 def build_rules(doc: SnapshotDoc, guards: Guards, upstreams: Upstreams, resolve: Resolve) -> Rules:
-    """Build everything else.  Raises SnapshotError; then nothing of `doc` is in force."""
+    """Build everything else.  What cannot be built makes its routes unusable, and no others."""
     workspaces, keys, models = {}, {}, set[str]()
     for rules in doc.workspaces:
         workspaces[rules.id] = _workspace(rules, guards, upstreams, resolve)
@@ -157,28 +155,40 @@ def _secrets(endpoint: Endpoint, resolve: Resolve) -> tuple[bytes, ...]:
     return tuple(sorted(found, key=len, reverse=True))
 
 
+def _endpoint(
+    endpoint: Endpoint, workspace_id: str, upstreams: Upstreams, resolve: Resolve
+) -> EndpointView:
+    """Raises ValueError: a secret or an address that cannot be used."""
+    adapter = adapter_of(endpoint, resolve)
+    host = urlsplit(endpoint.url).netloc
+    return EndpointView(
+        endpoint,
+        adapter,
+        upstreams.of(workspace_id, endpoint),
+        (endpoint.provider, host),
+        adapter.has_credential,
+        b"x-parapet-endpoint: " + endpoint.id.encode("ascii") + b"\r\n",
+        _secrets(endpoint, resolve),
+    )
+
+
 def _workspace(
     rules: WorkspaceRules, guards: Guards, upstreams: Upstreams, resolve: Resolve
 ) -> WorkspaceView:
     endpoints = {}
     for endpoint in rules.endpoints:
-        adapter = adapter_of(endpoint, resolve)
-        host = urlsplit(endpoint.url).netloc
-        endpoints[endpoint.id] = EndpointView(
-            endpoint,
-            adapter,
-            upstreams.of(rules.id, endpoint),
-            (endpoint.provider, host),
-            adapter.has_credential,
-            b"x-parapet-endpoint: " + endpoint.id.encode("ascii") + b"\r\n",
-            _secrets(endpoint, resolve),
-        )
+        try:
+            endpoints[endpoint.id] = _endpoint(endpoint, rules.id, upstreams, resolve)
+        except ValueError:
+            continue  # one tenant's mistake holds up nobody: the routes that need it say so
     policies = {p.route_id: p for p in rules.failover_policies if p.status == "active"}
     sayings = {pack.policy_pack_id: pack.message for pack in rules.policies if pack.message}
     routes = {}
     for route in rules.routes:
-        fault = rules.unusable.get(route.id, "")
-        guard = None if fault else guards[rules.id, tuple(route.policy_packs)]
+        fault, guard = rules.unusable.get(route.id, ""), None
+        if not fault:
+            found = guards[rules.id, tuple(route.policy_packs)]
+            fault, guard = (found, None) if isinstance(found, str) else ("", found)
         view = _route(route, rules.id, endpoints, policies.get(route.id), guard, fault)
         view.sayings = sayings
         routes[route.id] = view
@@ -221,7 +231,7 @@ def _route(
         wanted = [route.endpoint]
     order = tuple(endpoints[name] for name in wanted if name in endpoints)
     if not order and not fault:
-        raise SnapshotError(f"route {route.id}: none of its endpoints is defined")
+        fault = f"endpoint {wanted[0]} cannot be used"
     limits = route.timeouts
     total_ms = limits.total_ms
     if policy is not None and policy.request_failover.total_deadline_ms:

@@ -27,6 +27,7 @@ from proxy.settings.problems import ConfigError
 from proxy.settings.schema import Workspace
 from proxy.settings.secrets import Fence, SecretFault, SecretReader, secrets_in
 from proxy.settings.yamlfile import Tree
+from proxy.wire.providers.registry import adapter_of
 
 DEFAULT: Final = "default"
 FILE_MEMBERS: Final = ("ca_file", "client_cert_file", "client_key_file")
@@ -129,6 +130,10 @@ class _Overlay:
             except SecretFault as fault:
                 if not (fault.unset and path == ("api_key",)):  # then the caller's own key goes on
                     return f"{'.'.join(str(part) for part in path)}: {fault}"
+        try:
+            adapter_of(_inside(endpoint, self._directory), self._reader.optional)
+        except ValueError as fault:
+            return str(fault)
         return ""
 
     def _failover(self, file: Workspace) -> list[FailoverPolicy]:
@@ -172,20 +177,23 @@ class _Overlay:
                 packs.pop(name, None)
             else:
                 packs[name] = settled[source.pack.policy_pack_id]
+        for each in active:
+            if each.status == "paused" and each.policy_pack_id in packs:
+                packs[each.policy_pack_id] = _paused(packs[each.policy_pack_id])
         named = {name.partition("@")[0] for name in pinned}
-        for name in sorted(named & shelf.builtin.keys() - packs.keys()):
+        for name in sorted(named & shelf.builtin.keys() - packs.keys() - newest.keys()):
             packs |= settle(shelf, [shelf.builtin[name]])[0]
-        return packs, self._attached(file, own)
+        return packs, self._attached(file)
 
-    def _attached(self, file: Workspace, own: Iterable[str]) -> dict[str, list[str]]:
+    def _attached(self, file: Workspace) -> dict[str, list[str]]:
         """Per route the packs of the store that name it.
 
-        SECURITY: also those that were refused: a route that lacks its pack serves nobody."""
-        hidden = frozenset(own)
+        SECURITY: also those that were refused (a route that lacks its pack serves nobody) and those
+        that the file hides (then the file's pack of that name stands there)."""
         attached: dict[str, list[str]] = {}
         for name, said in sorted(self._documents.get((file.id, "policy"), ()), key=itemgetter(0)):
             routes = said.get("route_ids")
-            for route_id in routes if isinstance(routes, list) and name not in hidden else ():
+            for route_id in routes if isinstance(routes, list) else ():
                 attached.setdefault(str(route_id), []).append(name)
         return attached
 
@@ -234,11 +242,15 @@ class _Overlay:
 
 def _source(document: Policy) -> PackSource:
     said = document.model_dump(mode="json", exclude_unset=True, exclude={"status", "route_ids"})
-    if document.status == "paused":
-        said["enabled"] = False
     pack = PolicyPack.model_validate(said)
     location = f"policies/{pack.policy_pack_id}"
     return PackSource(pack, location, Tree(location, said))
+
+
+def _paused(source: PackSource) -> PackSource:
+    """Switched off itself, while the packs that extend it run on."""
+    off = source.effective.model_copy(update={"enabled": False})
+    return dataclasses.replace(source, extended=off)
 
 
 def _pinned(routes: Iterable[tuple[str, Object]]) -> frozenset[str]:

@@ -110,6 +110,10 @@ def settle(
         except ConfigError as error:
             problems += error.problems
             continue
+        except ValidationError as error:
+            told = error.errors(include_url=False, include_input=False)[0]["msg"]
+            problems.append(source.problem(("extends",), f"makes a pack that is not valid: {told}"))
+            continue
         faults, odd = check_pack(whole.effective)
         problems += [_told(whole, each.field, each.message, each.position) for each in faults]
         warnings += [_told(whole, each.field, each.message, each.position) for each in odd]

@@ -26,7 +26,7 @@ MIN_SECRET_CHARS = 8
 _SHOWN_IN_HEADERS = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 
 
-class SecretFault(Exception):
+class SecretFault(ValueError):
     """A reference that leads nowhere, or where it may not.  The message holds no value."""
 
     def __init__(self, message: str, *, unset: bool = False) -> None:

@@ -17,6 +17,7 @@ async def test_who_asks_while_a_run_is_under_way_shares_the_next() -> None:
     applying = Applying(act)
     first = spawn(applying.asked(), name="asked")
     await asyncio.sleep(0)
+    await asyncio.sleep(0)
     written = 1
     others = [spawn(applying.asked(), name="asked") for _ in range(100)]
     await asyncio.sleep(0)
@@ -41,3 +42,22 @@ async def test_a_run_that_fails_is_told_to_him_who_asked_and_the_next_one_runs()
     except OSError:
         await applying.asked()
     assert runs == 2
+
+
+async def test_a_run_goes_on_when_nobody_waits_for_it_any_more() -> None:
+    ended, go = asyncio.Event(), asyncio.Event()
+
+    async def act() -> None:
+        await go.wait()
+        ended.set()
+
+    applying = Applying(act)
+    waiting = spawn(applying.asked(), name="asked")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    async with asyncio.timeout(1):
+        await ended.wait()
+        await applying.asked()

@@ -119,6 +119,7 @@ GRANTS = [
     ({"role": "viewer", "workspaces": ["default", "other"]}, "admin0000000"),
     ({"role": "admin", "workspaces": ["default"]}, "keeper000000"),  # more scopes than its own
     ({"role": None, "scopes": ["policies:write"], "workspaces": ["default"]}, "keeper000000"),
+    ({"role": "admin", "workspaces": ["*"]}, "everything00"),  # all scopes, and no administrator
 ]
 
 
@@ -199,3 +200,18 @@ async def test_a_changed_key_is_in_force_at_once(stored: World) -> None:
     assert [row["action"] for row in rows if row["outcome"] == "success"] == [
         "key.update", "key.create"
     ]  # fmt: skip
+
+
+async def test_no_tenant_meets_the_replies_of_another(stored: World) -> None:
+    """T-IDM-08, for what belongs to no workspace."""
+    ours, theirs = bearer("admin0000000"), bearer("foreign00000")
+    key = {"Idempotency-Key": "1"}
+    here = await stored.post(KEYS, VIEWER, {**ours, **key})
+    there = await stored.post(KEYS, {**VIEWER, "workspaces": ["other"]}, {**theirs, **key})
+    assert (here.status, there.status) == (201, 201)
+    path = f"{KEYS}/{there.doc['key_id']}/rotate"
+    foreign = await stored.post(path, {}, {**ours, "Idempotency-Key": "2"})
+    own = await stored.post(path, {}, {**theirs, "Idempotency-Key": "2"})
+    assert (foreign.status, own.status) == (404, 200)
+    again = await stored.post(path, {}, {**theirs, "Idempotency-Key": "2"})
+    assert (again.doc["key"], again.headers["ETag"]) == ("***", own.headers["ETag"])

@@ -227,3 +227,31 @@ def test_versions_sort_as_semantic_versions_do() -> None:
 )
 def test_the_next_patch(version: str, published: list[str], following: str) -> None:
     assert bumped(version, frozenset(published)) == following
+
+
+async def test_a_pack_that_a_route_names_is_not_removed_where_references_are_strict(
+    world: World,
+) -> None:
+    await made(world, {"id": "mine", "rules": RULES})
+    route = {"id": "r", "endpoint": "anthropic-claude", "policy_packs": ["mine"]}
+    assert (await world.post(f"{W}/routes", route)).status == 201
+    strict = {**ADMIN, "Prefer": "handling=strict"}
+    refused = await world.call("DELETE", f"{POLICIES}/mine", headers=strict)
+    assert (refused.status, refused.slug) == (409, "in-use")
+    assert (await world.call("DELETE", f"{POLICIES}/mine")).status == 204
+
+
+async def test_a_base_that_grew_too_large_holds_up_nothing_else(stored: World) -> None:
+    def rules(name: str, count: int) -> list[dict[str, str]]:
+        return [{"rule_id": f"{name}{n}", "pattern": f"word{n}"} for n in range(count)]
+
+    await made(stored, {"id": "base", "rules": rules("b", 50)})
+    await made(stored, {"id": "child", "extends": "base", "rules": rules("c", 400)})
+    grown = await stored.call("PUT", f"{POLICIES}/base", {"rules": rules("b", 200)})
+    assert grown.status == 200
+    assert stored.in_force is not None
+    assert [each.partition(":")[0] for each in stored.in_force.refused] == ["default/policy/child"]
+    route = {"id": "r", "endpoint": "anthropic-claude", "policy_packs": ["child"]}
+    assert (await stored.post(f"{W}/routes", route)).status == 201
+    why = stored.config().workspaces["default"].unusable
+    assert why == {"r": "policy pack child is not there"}

@@ -88,6 +88,8 @@ async def test_a_route_may_name_what_is_not_there_and_serves_nobody_until_it_is(
         ({"extra_headers": {"a b": "c"}}, "extra_headers.a b", "pattern"),
         ({"id": "A B"}, "id", "pattern"),
         ({"nonsense": 1}, "nonsense", "extra_forbidden"),
+        ({"api_key": "sk-é-abcdef"}, "api_key", "invalid_value"),
+        ({"api_key": "sk-a\nbcdef"}, "api_key", "invalid_value"),
     ],
 )  # fmt: skip
 async def test_what_an_endpoint_may_not_say(
@@ -106,6 +108,9 @@ async def test_only_an_administrator_opens_the_private_network(world: World) -> 
     assert (await world.post(ENDPOINTS, inside)).status == 201
     kept = await world.call("PATCH", f"{ENDPOINTS}/backup", {"weight": 2}, writer)
     assert kept.status == 200
+    aimed = {"base_url": "http://10.0.0.2", "api_key": "another-key"}
+    moved = await world.call("PATCH", f"{ENDPOINTS}/backup", aimed, writer)
+    assert (moved.status, moved.doc["reason"]) == (403, "role_restriction")
 
 
 async def test_a_route_without_id_gets_it_from_its_name(world: World) -> None:

@@ -74,9 +74,27 @@ async def test_only_an_empty_workspace_goes_unless_all_of_it_shall(stored: World
     assert refused.doc["referenced_by"] == ["route/r", "policy/p"]
     assert (await stored.call("DELETE", f"{own}?cascade=true")).status == 204
     assert (await stored.get(own)).status == 404
+    for kind in ("route", "policy", "policy_version"):
+        assert list(await stored.store.scan("team-blue", kind)) == []
+    namesake = await stored.post(ALL, TEAM)  # its audit is still kept: nobody inherits it
+    assert (namesake.status, namesake.slug) == (409, "conflict")
+
+
+async def test_no_key_outlives_the_workspaces_that_it_opens(stored: World) -> None:
     await made(stored, TEAM)
-    assert (await stored.get(f"{own}/routes")).doc["data"] == []
-    assert list(await stored.store.scan("team-blue", "policy_version")) == []
+    key = {"name": "k", "role": "admin", "workspaces": ["team-blue"]}
+    only = (await stored.post("/v1/keys", key)).doc
+    both = (await stored.post("/v1/keys", {**key, "workspaces": ["team-blue", "default"]})).doc
+    own = f"{ALL}/team-blue"
+    refused = await stored.call("DELETE", own)
+    assert sorted(refused.doc["referenced_by"]) == sorted(
+        [f"key/{only['key_id']}", f"key/{both['key_id']}"]
+    )
+    assert (await stored.call("DELETE", f"{own}?cascade=true")).status == 204
+    assert (await stored.get(f"/v1/keys/{only['key_id']}")).doc["status"] == "revoked"
+    assert (await stored.get(f"/v1/keys/{both['key_id']}")).doc["workspaces"] == ["default"]
+    named = {"Authorization": f"Bearer {only['key']}"}
+    assert (await stored.get(f"{ALL}/default/events", named)).status == 401
 
 
 async def test_the_default_always_exists_and_can_be_written() -> None:

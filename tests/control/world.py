@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from proxy.control.body import BodyPace
-from proxy.control.config import ControlConfig, Declared
+from proxy.control.config import SCOPES_OF_ROLE, ControlConfig, Declared
 from proxy.control.contract import Contract
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
@@ -95,6 +95,7 @@ WORKSPACES = (
         key("ingest000000", "ingest"),
         key("app000000000", "app"),
         key("scoped000000", None, scopes=["events:read"]),
+        key("everything00", None, scopes=sorted(SCOPES_OF_ROLE["admin"]), workspaces=["*"]),
         key("keeper000000", None, scopes=["keys:read", "keys:write", "events:read"]),
         key("writer000000", None, scopes=["routes:read", "routes:write"]),
         key("expired00000", expires_at="2024-03-15T14:29:59Z"),

@@ -189,3 +189,43 @@ def test_workspaces_and_keys_of_the_store() -> None:
     assert found.shadowed == ["_server/workspace/default"]
     assert rules(found, "team").default_route == "x"
     assert [each.id for each in rules(found).keys] == ["abcd"]
+
+
+def test_a_pack_of_the_file_takes_over_the_routes_of_the_one_that_it_hides() -> None:
+    found = laid({"endpoints": [E], "routes": [R]}, {"policy": [{**PACK, "route_ids": ["r"]}]})
+    assert rules(found).routes[0].policy_packs == ["mine"]
+    hidden = laid(
+        {"endpoints": [E], "routes": [R], "policies": [PACK]},
+        {"policy": [{**PACK, "route_ids": ["r"]}]},
+    )
+    assert hidden.shadowed == ["default/policy/mine"]
+    assert rules(hidden).routes[0].policy_packs == ["mine"]
+
+
+def test_a_paused_base_switches_off_nothing_that_extends_it() -> None:
+    child = {"policy_pack_id": "child", "extends": "mine", "rules": []}
+    found = laid(
+        {"endpoints": [E]},
+        {
+            "policy": [{**PACK, "status": "paused"}, child],
+            "route": [{**R, "policy_packs": ["child", "mine"]}],
+        },
+    )
+    told = {each.policy_pack_id: each.enabled for each in rules(found).policies}
+    assert told == {"child": True, "mine": False}
+
+
+def test_a_refused_pack_is_not_replaced_by_a_shipped_one_of_its_name() -> None:
+    own = {**PACK, "policy_pack_id": "secrets-core"}
+    own["rules"] = [{"rule_id": "x", "kind": "regex", "pattern": "(?<=a)b"}]
+    found = laid(
+        {"endpoints": [E]},
+        {"policy": [own], "route": [{**R, "policy_packs": ["secrets-core"]}]},
+    )
+    assert rules(found).unusable == {"r": "policy pack secrets-core is not there"}
+
+
+def test_an_endpoint_whose_credential_cannot_be_sent_is_left_out() -> None:
+    found = laid({}, {"endpoint": [{**E, "api_key": "sk-é-abcdef"}], "route": [R]})
+    assert found.refused[0].startswith("default/endpoint/e: ")
+    assert rules(found).unusable == {"r": "endpoint e is not there"}

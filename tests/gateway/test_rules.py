@@ -1,0 +1,60 @@
+"""What of a snapshot cannot be built makes its own routes unusable, and holds up nobody else."""
+
+from proxy.gateway.snapshot import Rules, build_guards, build_rules
+from proxy.model.policy import PolicyPack
+from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
+from tests.kit.fakes import ScriptedUpstream, ScriptedUpstreams
+
+GOOD = Endpoint(id="good", provider="openai", api_key="sk-0123456789")
+KEY = ApiKey(id="abcd", secret_sha256="0" * 64)
+
+
+def built(*workspaces: WorkspaceRules) -> Rules:
+    document = SnapshotDoc(version=1, sha256="", workspaces=list(workspaces))
+    fakes = {each.id: ScriptedUpstream() for w in workspaces for each in w.endpoints}
+    return build_rules(
+        document,
+        build_guards(document),
+        ScriptedUpstreams(fakes),
+        lambda secret: secret if isinstance(secret, str) else None,
+    )
+
+
+def faults(rules: Rules, workspace: str) -> dict[str, str]:
+    return {name: each.fault for name, each in rules.workspaces[workspace].routes.items()}
+
+
+def test_a_credential_that_cannot_be_sent_costs_its_own_routes() -> None:
+    bad = Endpoint(id="bad", provider="openai", api_key="sk-é-abcdef")
+    theirs = WorkspaceRules(
+        id="theirs",
+        endpoints=[bad, GOOD],
+        routes=[Route(id="a", endpoint="bad"), Route(id="b", endpoint="good")],
+    )
+    ours = WorkspaceRules(
+        id="ours", endpoints=[GOOD], routes=[Route(id="c", endpoint="good")], keys=[KEY]
+    )
+    rules = built(theirs, ours)
+    assert faults(rules, "theirs") == {"a": "endpoint bad cannot be used", "b": ""}
+    assert faults(rules, "ours") == {"c": ""}
+    assert set(rules.keys) == {"abcd"}
+
+
+def test_a_pack_that_does_not_compile_costs_its_own_routes() -> None:
+    """SECURITY: they are not served without it."""
+    pack = PolicyPack.model_validate(
+        {
+            "policy_pack_id": "p",
+            "rules": [{"rule_id": "x", "kind": "regex", "pattern": "(?<=a)b", "action": "block"}],
+        }
+    )
+    route = Route(id="guarded", endpoint="good", policy_packs=["p"])
+    lost = Route(id="lost", endpoint="good", policy_packs=["gone"])
+    open_route = Route(id="open", endpoint="good")
+    only = WorkspaceRules(
+        id="default", endpoints=[GOOD], routes=[route, lost, open_route], policies=[pack]
+    )
+    found = faults(built(only), "default")
+    assert found["guarded"].startswith("its packs cannot be used: ")
+    assert found["lost"].startswith("its packs cannot be used: ")
+    assert found["open"] == ""
