@@ -39,4 +39,5 @@ async def stored_document(world: World, kind: str, doc_id: str, said: Any, **mor
 
 async def logged(world: World, log: str, kind: str, *bodies: Any) -> None:
     ops = tuple(Append(log, jsonbody.dumps(body), at_ms=START_MS, type=kind) for body in bodies)
-    await world.store.commit("default", Batch(f"cm-{log}", ops))
+    end = await world.store.head("default", log)  # a commit id means one commit
+    await world.store.commit("default", Batch(f"cm-{log}-{end}", ops))
