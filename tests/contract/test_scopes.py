@@ -15,6 +15,8 @@ from proxy.control.routes import OPERATIONS
 from proxy.settings.schema import Control
 from tests.control.world import ADMIN, WORKSPACES, Answer, World, bearer, key, running, workspace
 
+pytestmark = pytest.mark.thorough
+
 DOC = describe(OPERATIONS)
 UNLIMITED = {
     "rate_limits": dict.fromkeys(

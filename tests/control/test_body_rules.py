@@ -15,6 +15,8 @@ from proxy.settings.schema import Control
 from tests.control.test_ingest import chunked, gz
 from tests.control.world import ADMIN, EVENT, Answer, World, running
 
+pytestmark = pytest.mark.thorough
+
 KIB = 1024
 PLENTY = Control.model_validate(
     {"rate_limits": {"control_read": 9999, "control_write": 9999, "test": 9999}}

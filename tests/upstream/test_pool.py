@@ -23,7 +23,7 @@ async def test_t_trap_28_the_newest_idle_connection_is_handed_out_first() -> Non
             await peer.request()
             if first:
                 await together.wait()  # three connections at once, answered in turn
-                await asyncio.sleep(0.01 * peer.number)
+                await asyncio.sleep(0.1 * peer.number)
             first = False
             served.append(peer.number)
             await peer.send(HI)
