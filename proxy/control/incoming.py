@@ -249,6 +249,8 @@ class Reader:
         body, ext = _split(members, _CHANGE_TOP)
         if at_ms is not None:
             body["timestamp"] = iso(at_ms)
+        self._hide_user(payload)
+        self._hide_user(ext)
         body["payload"] = payload
         _close(body, ext)
         content_hash = _hash(body)

@@ -37,6 +37,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+@pytest.mark.thorough
 def test_it_is_openapi_3_1() -> None:
     OpenAPIV31SpecValidator(DOC).validate()
     assert DOC["openapi"] == "3.1.0"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def _there(pointer: str, body: Any) -> bool:
     return True
 
 
+@pytest.mark.thorough
 @settings(max_examples=400, deadline=None)
 @given(EVENTS, st.sampled_from(["runtime", "change"]))
 def test_any_event(item: Json, family: Family) -> None:

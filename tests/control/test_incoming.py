@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from proxy.control.auth import verify
 from proxy.control.config import ADMIN, ControlConfig
+from proxy.control.incoming import Reader
 from proxy.control.intake import EventIntake
 from proxy.control.validation import CODES, errors_of
 from proxy.control.wire import Order, arranged, read_sort
@@ -16,7 +17,8 @@ from proxy.model.events import NewEvent
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
 from proxy.telemetry.exposition import Registry
-from tests.control.world import ADMIN_KEY, SECRET, WORKSPACES
+from proxy.wire import jsonbody
+from tests.control.world import ADMIN_KEY, CHANGE, SECRET, WORKSPACES
 from tests.kit.fakes import CountingIds, FakeClock
 from tests.kit.store import MemoryStore
 
@@ -167,3 +169,18 @@ async def test_the_spool_uses_the_same_door() -> None:
     assert await store.head("default", "events") == 1
     assert b'events_ingested_total{source="proxy",result="accepted"} 1' in registry.render()
     assert repr(intake) == "<EventIntake 0 workspaces waited for>"
+
+
+@pytest.mark.parametrize("user", ["u-1", None, 5])
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_change_hides_its_user_too(user: Json, flat: bool) -> None:
+    reader = Reader("change", "default", frozenset(), b"k" * 32, 1_710_513_000_000)
+    item: dict[str, Json] = {**CHANGE, **({"user_id": user} if flat else {})}
+    if not flat:
+        item["payload"] = {"user_id": user}
+    found = reader.read(0, item, ())
+    assert found.event is not None
+    told = jsonbody.dumps(found.event.body)
+    assert b"u-1" not in told
+    assert (b"user_id_hash" in told) == isinstance(user, str)
+    assert b'"user_id"' not in told

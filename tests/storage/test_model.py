@@ -195,6 +195,7 @@ def check(machine: type[Histories], examples: int) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_the_engine_is_the_model() -> None:
     check(OnSqlite, 30)
 
