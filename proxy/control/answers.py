@@ -117,15 +117,6 @@ class Node(Told):
     shadowed: list[str]
 
 
-class WorkspaceTold(Told):
-    id: str
-    name: str
-    default_route: str | None
-    origin: Literal["file", "api"]
-    created_at: Time | None
-    updated_at: Time | None
-
-
 class RuntimeEventSent(RuntimeEventIn, RuntimePayloadIn):
     """A runtime event: flat, or with `payload`; unknown members are kept in `ext`."""
 

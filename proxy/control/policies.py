@@ -30,7 +30,7 @@ from proxy.control.kinds import (
 )
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.routing import POLICY_NAME, ROUTE, chosen
-from proxy.control.validation import field_of, pointer_of, read_as
+from proxy.control.validation import Where, field_of, pointer_of, read_as
 from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort, whole
 from proxy.guardrails.compile import check_pack
 from proxy.guardrails.faults import PackFault
@@ -38,8 +38,8 @@ from proxy.model.batch import ABSENT, Delete, Op, Put
 from proxy.model.documents import Instant, Severity
 from proxy.model.exchange import Json
 from proxy.model.policy import SEMVER, Action, Policy, PolicyPack
+from proxy.settings import overlay
 from proxy.settings.packs import PackShelf, PackSource, builtin_packs, path_of, settle
-from proxy.settings.yamlfile import Tree
 from proxy.wire import jsonbody
 
 VERSION_NAME: Final = "policy_version"
@@ -157,24 +157,25 @@ async def _compiled(said: Object, passage: Passage, deps: ControlDeps) -> list[J
             raise invalid([_error(each) for each in faults])
         return [_warning(each) for each in odd]
     shelf = await shelf_of(passage, deps)
-    source = source_of(said)
-    _, problems, _ = await asyncio.to_thread(settle, shelf, [source])
-    if problems:
-        raise invalid(
-            [
-                FieldError(
-                    "invalid_value", each.message, field_of(each.path), pointer_of(each.path)
-                )
-                for each in problems
-            ]
-        )
+    await settled(shelf, source_of(said))
     return []
 
 
+async def settled(shelf: PackShelf, source: PackSource) -> PackSource:
+    """The pack with what it extends, compiled.  Raises Problem 422 with all that is wrong."""
+    found, problems, _ = await asyncio.to_thread(settle, shelf, [source])
+    if problems:
+        raise invalid([_fault("invalid_value", each.message, each.path) for each in problems])
+    return found[source.pack.policy_pack_id]
+
+
+def _fault(code: str, message: str, where: Where, extra: Object | None = None) -> FieldError:
+    return FieldError(code, message, field_of(where), pointer_of(where), extra=extra)
+
+
 def _error(fault: PackFault) -> FieldError:
-    where = tuple(path_of(fault.field))
     extra: Object | None = None if fault.position is None else {"position": fault.position}
-    return FieldError(fault.code, fault.message, field_of(where), pointer_of(where), extra=extra)
+    return _fault(fault.code, fault.message, tuple(path_of(fault.field)), extra)
 
 
 def _warning(fault: PackFault) -> Json:
@@ -183,9 +184,7 @@ def _warning(fault: PackFault) -> Json:
 
 
 def source_of(said: Object) -> PackSource:
-    pack = PolicyPack.model_validate(content_of(said))
-    location = f"policies/{pack.policy_pack_id}"
-    return PackSource(pack, location, Tree(location, content_of(said)))
+    return overlay.source_of(PolicyPack.model_validate(content_of(said)))
 
 
 async def shelf_of(passage: Passage, deps: ControlDeps) -> PackShelf:

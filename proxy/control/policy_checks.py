@@ -10,16 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import one_of
-from proxy.control.policies import POLICY, content_of, shelf_of, source_of
-from proxy.control.problems import FieldError, invalid
-from proxy.control.validation import field_of, pointer_of, read_as
+from proxy.control.policies import POLICY, content_of, settled, shelf_of, source_of
+from proxy.control.validation import read_as
 from proxy.guardrails.compile import compile_guard
 from proxy.guardrails.engine import Judgement
 from proxy.model.exchange import Direction, Json, Leaf, Part
 from proxy.model.policy import PolicyPack, PolicyResult, Rule, Verdict
 from proxy.model.tenancy import GuardSettings
 from proxy.settings.coverage import REFUSED_PATHS, cover
-from proxy.settings.packs import settle
 from proxy.spool.record import policy_result_doc
 
 MAX_CHARS: Final = 200_000
@@ -56,17 +54,8 @@ async def evaluate_policy(passage: Passage, deps: ControlDeps) -> Reply:
         ]
         said = {**said, "rules": rules}
     shelf = await shelf_of(passage, deps)
-    settled, problems, _ = await asyncio.to_thread(settle, shelf, [source_of(said)])
-    if problems:
-        raise invalid(
-            [
-                FieldError(
-                    "invalid_value", each.message, field_of(each.path), pointer_of(each.path)
-                )
-                for each in problems
-            ]
-        )
-    pack = settled[one.id].effective.model_copy(update={"enabled": True})
+    source = await settled(shelf, source_of(said))
+    pack = source.effective.model_copy(update={"enabled": True})
     judgement, elapsed_us = await asyncio.to_thread(_judge, pack, asked, deps.clock.monotonic)
     for result in judgement.results:
         result.timestamp_ms = deps.clock.now_ms()

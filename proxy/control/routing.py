@@ -15,7 +15,7 @@ from proxy.control.wire import ListQuery
 from proxy.model.documents import slug
 from proxy.model.exchange import Json
 from proxy.model.ports import Ids
-from proxy.model.tenancy import Endpoint, Exposure, Provider, Route
+from proxy.model.tenancy import CREDENTIALS, Endpoint, Exposure, Provider, Route
 from proxy.settings.crosscheck import endpoint_faults
 from proxy.settings.overlay import FILE_MEMBERS
 from proxy.wire.providers.registry import adapter_of
@@ -49,14 +49,7 @@ def named(id_member: str, sent: Object) -> Object:
 # --- endpoints
 
 
-SECRETS: Final = (
-    ("api_key",),
-    ("access_key_id",),
-    ("secret_access_key",),
-    ("session_token",),
-    ("access_token",),
-    ("extra_headers", EACH),
-)
+SECRETS: Final = (*((name,) for name in CREDENTIALS), ("extra_headers", EACH))
 
 
 def _keep_endpoint(doc: Object, query: ListQuery) -> bool:
@@ -70,14 +63,13 @@ def _check_endpoint(said: Object, _: Object | None) -> Iterator[FieldError]:
     for problem in endpoint_faults(Endpoint.model_validate(_without_labels(said)), ()):
         where = problem.path
         yield FieldError("invalid_value", problem.message, field_of(where), pointer_of(where))
-    literal = {name: said[name] for name, *rest in SECRETS if not rest and name in said}
     try:
         adapter_of(
             Endpoint.model_validate(_without_labels(said)),
             lambda secret: secret if isinstance(secret, str) else None,
         )
     except ValueError as fault:
-        name = next(iter(literal), "base_url")
+        name = next((each for each in CREDENTIALS if each in said), "base_url")
         yield FieldError("invalid_value", str(fault), name, f"#/{name}")
     for name in FILE_MEMBERS:
         path = said.get(name)

@@ -15,15 +15,12 @@ from proxy.model.documents import Secret
 from proxy.model.failover import FailoverPolicy
 from proxy.model.policy import PolicyPack
 from proxy.model.ports import Upstream, Upstreams
-from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
+from proxy.model.tenancy import CREDENTIALS, ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
 from proxy.routing.match import RouteTable
 from proxy.wire.prices import PriceBook, parse_prices
 from proxy.wire.providers.registry import Adapter, adapter_of
 
 Resolve = Callable[[Secret | None], str | None]
-CREDENTIALS: Final = (
-    "api_key", "access_key_id", "secret_access_key", "session_token", "access_token",
-)  # fmt: skip
 SECRET_CHARS: Final = 8  # what is shorter stands for too much
 
 

@@ -1,6 +1,6 @@
 """Workspaces and what lives in them: endpoints, routes, keys.  The file and the API share them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
@@ -17,6 +17,9 @@ DEFAULT_BASE_URL: dict[str, str] = {
     "bedrock": "https://bedrock-runtime.{region}.amazonaws.com",
     "gemini": "https://generativelanguage.googleapis.com",
 }
+CREDENTIALS: Final = (  # of an endpoint, beside `extra_headers`
+    "api_key", "access_key_id", "secret_access_key", "session_token", "access_token",
+)  # fmt: skip
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\t\x20-\x7e]{0,4096}$")]
 

@@ -119,7 +119,7 @@ class _Overlay:
     def _endpoints(self, file: Workspace) -> list[Endpoint]:
         own = {each.id for each in file.endpoints}
         found = self._stored(file.id, "endpoint", Endpoint, own, self._endpoint_fault)
-        return [*file.endpoints, *(_inside(each, self._directory) for each in found)]
+        return [*file.endpoints, *(placed(each, self._directory) for each in found)]
 
     def _endpoint_fault(self, endpoint: Endpoint) -> str:
         for problem in endpoint_faults(endpoint, ()):
@@ -131,7 +131,7 @@ class _Overlay:
                 if not (fault.unset and path == ("api_key",)):  # then the caller's own key goes on
                     return f"{'.'.join(str(part) for part in path)}: {fault}"
         try:
-            adapter_of(_inside(endpoint, self._directory), self._reader.optional)
+            adapter_of(placed(endpoint, self._directory), self._reader.optional)
         except ValueError as fault:
             return str(fault)
         return ""
@@ -160,12 +160,12 @@ class _Overlay:
         }
         active = self._stored(file.id, "policy", Policy, own)
         pinned = _pinned(self._documents.get((file.id, "route"), ()))
-        newest = {each.policy_pack_id: _source(each) for each in active}
+        newest = {each.policy_pack_id: source_of(each) for each in active}
         wanted = dict(newest)
         for name, said in self._documents.get((file.id, "policy_version"), ()):
             document = self._valid(file.id, f"policy/{name}", Policy, said)
             if document is not None and name in pinned and document.policy_pack_id not in own:
-                wanted[name] = _source(document)
+                wanted[name] = source_of(document)
         shelf = PackShelf(
             {name: packs[name] for name in own if name in packs} | newest,
             self._builtin_packs() if wanted or pinned else {},
@@ -240,7 +240,8 @@ class _Overlay:
         return found
 
 
-def _source(document: Policy) -> PackSource:
+def source_of(document: PolicyPack) -> PackSource:
+    """A pack of the store, as those of files are known."""
     said = document.model_dump(mode="json", exclude_unset=True, exclude={"status", "route_ids"})
     pack = PolicyPack.model_validate(said)
     location = f"policies/{pack.policy_pack_id}"
@@ -289,12 +290,17 @@ def _unusable(
     return ""
 
 
-def _inside(endpoint: Endpoint, directory: Path) -> Endpoint:
-    """SECURITY: files that the API names lie in `control.secrets_dir`, wherever that is."""
+def placed(endpoint: Endpoint, directory: Path) -> Endpoint:
+    """The same endpoint with absolute file names.
+
+    SECURITY: files that the API names lie in `control.secrets_dir`, wherever that is."""
     document: Object = endpoint.model_dump(mode="json", by_alias=True)
+    changed = False
     for name, value in document.items():
         if isinstance(value, dict) and isinstance(value.get("$file"), str):
             document[name] = {"$file": str(directory / str(value["$file"]))}
+            changed = True
         elif name in FILE_MEMBERS and isinstance(value, str):
             document[name] = str(directory / value)
-    return Endpoint.model_validate(document)
+            changed = True
+    return Endpoint.model_validate(document) if changed else endpoint

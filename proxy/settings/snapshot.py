@@ -12,17 +12,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from proxy.model.exchange import Json
-from proxy.model.tenancy import Endpoint, SnapshotDoc, WorkspaceRules
+from proxy.model.tenancy import SnapshotDoc, WorkspaceRules
 from proxy.settings.files import ensure_directory, replace_file
 from proxy.settings.load import Loaded
+from proxy.settings.overlay import placed
 from proxy.settings.packs import find_pack
 from proxy.settings.schema import Workspace
 from proxy.wire import jsonbody
 
 KEPT = 3
 _NAME = re.compile(r"snapshot-([0-9]{1,18})\.json")
-_FILES = ("ca_file", "client_cert_file", "client_key_file")
 
 
 def compile_snapshot(loaded: Loaded, version: int) -> SnapshotDoc:
@@ -97,24 +96,10 @@ def _rules(workspace: Workspace, loaded: Loaded) -> WorkspaceRules:
     return WorkspaceRules(
         id=workspace.id,
         default_route=workspace.default_route,
-        endpoints=[_absolute(endpoint, loaded.base) for endpoint in workspace.endpoints],
+        endpoints=[placed(endpoint, loaded.base) for endpoint in workspace.endpoints],
         routes=workspace.routes,
         failover_policies=workspace.failover_policies,
         policies=sorted(chosen.values(), key=lambda pack: id(pack) in active),  # the active last
         keys=workspace.keys,
         unusable=unusable,
     )
-
-
-def _absolute(endpoint: Endpoint, base: Path) -> Endpoint:
-    """The same endpoint with absolute file names."""
-    document: dict[str, Json] = endpoint.model_dump(mode="json", by_alias=True)
-    changed = False
-    for name, value in document.items():
-        if isinstance(value, dict) and isinstance(value.get("$file"), str):
-            document[name] = {"$file": str(base / str(value["$file"]))}
-            changed = True
-        elif name in _FILES and isinstance(value, str):
-            document[name] = str(base / value)
-            changed = True
-    return Endpoint.model_validate(document) if changed else endpoint

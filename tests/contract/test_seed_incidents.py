@@ -4,10 +4,6 @@ What nobody but us writes is put into the store as its finder would, and comes b
 with the names and values of the literal.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from proxy.alerting.alert import Alert
@@ -22,29 +18,14 @@ from proxy.incidents.incident import (
     PolicyViolation,
 )
 from proxy.storage.incidents import find, keep
-from proxy.storage.sqlite.engine import SqliteStore
 from tests.contract.literals import holds, seed
 from tests.control.found import START_MS, incident, logged, stored_document
-from tests.control.world import World, bearer, running
-from tests.kit.fakes import FakeClock
+from tests.control.world import World, bearer
 
 W = "/v1/workspaces/default"
 INCIDENTS = W + "/incidents"
 ALERTS = W + "/alerts"
 AT = "2024-03-15T14:30:00Z"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[World]:
-    """The control API over the real store."""
-    clock = FakeClock()
-    store = SqliteStore(tmp_path / "parapet.db", clock)
-    await asyncio.to_thread(store.open)
-    try:
-        async with running(store, clock=clock) as world:
-            yield world
-    finally:
-        await store.close()
 
 
 async def the_seeds_incident(api: World) -> str:

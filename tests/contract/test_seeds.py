@@ -4,34 +4,16 @@ The literals stand in `tests/golden/seeds/`, verbatim but for the quotes around 
 is accepted by the endpoint that takes it and comes back with the same names and values.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.storage.sqlite.engine import SqliteStore
 from tests.contract.literals import holds, seed
-from tests.control.world import ADMIN, World, bearer, running
-from tests.kit.fakes import FakeClock
+from tests.control.world import ADMIN, World, bearer
 
 EVENTS = "/v1/workspaces/default/events"
 RULES = "/v1/workspaces/default/alert-rules"
 TARGETS = "/v1/workspaces/default/deliveries"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[World]:
-    """The control API over the real store."""
-    clock = FakeClock()
-    store = SqliteStore(tmp_path / "parapet.db", clock)
-    await asyncio.to_thread(store.open)
-    try:
-        async with running(store, clock=clock) as world:
-            yield world
-    finally:
-        await store.close()
 
 
 async def returned(api: World, kind: str, body: Any, **headers: str) -> dict[str, Any]:

@@ -115,8 +115,10 @@ async def test_a_change_on_one_machine_reaches_the_other(
         shown = (await parapet.control("POST", "/v1/keys", key)).json
         headers = {"authorization": f"Bearer {shown['key']}"}
         events = "/v1/workspaces/default/events"
-        await asyncio.sleep(2)
-        assert (await get(other.control_url + events, headers)).status == 200
+        began = time.monotonic()
+        while (await get(other.control_url + events, headers)).status != 200:
+            assert time.monotonic() - began < 2
+            await asyncio.sleep(0.02)
         await parapet.control("DELETE", f"/v1/keys/{shown['key_id']}")
         began = time.monotonic()
         while (await get(other.control_url + events, headers)).status != 401:
@@ -131,11 +133,14 @@ async def test_a_start_without_redis_goes_on_with_the_last_rules(
 ) -> None:
     route = {"id": "new", "endpoint": "main"}
     await parapet.control("POST", "/v1/workspaces/default/routes", route)
-    await asyncio.sleep(1)
+    named = {"x-parapet-route": "new"}
+    began = time.monotonic()
+    while (await post(parapet.url + "/v1/chat/completions", BODY, named)).status != 200:
+        assert time.monotonic() - began < 2
+        await asyncio.sleep(0.02)
     os.kill(await parapet.pid_of("control"), signal.SIGKILL)
     os.kill(server.pid, signal.SIGSTOP)
     try:
-        named = {"x-parapet-route": "new"}
         await until(10, parapet, (200, "degraded"))
         assert (await post(parapet.url + "/v1/chat/completions", BODY, named)).status == 200
     finally:
