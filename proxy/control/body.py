@@ -54,6 +54,8 @@ async def read_body(request: web.BaseRequest, cap: int, pace: BodyPace) -> bytes
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # what was sent is not part of the answer
+    if request.content.is_eof():  # it came with its head, as most do
+        return _whole(request, cap)
     loop = asyncio.get_running_loop()
     started = loop.time()
     chunks: list[bytes] = []
@@ -72,6 +74,16 @@ async def read_body(request: web.BaseRequest, cap: int, pace: BodyPace) -> bytes
         if received > cap:
             raise too_large(cap)
         chunks.append(chunk)
+
+
+def _whole(request: web.BaseRequest, cap: int) -> bytes:
+    try:
+        body = request.content.read_nowait()
+    except web.RequestPayloadError as fault:
+        raise Problem("invalid-header", "the body's framing is broken", close=True) from fault
+    if len(body) > cap:
+        raise too_large(cap)
+    return body
 
 
 def gunzip(data: bytes) -> bytes:

@@ -72,13 +72,13 @@ async def _ingest(family: Family, passage: Passage, deps: ControlDeps) -> Reply:
     source = f"api/{passage.caller.key_id}"
 
     async def accept(chosen: Sequence[Read], ticket: Ticket | None) -> list[Appended]:
-        recipe = _recipe(chosen, now_ms)
+        also = ticket.ops(_recipe(chosen, now_ms)) if ticket and ticket.key else ()
         return await deps.intake.accept(
             passage.workspace,
             [item.event for item in chosen if item.event is not None],
             source=source,
             dedupe_ttl_s=ttl_s,
-            also=ticket.ops(recipe) if ticket else (),
+            also=also,
             received_ms=now_ms,
         )
 

@@ -6,6 +6,7 @@ through; no value that was sent is ever echoed.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -114,6 +115,27 @@ def too_deep() -> Problem:
 
 def unfit(value: Json, start: Where = ()) -> list[FieldError]:
     """What no member may hold: nesting beyond 32 levels, control characters but tab and newline."""
+    return [] if _fits(value, MAX_DEPTH) else _faults(value, start)
+
+
+def _fits(value: Json, levels: int) -> bool:
+    """The question alone, without the places: nearly all that comes is fit."""
+    if isinstance(value, str):
+        return value.isprintable() or not _CONTROL.search(value)
+    if isinstance(value, dict):
+        if not levels:
+            return False
+        for name, inner in value.items():
+            if not (name.isprintable() or not _CONTROL.search(name)):
+                return False
+            if isinstance(inner, (str, dict, list)) and not _fits(inner, levels - 1):
+                return False
+    elif isinstance(value, list):
+        return levels > 0 and all(_fits(inner, levels - 1) for inner in value)
+    return True
+
+
+def _faults(value: Json, start: Where) -> list[FieldError]:
     found: list[FieldError] = []
     waiting: list[tuple[Json, Where]] = [(value, start)]
     while waiting:
@@ -198,11 +220,21 @@ def _resolved(loc: Sequence[str | int], body: Json, *, missing: bool) -> Where:
     return tuple(where)
 
 
+@cache
+def _unasked(model: type[Model]) -> Model:
+    """Nothing stands behind `?`.  One for all requests: queries are frozen."""
+    return _read_query(model, {})
+
+
 def read_query(model: type[Model], sent: Mapping[str, Sequence[str]]) -> Model:
     """What stands behind `?`, validated by `model`.  Raises Problem 422 with all that is wrong.
 
     A list member takes repetition and commas; another member that comes twice is an error.
     """
+    return _read_query(model, sent) if sent else _unasked(model)
+
+
+def _read_query(model: type[Model], sent: Mapping[str, Sequence[str]]) -> Model:
     fields = model.model_fields
     names = {field.alias or name: name for name, field in fields.items()}
     values: dict[str, object] = {}

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Final
 
 from proxy.model.exchange import Json
@@ -110,14 +111,11 @@ def derived(prefix: str, length: int, *parts: str) -> str:
 
 def iso(at_ms: int) -> str:
     """RFC 3339 in UTC: whole seconds when the fraction is zero, else milliseconds."""
-    at = _EPOCH + timedelta(milliseconds=at_ms)
-    text = (
-        f"{at.year:04d}-{at.month:02d}-{at.day:02d}T{at.hour:02d}:{at.minute:02d}:{at.second:02d}"
-    )
-    fraction = at_ms % 1000
-    return f"{text}.{fraction:03d}Z" if fraction else f"{text}Z"
+    text = (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")
+    return f"{text[:23]}Z" if at_ms % 1000 else f"{text[:19]}Z"
 
 
+@lru_cache(maxsize=1024)  # a time that is checked is read again soon
 def parse_time(text: str) -> int | None:
     """Milliseconds since 1970 of an RFC 3339 time with an offset; None: it is not one.
 

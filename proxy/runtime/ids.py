@@ -1,8 +1,8 @@
 """New identifiers: ULIDs whose random part is drawn once per millisecond and then counted up, so
 that no request pays for randomness and ids of one process sort by time."""
 
-import os
 import secrets
+from random import Random
 from time import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -25,12 +25,14 @@ class UlidIds:
         self._at_ms = 0
         self._head = ""
         self._count = 0
+        # no secret; to ask the kernel each millisecond would let other threads take our turn
+        self._random = Random(secrets.randbits(256))  # noqa: S311
 
     def new(self, prefix: str) -> str:
         now_ms = int(time() * 1000)
         if now_ms > self._at_ms or self._count >= _COUNTED - 1:
             self._at_ms = now_ms = max(now_ms, self._at_ms + 1)
-            random = int.from_bytes(os.urandom(10), "big")
+            random = self._random.getrandbits(80)
             self._head = encode_ulid(now_ms << 80 | random)[:22]
             self._count = random & 0x3FFFF  # room to count up
         self._count = count = self._count + 1

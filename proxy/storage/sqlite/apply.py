@@ -47,7 +47,10 @@ class Group:
     def apply(self, ws: str, batch: Batch) -> CommitResult:
         """Raises StoreConflict; then nothing of the batch is left."""
         pending, result = _Pending(), CommitResult()
-        self._db.execute("SAVEPOINT batch")
+        # a batch of events alone cannot conflict, so there is nothing to come back to
+        revocable = any(type(op) is not Append for op in batch.ops)
+        if revocable:
+            self._db.execute("SAVEPOINT batch")
         try:
             for index, op in enumerate(batch.ops):
                 match op:
@@ -67,7 +70,8 @@ class Group:
             self._db.execute("ROLLBACK TO batch")
             self._db.execute("RELEASE batch")
             raise
-        self._db.execute("RELEASE batch")
+        if revocable:
+            self._db.execute("RELEASE batch")
         for log, entry in pending.entries:
             self._entries.setdefault(log, []).append(entry)
         for log, seq in pending.heads.items():
