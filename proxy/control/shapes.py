@@ -64,16 +64,16 @@ class Shapes:
         """What a POST, a PUT or a PATCH of a document takes."""
         name = pascal(kind.name) + {"new": "New", "put": "Put", "patch": "Patch"}[form]
         if name not in self.components:
-            arms = [self._arm(arm, form) for arm in self._arms(self._sent[id(kind)])]
+            arms = [self._arm(kind, arm, form) for arm in self._arms(self._sent[id(kind)])]
             self.components[name] = arms[0] if len(arms) == 1 else {"anyOf": arms}
         return {"$ref": PREFIX + name}
 
-    def _arm(self, arm: Schema, form: str) -> Schema:
+    def _arm(self, kind: Kind, arm: Schema, form: str) -> Schema:
         labels = self.components["Labelled"]["properties"]["labels"]
         whole = deepcopy(arm)
         whole["properties"] = {**whole.get("properties", {}), "labels": deepcopy(labels)}
         if form == "new":
-            return whole
+            return _id_from_name(kind, whole)
         return self._partial(whole, deep=form == "patch")
 
     def _partial(self, schema: Schema, *, deep: bool) -> Schema:
@@ -212,6 +212,20 @@ def _observed(value: Json) -> Schema:
             return {"type": "string"}
         case _:
             return {}
+
+
+def _id_from_name(kind: Kind, schema: Schema) -> Schema:
+    """A new document whose id is made of its name needs one of the two."""
+    required = schema.get("required", [])
+    if kind.id_member not in required or kind.id_member not in kind.prepare({"name": "a"}):
+        return schema
+    rest = [name for name in required if name != kind.id_member]
+    either = (
+        {}
+        if "name" in rest
+        else {"anyOf": [{"required": [kind.id_member]}, {"required": ["name"]}]}
+    )
+    return {**schema, "required": rest, **either}
 
 
 def _each(schema: Any, change: Callable[[Schema], Schema]) -> Any:

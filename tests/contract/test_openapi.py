@@ -117,6 +117,14 @@ def test_a_put_needs_no_member_and_a_patch_reaches_inside() -> None:
     assert DOC["components"]["schemas"]["AlertCondition"]["required"] == ["metric"]
 
 
+def test_an_id_that_the_name_gives_need_not_be_sent() -> None:
+    schemas = DOC["components"]["schemas"]
+    assert schemas["WorkspaceNew"]["required"] == ["name"]
+    assert schemas["RouteNew"]["required"] == ["endpoint"]
+    assert schemas["RouteNew"]["anyOf"] == [{"required": ["id"]}, {"required": ["name"]}]
+    assert "id" in schemas["EndpointNew"]["required"]
+
+
 def test_an_answer_is_open_and_has_what_the_server_adds() -> None:
     document = DOC["components"]["schemas"]["AlertRuleDocument"]
     assert "additionalProperties" not in document
