@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from proxy.runtime.tasks import spawn
 from tests.kit.httpclient import post
 from tests.kit.processes import Parapet, endpoint, running, workspace
 from tests.kit.provider import FakeProvider
@@ -68,14 +69,14 @@ async def test_r39_policy_updates_under_load(tmp_path: Path, times: int, per_s: 
         async with running(config, tmp_path / "state", single=False) as parapet:
             assert (await parapet.control("POST", PACKS, pack(0))).status == 201
             await asyncio.sleep(LIVE_S)
-            publishing = asyncio.create_task(publish(parapet, times, 0.02))
+            publishing = spawn(publish(parapet, times, 0.02), name="publishing")
             requests: list[asyncio.Task[tuple[float, int, int]]] = []
             began = time.monotonic()
             for number in count():
                 if publishing.done():
                     break
                 await asyncio.sleep(max(0.0, began + number / per_s - time.monotonic()))
-                requests.append(asyncio.create_task(asked(parapet, number)))
+                requests.append(spawn(asked(parapet, number), name="caller"))
             told = await publishing
             made = await asyncio.gather(*requests)
             assert [status for *_, status in made if status != 200] == []
