@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ABSENT = -1  # `expect`: the document must not exist
-ANY = -2  # `expect`: whatever is there
+ANY = -2  # `expect`: whatever is there; `token`: whoever holds it
+OUTBOX = "outbox"  # what its rows are numbered under, as entries of a log are; no log has this name
+CLAIMED_ROWS = 100  # by one `Store.claim`, at most
+WHOLE_BATCH = -1  # `StoreConflict.op` when no operation is to blame, but the batch's fence
 
 
 @dataclass(slots=True, frozen=True)
@@ -87,15 +90,60 @@ class Count:
     counters: dict[int, int]
 
 
-Op = Put | Delete | Append | Idem | Cursor | Count
+@dataclass(slots=True, frozen=True)
+class OutboxPut:
+    """Write something that must be sent, not before `due_ms`.  The store numbers it.
+
+    Rows of one (target, group) are claimed in the order of their numbers, one at a time: the next
+    is to be had when the one before it is done.  An empty group has no order.
+    """
+
+    target: str
+    group: str
+    kind: str
+    payload: bytes
+    due_ms: int
+    attempts: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class OutboxDone:
+    """Take a row away.  Refused (`fence`) unless it is claimed under this token, and when it is
+    not there (`missing`); with the token ANY whoever has it loses it, and a missing one is fine."""
+
+    id: int
+    token: int
+
+
+@dataclass(slots=True, frozen=True)
+class OutboxRetry:
+    """Give a claimed row back, to be sent at `due_ms`.  Refused as `OutboxDone` is."""
+
+    id: int
+    token: int
+    due_ms: int
+    attempts: int
+
+
+Op = Put | Delete | Append | Idem | Cursor | Count | OutboxPut | OutboxDone | OutboxRetry
+
+
+@dataclass(slots=True, frozen=True)
+class Fence:
+    """The lease (`ports.Leases`) under which a worker of a cluster writes, and its token."""
+
+    lease: str
+    token: int
 
 
 @dataclass(slots=True, frozen=True)
 class Batch:
-    """All or nothing.  `commit_id` (a ULID) makes an ambiguous answer safe to repeat."""
+    """All or nothing.  `commit_id` (a ULID) makes an ambiguous answer safe to repeat.  With a
+    `fence` it is refused once the lease is not held under that token."""
 
     commit_id: str
     ops: tuple[Op, ...]
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)
@@ -109,12 +157,15 @@ class Appended:
 
 @dataclass(slots=True)
 class CommitResult:
+    """`outbox`: the numbers of the rows written, in the order of the batch."""
+
     revisions: dict[tuple[str, str], int] = field(default_factory=dict)
     appended: list[Appended] = field(default_factory=list)
+    outbox: list[int] = field(default_factory=list)
 
 
 class StoreConflict(Exception):
-    """Nothing was applied.  `op` is the index in the batch."""
+    """Nothing was applied.  `op` is the index in the batch; WHOLE_BATCH: its fence is stale."""
 
     def __init__(
         self,
@@ -124,6 +175,22 @@ class StoreConflict(Exception):
         super().__init__(f"operation {op}: {reason}")
         self.op = op
         self.reason = reason
+
+
+@dataclass(slots=True, frozen=True)
+class OutboxRow:
+    """What waits to be sent.  `owner`: who has claimed it, empty when nobody has; `token`: of the
+    last claim, 0 before the first."""
+
+    id: int
+    target: str
+    group: str
+    kind: str
+    payload: bytes
+    due_ms: int
+    attempts: int
+    owner: str = ""
+    token: int = 0
 
 
 class StoreUnavailable(Exception):

@@ -3,7 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from proxy.model.batch import Batch, CommitResult, LogFilter, LogPage, StoredEvent
+from proxy.model.batch import (
+    Batch,
+    CommitResult,
+    Fence,
+    LogFilter,
+    LogPage,
+    OutboxRow,
+    StoredEvent,
+)
 from proxy.model.exchange import Outgoing, RawHeaders
 from proxy.model.observations import Observation
 from proxy.model.tenancy import Endpoint
@@ -160,6 +168,30 @@ class Store(Protocol):
 
     async def idempotency(self, workspace_id: str, key: bytes) -> "IdempotencyRecord | None": ...
 
+    async def claim(
+        self,
+        workspace_id: str,
+        owner: str,
+        *,
+        lease_ms: int,
+        limit: int = 32,
+        fence: Fence | None = None,
+    ) -> Sequence[OutboxRow]:
+        """Rows of the outbox that are due, each with a token of its own that `OutboxDone` and
+        `OutboxRetry` must name; oldest due first, 100 at most.
+
+        A row is nobody else's for `lease_ms`; then it can be claimed again and the token is stale.
+        Only the first row of a (target, group) is given.  Raises StoreConflict (`fence`) when the
+        fence is stale, StoreUnavailable.
+        """
+        ...
+
+    async def outbox(
+        self, workspace_id: str, *, after_id: int = 0, limit: int = 100
+    ) -> Sequence[OutboxRow]:
+        """What waits to be sent, by number, whoever has claimed it."""
+        ...
+
     def writable(self) -> bool: ...
 
 
@@ -172,3 +204,27 @@ class IdempotencyRecord(Protocol):
     def headers(self) -> bytes: ...
     @property
     def body(self) -> bytes: ...
+
+
+class Leases(Protocol):
+    """Who of several nodes does a thing (storage.md §4).  A lease is held by one node until its
+    time is over or it is given back; whoever holds it renews it every third of that time.
+
+    Each `take` gives a greater token than all before it, under this name.  The holder commits with
+    it as `batch.Fence`, so what a node says that was away for too long is refused.  The name is
+    that of the workspace that is written.
+    """
+
+    async def take(self, name: str, node: str, ttl_s: float) -> int | None:
+        """The token; None while another node holds it.  A node that takes what it holds begins
+        anew: its older token is stale.  Raises StoreUnavailable."""
+        ...
+
+    async def renew(self, name: str, node: str, token: int, ttl_s: float) -> bool:
+        """False: it is not held under this token any more.  Raises StoreUnavailable."""
+        ...
+
+    async def free(self, name: str, node: str, token: int) -> None:
+        """Give it back; nothing happens when it is not held under this token.  Raises
+        StoreUnavailable."""
+        ...

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from proxy.model.batch import Retention
 from proxy.model.exchange import Json
-from proxy.model.ports import Clock, Store
+from proxy.model.ports import Clock, Leases, Store
 from proxy.storage.faults import CannotOpen
 from proxy.storage.redis.engine import RedisStore
 from proxy.storage.redis.server import Tell
@@ -31,6 +31,8 @@ class Engine(Store, Protocol):
     def restarts(self) -> int: ...
     @property
     def trouble(self) -> str | None: ...
+    @property
+    def leases(self) -> Leases: ...
 
     async def start(self) -> None:
         """Raises CannotOpen."""
@@ -40,6 +42,10 @@ class Engine(Store, Protocol):
 
     async def trim(self, retention: Retention) -> bool:
         """One bounded step of forgetting; True when there is more.  Raises StoreUnavailable."""
+        ...
+
+    async def outbox_pending(self) -> int:
+        """Rows of the outbox in all workspaces.  Raises StoreUnavailable."""
         ...
 
     def queue_depth(self) -> int:

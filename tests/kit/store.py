@@ -5,11 +5,13 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proxy.model.batch import (
     ABSENT,
     ANY,
+    CLAIMED_ROWS,
+    WHOLE_BATCH,
     Append,
     Appended,
     Batch,
@@ -17,11 +19,16 @@ from proxy.model.batch import (
     Count,
     Cursor,
     Delete,
+    Fence,
     FinishedIdem,
     Idem,
     LogFilter,
     LogPage,
     Op,
+    OutboxDone,
+    OutboxPut,
+    OutboxRetry,
+    OutboxRow,
     Put,
     StoreConflict,
     StoredEvent,
@@ -29,6 +36,7 @@ from proxy.model.batch import (
 )
 from proxy.model.events import NewEvent
 from proxy.model.ports import Clock, Store
+from proxy.storage.leases import LeaseTable, LocalLeases
 from proxy.wire import jsonbody
 
 
@@ -77,6 +85,8 @@ class _Room:
     idem: dict[bytes, tuple[FinishedIdem, int]] = field(default_factory=dict)
     cursors: dict[str, int] = field(default_factory=dict)
     rollup: dict[tuple[int, str, int], int] = field(default_factory=dict)
+    outbox: dict[int, tuple[OutboxRow, int]] = field(default_factory=dict)  # row, end of its claim
+    posted: int = 0
 
     def copy(self) -> "_Room":
         return _Room(
@@ -86,6 +96,8 @@ class _Room:
             dict(self.idem),
             dict(self.cursors),
             dict(self.rollup),
+            dict(self.outbox),
+            self.posted,
         )
 
 
@@ -97,6 +109,12 @@ class MemoryStore:
         self._rooms: dict[str, _Room] = {}
         self._editions: Counter[tuple[str, str]] = Counter()
         self.can_write = True
+        self.forget_leases()
+
+    def forget_leases(self) -> None:
+        """As a process does that ends."""
+        self._table = LeaseTable(self._clock)
+        self.leases = LocalLeases(self._table, self._at_once)
 
     def writable(self) -> bool:
         return self.can_write
@@ -104,6 +122,7 @@ class MemoryStore:
     async def commit(self, workspace_id: str, batch: Batch) -> CommitResult:
         if not self.can_write:
             raise StoreUnavailable("storage-unavailable", "read-only")
+        self._check(batch.fence)
         room = self._rooms.get(workspace_id, _Room()).copy()
         result = CommitResult()
         for index, op in enumerate(batch.ops):
@@ -122,6 +141,8 @@ class MemoryStore:
                     for counter, n in op.counters.items():
                         key = (op.minute, op.series, counter)
                         room.rollup[key] = room.rollup.get(key, 0) + n
+                case OutboxPut() | OutboxDone() | OutboxRetry():
+                    self._outbox(room, op, index, result)
         self._rooms[workspace_id] = room
         changed = {(workspace_id, op.kind) for op in batch.ops if isinstance(op, (Put, Delete))}
         self._editions.update(changed)
@@ -186,6 +207,77 @@ class MemoryStore:
             for key, n in sorted(self._room(workspace_id).rollup.items())
             if since_minute <= key[0] < until_minute
         ]
+
+    async def claim(
+        self,
+        workspace_id: str,
+        owner: str,
+        *,
+        lease_ms: int,
+        limit: int = 32,
+        fence: Fence | None = None,
+    ) -> Sequence[OutboxRow]:
+        self._check(fence)
+        room, now_ms = self._room(workspace_id), self._clock.now_ms()
+        ran_out, waiting, groups = [], [], set()
+        for number, (row, until_ms) in sorted(room.outbox.items()):
+            behind = (row.target, row.group) in groups
+            groups |= {(row.target, row.group)} if row.group else set()
+            if row.owner and until_ms <= now_ms:
+                ran_out.append((until_ms, number))
+            elif not row.owner and not behind and row.due_ms <= now_ms:
+                waiting.append((row.due_ms, number))
+        taken = [number for _, number in (sorted(ran_out) + sorted(waiting))]
+        rows = []
+        for number in taken[: min(limit, CLAIMED_ROWS)]:
+            row = room.outbox[number][0]
+            row = replace(row, owner=owner, token=row.token + 1)
+            room.outbox[number] = row, now_ms + lease_ms
+            rows.append(row)
+        return sorted(rows, key=lambda row: (row.due_ms, row.id))
+
+    async def outbox(
+        self, workspace_id: str, *, after_id: int = 0, limit: int = 100
+    ) -> Sequence[OutboxRow]:
+        rows = sorted(self._room(workspace_id).outbox.items())
+        return [row for number, (row, _) in rows if number > after_id][:limit]
+
+    async def outbox_pending(self) -> int:
+        return sum(len(room.outbox) for room in self._rooms.values())
+
+    async def _at_once(self, work: Callable[[], object]) -> object:
+        return work()
+
+    def _check(self, fence: Fence | None) -> None:
+        if not self._table.holds(fence):
+            raise StoreConflict(WHOLE_BATCH, "fence")
+
+    def _outbox(
+        self,
+        room: _Room,
+        op: OutboxPut | OutboxDone | OutboxRetry,
+        index: int,
+        result: CommitResult,
+    ) -> None:
+        if isinstance(op, OutboxPut):
+            room.posted += 1
+            row = OutboxRow(
+                room.posted, op.target, op.group, op.kind, op.payload, op.due_ms, op.attempts
+            )
+            room.outbox[row.id] = row, 0
+            result.outbox.append(row.id)
+            return
+        if isinstance(op, OutboxDone) and op.token == ANY:
+            room.outbox.pop(op.id, None)
+            return
+        if op.id not in room.outbox:
+            raise StoreConflict(index, "missing")
+        row = room.outbox.pop(op.id)[0]
+        if not row.owner or row.token != op.token:
+            raise StoreConflict(index, "fence")
+        if isinstance(op, OutboxRetry):
+            row = replace(row, due_ms=op.due_ms, attempts=op.attempts, owner="")
+            room.outbox[op.id] = row, 0
 
     def _room(self, workspace_id: str) -> _Room:
         return self._rooms.get(workspace_id, _Room())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.model.batch import Batch, Put, StoreUnavailable
+from proxy.model.batch import Batch, OutboxPut, Put, StoreUnavailable
 from proxy.storage.sqlite.engine import open_store
 from proxy.storage.sqlite.files import (
     CannotOpen,
@@ -63,6 +63,23 @@ def test_t_st_10_a_migration_keeps_a_backup_and_the_data(tmp_path: Path) -> None
     backup = sqlite3.connect(tmp_path / f"p.db.schema-{len(MIGRATIONS)}")
     assert backup.execute("SELECT count(*) FROM docs").fetchone() == (1,)
     backup.close()
+
+
+def of_the_first_schema(path: Path) -> None:
+    opened = open_database(path, 0, MIGRATIONS[:1])
+    opened.connection.execute("INSERT INTO docs VALUES(?,'doc','a',7,X'6B',0,0)", (WS,))
+    opened.close()
+
+
+async def test_t_st_10_a_database_without_an_outbox_gets_one(tmp_path: Path) -> None:
+    await asyncio.to_thread(of_the_first_schema, tmp_path / "p.db")
+    async with open_store(tmp_path / "p.db", CLOCK) as store:
+        assert await store.get(WS, "doc", "a") == (7, b"k")
+        post = OutboxPut("ops", "g", "alert", b"{}", 0)
+        done = await store.commit(WS, Batch("cm", (post, Put("doc", "a", b"", expect=7))))
+        assert (done.outbox, done.revisions) == ([1], {("doc", "a"): 8})
+        assert len(await store.claim(WS, "n", lease_ms=1000)) == 1
+    assert (tmp_path / "p.db.schema-1").exists()
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import itertools
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,14 @@ from proxy.model.batch import (
     Count,
     Cursor,
     Delete,
+    Fence,
     Idem,
     LogFilter,
     Op,
+    OutboxDone,
+    OutboxPut,
+    OutboxRetry,
+    OutboxRow,
     Put,
     StoreConflict,
 )
@@ -45,6 +52,10 @@ EXPECT = st.sampled_from([ANY, ABSENT, 1, 2, 3])
 SMALL_NUMBERS = st.integers(0, 2)
 Engine = SqliteStore | RedisStore
 NAMES = st.sampled_from("abc")
+DUE_MS = st.sampled_from([0, 1_710_513_000_000, 1_710_513_009_000])
+ROWS, TOKENS = st.integers(1, 6), st.sampled_from([ANY, 0, 1, 1, 2, 3])
+NOBODY = Fence("x", 1)
+AGES_MS = 1 << 43  # nobody's claim runs out but one that has no time at all
 UNIQUE = st.sampled_from([(), (("name", "x"),), (("name", "y"),), (("name", "x"), ("tag", "t"))])
 
 
@@ -69,6 +80,9 @@ OPS: st.SearchStrategy[Op] = st.one_of(
               st.just(b""), st.just(10)),
     st.builds(Cursor, NAMES, SMALL_NUMBERS, SMALL_NUMBERS),
     st.builds(Count, SMALL_NUMBERS, NAMES, st.dictionaries(SMALL_NUMBERS, st.integers(1, 9))),
+    st.builds(OutboxPut, NAMES, st.sampled_from(["", "g"]), NAMES, st.binary(max_size=3), DUE_MS),
+    st.builds(OutboxDone, ROWS, TOKENS),
+    st.builds(OutboxRetry, ROWS, TOKENS, DUE_MS, SMALL_NUMBERS),
 )  # fmt: skip
 FILTERS = st.builds(
     LogFilter,
@@ -91,6 +105,7 @@ class Histories(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock: HandClock = HandNow()
         self.model = MemoryStore(self.clock)
+        self.fences: list[tuple[Fence, Fence]] = []  # of ours and of the model
         self.stack = AsyncExitStack()
         self.store = self.runner.run(self._open())
 
@@ -106,6 +121,42 @@ class Histories(RuleBasedStateMachine):
         batch = Batch(f"cm-{next(NUMBERS)}", tuple(ops))
         assert self._outcome(self.store, ws, batch) == self._outcome(self.model, ws, batch)
 
+    @rule(ws=NAMES, ops=st.lists(OPS, max_size=3), which=SMALL_NUMBERS)
+    def commit_as_a_leader(self, ws: str, ops: list[Op], which: int) -> None:
+        """One of the last leaders, or a lease that nobody ever had."""
+        ours, theirs = [*[(NOBODY, NOBODY)] * 3, *self.fences][-which - 1]
+        batch = Batch(f"cm-{next(NUMBERS)}", tuple(ops))
+        told = self._outcome(self.store, ws, replace(batch, fence=ours))
+        assert told == self._outcome(self.model, ws, replace(batch, fence=theirs))
+
+    @rule(name=NAMES, node=st.sampled_from(["m", "n:1"]))
+    def take_a_lease(self, name: str, node: str) -> None:
+        ours = self.runner.run(self.store.leases.take(name, node, 3600))
+        theirs = self.runner.run(self.model.leases.take(name, node, 3600))
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            self.fences.append((Fence(name, ours), Fence(name, theirs)))
+
+    @rule(node=st.sampled_from(["m", "n:1"]), which=SMALL_NUMBERS)
+    def free_a_lease(self, node: str, which: int) -> None:
+        for ours, theirs in self.fences[-which - 1 :][:1]:
+            self.runner.run(self.store.leases.free(ours.lease, node, ours.token))
+            self.runner.run(self.model.leases.free(theirs.lease, node, theirs.token))
+
+    @rule(ws=NAMES, limit=SMALL_NUMBERS, owner=NAMES)
+    def claim(self, ws: str, limit: int, owner: str) -> None:
+        assert self._claimed(self.store, ws, limit, owner, AGES_MS) == self._claimed(
+            self.model, ws, limit, owner, AGES_MS
+        )
+
+    @rule(ws=NAMES)
+    def claim_for_no_time(self, ws: str) -> None:
+        """Everything at once: in which order claims run out is a matter of whose clock it is."""
+        assert self._claimed(self.store, ws, 100, "slow", 0) == self._claimed(
+            self.model, ws, 100, "slow", 0
+        )
+        self.claim(ws, 100, "quick")
+
     @rule(seconds=st.integers(1, 12))
     def wait(self, seconds: int) -> None:
         self.clock.at_ms += seconds * 1000
@@ -117,6 +168,9 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.runner.run(self.stack.aclose())
+        if not self.store.shared:  # the leases were within the process
+            self.model.forget_leases()
+            self.fences.clear()
         self.store = self.runner.run(self._open())
 
     @rule(ws=NAMES, query=FILTERS)
@@ -140,6 +194,17 @@ class Histories(RuleBasedStateMachine):
         for ws in "ab":
             ours = self.runner.run(self.store.rollup(ws, 0, 9))
             assert ours == self.runner.run(self.model.rollup(ws, 0, 9))
+
+    @invariant()
+    def outboxes_agree(self) -> None:
+        for ws in "abc":
+            ours = self.runner.run(self.store.outbox(ws))
+            assert ours == self.runner.run(self.model.outbox(ws))
+
+    def _claimed(
+        self, store: Engine | MemoryStore, ws: str, limit: int, owner: str, lease_ms: int
+    ) -> Sequence[OutboxRow]:
+        return self.runner.run(store.claim(ws, owner, lease_ms=lease_ms, limit=limit))
 
     def _outcome(
         self, store: Engine | MemoryStore, ws: str, batch: Batch

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from proxy.model.batch import (
+    ANY,
+    OUTBOX,
+    WHOLE_BATCH,
     Append,
     Appended,
     Batch,
@@ -18,8 +21,12 @@ from proxy.model.batch import (
     Count,
     Cursor,
     Delete,
+    Fence,
     Idem,
     Op,
+    OutboxDone,
+    OutboxPut,
+    OutboxRetry,
     Put,
 )
 from proxy.model.events import EVENTS_LOG
@@ -65,10 +72,19 @@ def pieces_of(batch: Batch) -> list[list[Indexed]]:
 
 
 def call_of(
-    keys: Keys, commit_id: str, piece: Sequence[Indexed], now_ms: int, *, whole: bool
+    keys: Keys,
+    commit_id: str,
+    piece: Sequence[Indexed],
+    now_ms: int,
+    *,
+    whole: bool,
+    fence: Fence | None = None,
 ) -> Call:
     """Raises ValueError for what cannot be stored."""
     call = Call([keys.commit(commit_id)], [now_ms, COMMIT_MS, "whole" if whole else "piece"])
+    if fence is not None:
+        call.keys.append(Keys(fence.lease).lease())
+        call.arguments += ["F", WHOLE_BATCH, fence.token]
     for index, op in piece:
         match op:
             case Append():
@@ -85,6 +101,15 @@ def call_of(
                 call.arguments += ["C", index, op.name, op.old, op.new]
             case Count():
                 _count(call, keys, index, op)
+            case OutboxPut():
+                _post(call, keys, index, op)
+            case OutboxDone():
+                call.keys += [keys.waiting(), keys.claimed(), keys.rows()]
+                call.arguments += ["E", index, op.id, "any" if op.token == ANY else op.token]
+            case OutboxRetry():
+                _exact(op.due_ms, op.attempts)
+                call.keys += [keys.waiting(), keys.claimed(), keys.rows()]
+                call.arguments += ["B", index, op.id, op.token, op.due_ms, op.attempts]
     return call
 
 
@@ -92,13 +117,15 @@ def result_of(batch: Batch, told: Sequence[tuple[Call, bytes]]) -> CommitResult:
     """What the runs of all pieces answered, in the order of the batch."""
     outcomes: dict[int, Appended] = {}
     revisions: Iterator[int] = iter(())
+    posted: list[int] = []
     for call, answer in told:
-        first, _, second = answer.decode().partition("|")
+        first, second, third = (*answer.decode().split("|"), "")[:3]
         revisions = map(int, first.split())  # those of the last piece count
+        posted = [int(number) for number in third.split()]
         outcomes |= zip(call.appends, map(_appended, second.split()), strict=True)
     puts = [op for op in batch.ops if isinstance(op, Put)]
     numbers = dict(zip([(put.kind, put.id) for put in puts], revisions, strict=True))
-    return CommitResult(numbers, [outcomes[index] for index in sorted(outcomes)])
+    return CommitResult(numbers, [outcomes[index] for index in sorted(outcomes)], posted)
 
 
 def entry_fields(op: Append, received_ms: int) -> tuple[bytes, bytes, bytes]:
@@ -173,6 +200,13 @@ def _count(call: Call, keys: Keys, index: int, op: Count) -> None:
     call.arguments += ["N", index, hour, len(op.counters)]
     for counter, n in op.counters.items():
         call.arguments += [counter_of(op.minute, counter, op.series), n]
+
+
+def _post(call: Call, keys: Keys, index: int, op: OutboxPut) -> None:
+    _exact(op.due_ms, op.attempts)
+    call.keys += [keys.waiting(), keys.rows(), keys.seq(OUTBOX), keys.logs()]
+    call.arguments += ["O", index, OUTBOX, op.target, op.group, op.kind, op.payload]
+    call.arguments += [op.due_ms, op.attempts]
 
 
 def member_of(kind: str, doc_id: str) -> str:

@@ -15,10 +15,12 @@ from proxy.model.batch import (
     Append,
     Batch,
     CommitResult,
+    Fence,
     FinishedIdem,
     LogFilter,
     LogPage,
     Op,
+    OutboxRow,
     Retention,
     StoreConflict,
     StoredEvent,
@@ -27,25 +29,31 @@ from proxy.model.batch import (
 from proxy.model.events import EVENTS_LOG
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
+from proxy.runtime.ids import UlidIds
 from proxy.runtime.tasks import spawn
 from proxy.storage.chain import GENESIS, follow, links
 from proxy.storage.faults import CannotOpen
 from proxy.storage.recognition import event_key
+from proxy.storage.redis import outbox
 from proxy.storage.redis import query as ask
 from proxy.storage.redis.client import new_client
 from proxy.storage.redis.encode import Call, call_of, member_of, pieces_of, result_of
 from proxy.storage.redis.keys import WORKSPACES, Keys
+from proxy.storage.redis.leases import RedisLeases
 from proxy.storage.redis.retention import Trimmer
 from proxy.storage.redis.server import Server, Tell
 
 TRIES: Final = 16  # of a commit to a chain that others lengthen as well
 ROLLUP_ROWS: Final = 200_000
 ROLLUP_FIELDS: Final = 2_000  # in one answer
-_REASONS: Final[dict[str, Literal["revision", "exists", "missing", "unique", "idem", "cursor"]]] = {
+_REASONS: Final[
+    dict[str, Literal["revision", "exists", "missing", "unique", "fence", "idem", "cursor"]]
+] = {
     "revision": "revision",
     "exists": "exists",
     "missing": "missing",
     "unique": "unique",
+    "fence": "fence",
     "idem": "idem",
     "cursor": "cursor",
 }
@@ -75,6 +83,8 @@ class RedisStore:
         self._bounds = bounds
         self._server = Server(new_client(url), clock, tell)
         self._trimmer = Trimmer(self._server)
+        self._ids = UlidIds()
+        self.leases = RedisLeases(self._server)
         self._known: set[str] = set()  # workspaces that retention was told of
         self._run_id = ""
         self._closed = False
@@ -126,7 +136,7 @@ class RedisStore:
 
         A caller that is cancelled does not cancel the batch.
         """
-        if not batch.ops:
+        if not batch.ops and batch.fence is None:
             return CommitResult()
         answer: asyncio.Future[CommitResult | Exception] = asyncio.Future()
 
@@ -145,11 +155,36 @@ class RedisStore:
             raise told
         return told
 
-    async def _commit(self, workspace_id: str, batch: Batch) -> CommitResult:
+    async def claim(
+        self,
+        workspace_id: str,
+        owner: str,
+        *,
+        lease_ms: int,
+        limit: int = 32,
+        fence: Fence | None = None,
+    ) -> Sequence[OutboxRow]:
+        """As `Store.claim`."""
+        self._refuse_if_unfit()
+        return await outbox.claim(
+            self._server,
+            Keys(workspace_id),
+            self._ids.new("claim-"),
+            owner,
+            lease_ms=lease_ms,
+            limit=limit,
+            fence=fence,
+            now_ms=self._clock.now_ms(),
+        )
+
+    def _refuse_if_unfit(self) -> None:
         if self._closed:
             raise StoreUnavailable("storage-unavailable", "the store is closed")
         if self.trouble is not None:
             raise StoreUnavailable("storage-unavailable", self.trouble)
+
+    async def _commit(self, workspace_id: str, batch: Batch) -> CommitResult:
+        self._refuse_if_unfit()
         if workspace_id not in self._known:
             await self._server.call("SADD", WORKSPACES, workspace_id)
             self._known.add(workspace_id)
@@ -158,7 +193,7 @@ class RedisStore:
             try:
                 return await self._run(keys, batch)
             except _HeadMoved:
-                batch = Batch(batch.commit_id, await self._chained(keys, batch.ops))
+                batch = replace(batch, ops=await self._chained(keys, batch.ops))
         raise StoreUnavailable("storage-unavailable", "others write the same log without a pause")
 
     async def _run(self, keys: Keys, batch: Batch) -> CommitResult:
@@ -168,7 +203,7 @@ class RedisStore:
         for number, piece in enumerate(pieces, start=1):
             whole = number == len(pieces)
             commit_id = batch.commit_id if whole else f"{batch.commit_id}/{number}"
-            call = call_of(keys, commit_id, piece, now_ms, whole=whole)
+            call = call_of(keys, commit_id, piece, now_ms, whole=whole, fence=batch.fence)
             answer = await self._server.run("commit", call.keys, call.arguments)
             if answer[0] == b"+":
                 told.append((call, answer[1]))
@@ -263,6 +298,15 @@ class RedisStore:
             if len(rows) > ROLLUP_ROWS:
                 break
         return sorted(rows)[:ROLLUP_ROWS]
+
+    async def outbox(
+        self, workspace_id: str, *, after_id: int = 0, limit: int = 100
+    ) -> Sequence[OutboxRow]:
+        return await outbox.listed(self._server, Keys(workspace_id), after_id, limit)
+
+    async def outbox_pending(self) -> int:
+        """Rows of all workspaces."""
+        return await outbox.pending(self._server)
 
     async def trim(self, retention: Retention) -> bool:
         """One bounded step of forgetting; True when there is more.  Ask once a second."""

@@ -85,6 +85,36 @@ class Keys:
         """ZSET of the hours that have a rollup."""
         return self._key("rolls")
 
+    # the outbox
+    def waiting(self) -> bytes:
+        """ZSET of rows by due; infinite: another row of the group is before it."""
+        return self._key("outbox")
+
+    def claimed(self) -> bytes:
+        """ZSET of rows by the end of their claim, by the server's clock."""
+        return self._key("outbox:claimed")
+
+    def rows(self) -> bytes:
+        """What the key of a row begins with.  HASH t target, g group, k kind, p payload, d due,
+        a attempts, o owner, n token."""
+        return self._key("ob:")
+
+    def row(self, number: int) -> bytes:
+        return self.rows() + b"%d" % number
+
+    def group(self, target: str, group: str) -> bytes:
+        """ZSET of the rows of a group, by number."""
+        return self._key(f"ob:g:{target}\0{group}")
+
+    # leases: they come and go with the nodes, and stay when a workspace is moved
+    def lease(self) -> bytes:
+        """STRING `<node>:<token>`, with a time to live."""
+        return self._key("lease")
+
+    def lease_token(self) -> bytes:
+        """STRING: the last token that was given."""
+        return self._key("lease:t")
+
     def commit(self, commit_id: str) -> bytes:
         """STRING: the result of a commit, for `COMMIT_MS`."""
         return self._key(f"cm:{commit_id}")

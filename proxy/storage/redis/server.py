@@ -25,7 +25,9 @@ from proxy.storage.redis.keys import PROBE
 
 ANSWER_S: Final = 0.38  # for a question and its repetition; with the turn below half a second
 PROBE_S: Final = 1.0
-SCRIPTS: Final = ("commit", "trim", "forget")
+SCRIPTS: Final = (
+    "commit", "trim", "forget", "ob_claim", "lease_take", "lease_renew", "lease_free",
+)  # fmt: skip
 PROBE_MS: Final = 60_000
 _AWAY: Final = (fault.ConnectionError, fault.TimeoutError, TimeoutError, OSError)
 _SILENT: Final = (fault.TimeoutError, TimeoutError)

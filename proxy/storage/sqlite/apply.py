@@ -10,6 +10,8 @@ import sqlite3
 from proxy.model.batch import (
     ABSENT,
     ANY,
+    OUTBOX,
+    WHOLE_BATCH,
     Append,
     Appended,
     Batch,
@@ -18,10 +20,15 @@ from proxy.model.batch import (
     Cursor,
     Delete,
     Idem,
+    OutboxDone,
+    OutboxPut,
+    OutboxRetry,
     Put,
     StoreConflict,
 )
+from proxy.storage.leases import LeaseTable
 from proxy.storage.recognition import event_key
+from proxy.storage.sqlite import outbox
 from proxy.storage.sqlite.segments import Entry, Tails, entry_of
 
 
@@ -38,14 +45,19 @@ class _Pending:
 class Group:
     """Batches of one transaction.  The caller opens it, calls `finish`, and commits."""
 
-    def __init__(self, connection: sqlite3.Connection, tails: Tails, now_ms: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, tails: Tails, leases: LeaseTable, now_ms: int
+    ) -> None:
         self._db = connection
         self._tails = tails
+        self._leases = leases
         self._now_ms = now_ms
         self._entries: dict[str, list[Entry]] = {}
 
     def apply(self, ws: str, batch: Batch) -> CommitResult:
         """Raises StoreConflict; then nothing of the batch is left."""
+        if not self._leases.holds(batch.fence):
+            raise StoreConflict(WHOLE_BATCH, "fence")
         pending, result = _Pending(), CommitResult()
         # a batch of events alone cannot conflict, so there is nothing to come back to
         revocable = any(type(op) is not Append for op in batch.ops)
@@ -66,6 +78,12 @@ class Group:
                         self._cursor(ws, op, index)
                     case Count():
                         self._count(ws, op)
+                    case OutboxPut():
+                        result.outbox.append(self._post(ws, op, pending))
+                    case OutboxDone():
+                        outbox.finish(self._db, ws, op, index)
+                    case OutboxRetry():
+                        outbox.give_back(self._db, ws, op, index)
         except StoreConflict:
             self._db.execute("ROLLBACK TO batch")
             self._db.execute("RELEASE batch")
@@ -85,9 +103,17 @@ class Group:
         self._tails.flush()
         return sum(map(len, self._entries.values()))
 
+    def _next(self, ws: str, log: str, pending: _Pending) -> int:
+        return (pending.heads.get(log) or self._tails.head(ws, log)) + 1
+
+    def _post(self, ws: str, op: OutboxPut, pending: _Pending) -> int:
+        number = pending.heads[OUTBOX] = self._next(ws, OUTBOX, pending)
+        outbox.write(self._db, ws, number, op)
+        return number
+
     def _append(self, ws: str, op: Append, pending: _Pending) -> Appended:
         log, received = op.log, op.received_ms or self._now_ms
-        seq = (pending.heads.get(log) or self._tails.head(ws, log)) + 1
+        seq = self._next(ws, log, pending)
         if op.dedupe_ttl_s > 0 and op.event_id:
             known = self._known(ws, op, seq, received)
             if known is not None:

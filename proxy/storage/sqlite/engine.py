@@ -4,27 +4,34 @@ Nothing here touches the database on the event loop: a call is a message to a th
 """
 
 import asyncio
+import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from proxy.model.batch import (
+    WHOLE_BATCH,
     Batch,
     CommitResult,
     Delete,
+    Fence,
     FinishedIdem,
     LogFilter,
     LogPage,
+    OutboxRow,
     Put,
     Retention,
+    StoreConflict,
     StoredEvent,
 )
 from proxy.model.events import EVENTS_LOG
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
+from proxy.storage.leases import LeaseTable, LocalLeases
+from proxy.storage.sqlite import outbox
 from proxy.storage.sqlite import query as ask
 from proxy.storage.sqlite.bounds import DEFAULT, Bounds
 from proxy.storage.sqlite.files import library_note
@@ -45,7 +52,9 @@ class SqliteStore:
         self._clock = clock
         self._bounds = bounds
         self._readers = Readers(path, clock, bounds)
-        self._writer = Writer(path, clock, self._readers.oldest_s, bounds)
+        self._table = LeaseTable(clock)
+        self._writer = Writer(path, clock, self._table, self._readers.oldest_s, bounds)
+        self.leases = LocalLeases(self._table, lambda work: self._ask(lambda _: work()))
         self._editions: Counter[tuple[str, str]] = Counter()
 
     def open(self) -> None:
@@ -151,11 +160,55 @@ class SqliteStore:
 
     async def trim(self, retention: Retention) -> bool:
         """One bounded step of forgetting; True when there is more.  Ask once a second."""
-        step = partial(trim, retention=retention, now_ms=self._clock.now_ms())
-        answer = await asyncio.shield(self._writer.ask(step))
+        return bool(
+            await self._ask(partial(trim, retention=retention, now_ms=self._clock.now_ms()))
+        )
+
+    # --- the outbox
+
+    async def claim(
+        self,
+        workspace_id: str,
+        owner: str,
+        *,
+        lease_ms: int,
+        limit: int = 32,
+        fence: Fence | None = None,
+    ) -> Sequence[OutboxRow]:
+        """As `Store.claim`.  The writer is asked only when a reader has seen something."""
+
+        def take(db: sqlite3.Connection) -> list[OutboxRow]:
+            if not self._table.holds(fence):
+                raise StoreConflict(WHOLE_BATCH, "fence")
+            now_ms = self._clock.now_ms()
+            return outbox.claim(
+                db, workspace_id, owner, lease_ms=lease_ms, limit=limit, now_ms=now_ms
+            )
+
+        look = partial(outbox.is_due, ws=workspace_id, now_ms=self._clock.now_ms())
+        if self._table.holds(fence) and not await self._readers.ask(look):
+            return []
+        found = await self._ask(take)
+        assert isinstance(found, list)
+        return found
+
+    async def outbox(
+        self, workspace_id: str, *, after_id: int = 0, limit: int = 100
+    ) -> Sequence[OutboxRow]:
+        return await self._readers.ask(
+            partial(outbox.listed, ws=workspace_id, after_id=after_id, limit=limit)
+        )
+
+    async def outbox_pending(self) -> int:
+        """Rows of all workspaces."""
+        return await self._readers.ask(outbox.pending)
+
+    async def _ask(self, work: Callable[[sqlite3.Connection], object]) -> object:
+        """Do it in the writer's thread, between two groups.  Raises what it raises."""
+        answer = await asyncio.shield(self._writer.ask(work))
         if isinstance(answer, Exception):
             raise answer
-        return bool(answer)
+        return answer
 
 
 @asynccontextmanager

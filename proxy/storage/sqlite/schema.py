@@ -72,4 +72,16 @@ CREATE TABLE rollup(
 CREATE INDEX rollup_minute ON rollup(minute);
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+# state: 0 waits, 1 claimed until `lease_until`, 2 waits for another row of its (target, grp)
+_V2 = """
+CREATE TABLE outbox(
+    ws TEXT NOT NULL, id INTEGER NOT NULL, target TEXT NOT NULL, grp TEXT NOT NULL,
+    kind TEXT NOT NULL, payload BLOB NOT NULL, state INTEGER NOT NULL, due INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, lease_owner TEXT NOT NULL, lease_until INTEGER NOT NULL,
+    token INTEGER NOT NULL, PRIMARY KEY(ws, id)
+) WITHOUT ROWID;
+CREATE INDEX outbox_due ON outbox(ws, state, due);
+CREATE INDEX outbox_group ON outbox(ws, target, grp);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)

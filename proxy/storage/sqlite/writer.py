@@ -24,6 +24,7 @@ from typing import Any
 from proxy.model.batch import Batch, CommitResult, StoreConflict, StoreUnavailable
 from proxy.model.ports import Clock
 from proxy.storage.faults import CannotOpen
+from proxy.storage.leases import LeaseTable
 from proxy.storage.sqlite.apply import Group
 from proxy.storage.sqlite.bounds import Bounds
 from proxy.storage.sqlite.files import OpenDatabase, open_database
@@ -79,9 +80,15 @@ class Writer:
     """Owns the read-write connection.  `submit` and `ask` are for the event loop."""
 
     def __init__(
-        self, path: Path, clock: Clock, oldest_reader_s: Callable[[], float], bounds: Bounds
+        self,
+        path: Path,
+        clock: Clock,
+        leases: LeaseTable,
+        oldest_reader_s: Callable[[], float],
+        bounds: Bounds,
     ) -> None:
         self._path = path
+        self._leases = leases
         self._bounds = bounds
         self._clock = clock
         self._oldest_reader_s = oldest_reader_s
@@ -230,7 +237,7 @@ class Writer:
 
     def _begin(self) -> Group:
         self._db.execute("BEGIN IMMEDIATE")
-        return Group(self._db, self._tails, self._clock.now_ms())
+        return Group(self._db, self._tails, self._leases, self._clock.now_ms())
 
     def _apply(self, group: Group, job: _Job) -> CommitResult | StoreConflict:
         try:
@@ -287,6 +294,8 @@ class Writer:
         except _POISON as fault:
             self._roll_back()
             self._deliver([(errand, ValueError(f"this cannot be done: {fault}"))])
+        except StoreConflict as conflict:
+            self._deliver([(errand, conflict)])
         except sqlite3.Error as fault:
             self._fail([errand], fault)
         else:

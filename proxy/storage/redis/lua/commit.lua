@@ -3,8 +3,9 @@
 -- KEYS[1] the result of this commit, then the keys of each operation in order.
 -- ARGV: now in ms, time to live of the result in ms, "whole" or "piece", then the operations: a
 -- letter and its arguments, in order.  A piece only appends; its other operations are looked at.
--- Answers {'+', result} or {'-', index of the operation, reason}.
--- A result: revisions of the puts, '|', then `seq:letter:received` of the appends.
+-- Answers {'+', result} or {'-', index of the operation, reason}; -1: the fence of the batch.
+-- A result: revisions of the puts, '|', `seq:letter:received` of the appends, '|', numbers of the
+-- rows of the outbox.
 
 local told = redis.call('GET', KEYS[1])
 if told then return {'+', told} end
@@ -185,6 +186,84 @@ function apply.N()  -- counters
   state('ZADD', rollups, hour, hour)
 end
 
+function apply.F()  -- the lease of the batch is held under this token
+  local held = redis.call('GET', key())
+  local token = arg()
+  if not held or string.match(held, ':(%d+)$') ~= token then return 'fence' end
+end
+
+-- The outbox.  A row waits in a sorted set by due; behind another row of its group its score is
+-- infinite until that one is gone.
+local posted, last_posted = {}, nil
+local groups = {}  -- those that changed: key -> {rows that wait, what the keys of rows begin with}
+local function member_of(id) return string.format('%016.0f', tonumber(id)) end
+local function group_of(prefix, target, group) return prefix .. 'g:' .. target .. '\0' .. group end
+
+function apply.O()  -- write a row of the outbox
+  local waits, prefix, counter, logs_key = key(), key(), key(), key()
+  local name, target, group, kind, payload = arg(), arg(), arg(), arg(), arg()
+  local due, attempts = arg(), arg()
+  last_posted = (last_posted or tonumber(redis.call('GET', counter) or 0)) + 1
+  local id = string.format('%.0f', last_posted)
+  local row, member = prefix .. id, member_of(id)
+  hset(row, 't', target)
+  hset(row, 'g', group)
+  hset(row, 'o', '')
+  hset(row, 'n', '0')
+  state('HSET', row, 'k', kind, 'p', payload, 'd', due, 'a', attempts)
+  state('SET', counter, id)
+  state('SADD', logs_key, name)
+  if group == '' then
+    state('ZADD', waits, due, member)
+  else
+    local all = group_of(prefix, target, group)
+    groups[all] = {waits, prefix}
+    state('ZADD', all, id, member)
+    state('ZADD', waits, 'inf', member)
+  end
+  posted[#posted + 1] = id
+end
+
+local function settle()  -- the row that an operation names by number and token, or why not
+  local waits, claimed, prefix = key(), key(), key()
+  local id, token = arg(), arg()
+  local row = {waits = waits, claimed = claimed, prefix = prefix, key = prefix .. id}
+  row.member = member_of(id)
+  local last = hget(row.key, 'n')
+  if token == 'any' then
+    if not last then return nil end
+  elseif not last then
+    return nil, 'missing'
+  elseif hget(row.key, 'o') == '' or last ~= token then
+    return nil, 'fence'
+  end
+  state('ZREM', claimed, row.member)
+  return row
+end
+
+function apply.E()  -- a row is done
+  local row, refused = settle()
+  if not row then return refused end
+  local target, group = hget(row.key, 't'), hget(row.key, 'g')
+  state('ZREM', row.waits, row.member)
+  if group ~= '' then
+    local all = group_of(row.prefix, target, group)
+    groups[all] = {row.waits, row.prefix}
+    state('ZREM', all, row.member)
+  end
+  state('UNLINK', row.key)
+  seen[row.key] = {n = false}
+end
+
+function apply.B()  -- a row is given back
+  local row, refused = settle()
+  local due, attempts = arg(), arg()
+  if not row then return refused end
+  hset(row.key, 'o', '')
+  state('HSET', row.key, 'd', due, 'a', attempts)
+  state('ZADD', row.waits, due, row.member)
+end
+
 while arg_at < #ARGV do
   local letter, index = arg(), tonumber(arg())
   local refused = apply[letter]()
@@ -198,6 +277,14 @@ for _, each in pairs(logs) do
     if each.last then redis.call('SET', each.tip, each.last) end
   end
 end
+for all, each in pairs(whole and groups or {}) do
+  local first = redis.call('ZRANGE', all, 0, 0)[1]
+  if first and redis.call('ZSCORE', each[1], first) == 'inf' then
+    local row = each[2] .. string.format('%.0f', tonumber(first))
+    redis.call('ZADD', each[1], redis.call('HGET', row, 'd'), first)
+  end
+end
 local result = table.concat(revisions, ' ') .. '|' .. table.concat(appended, ' ')
+  .. '|' .. table.concat(posted, ' ')
 redis.call('SET', KEYS[1], result, 'PX', ARGV[2])
 return {'+', result}
