@@ -1,7 +1,6 @@
 """The control half: configuration in force, store, control API, spooler, link to the workers."""
 
 import asyncio
-import contextlib
 import platform
 import re
 import socket
@@ -14,6 +13,7 @@ from aiohttp import web
 from proxy.app.applying import Applying
 from proxy.app.declared import declared, shipped_packs
 from proxy.app.learning import Learning
+from proxy.app.upkeep import keep_up
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
@@ -28,7 +28,7 @@ from proxy.control.readiness import (
     WorkerState,
 )
 from proxy.control.server import build_control
-from proxy.model.batch import Retention, StoreUnavailable
+from proxy.model.batch import StoreUnavailable
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids
 from proxy.model.tenancy import SnapshotDoc
@@ -47,7 +47,6 @@ from proxy.telemetry.logs import Log
 from proxy.workers.spooler import Spooler
 
 WATCH_S: Final = 1.0
-DAY_MS: Final = 86_400_000
 REDIS_DEDUPE_DAYS: Final = 2
 
 
@@ -149,7 +148,8 @@ class ControlHalf:
         self._spooling = spawn(self._spooler.run(), name="spooler")
         background(self._beat(), name="loop lag")
         background(self._watch_files(), name="reloader")
-        background(self._trim(), name="retention")
+        upkeep = keep_up(self.store, self._clock, self.metrics, lambda: self._loaded)
+        background(upkeep, name="upkeep")
 
     async def stop(self) -> None:
         """Everything that was written is in the store when this returns."""
@@ -316,23 +316,6 @@ class ControlHalf:
             for worker in self._workers.states():
                 slot = (str(worker.slot),)
                 self.metrics.set("worker_restarts_total", slot, worker.restarts)
-
-    async def _trim(self) -> None:
-        """Forget what retention allows, one bounded step per second."""
-        while True:
-            await self._clock.sleep(1.0)
-            if not self.store.writable():
-                continue
-            retention = self._loaded.config.retention
-            with contextlib.suppress(StoreUnavailable):  # it is told of where it happens
-                await self.store.trim(
-                    Retention(
-                        events_ms=retention.events_days * DAY_MS,
-                        events_bytes=retention.events_bytes,
-                        redis_max_events=retention.redis_max_events,
-                        rollups_ms=retention.rollups_days * DAY_MS,
-                    )
-                )
 
     # --- StatusSource
 

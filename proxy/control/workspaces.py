@@ -23,7 +23,7 @@ from proxy.control.kinds import (
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.routing import chosen, named
 from proxy.control.wire import ListQuery
-from proxy.model.batch import Batch, Delete, Op
+from proxy.model.batch import ANY, Batch, Delete, Op, OutboxDone
 from proxy.model.documents import Doc, Slug
 from proxy.model.events import EVENTS_LOG, iso
 from proxy.model.exchange import Json
@@ -175,10 +175,14 @@ async def _forsake(workspace_id: str, passage: Passage, deps: ControlDeps) -> No
 
 async def _empty(workspace_id: str, deps: ControlDeps) -> None:
     """Remove what lives there, before the workspace itself: a repeated call goes on where this one
-    was cut off, and nothing is left for a namesake to inherit."""
+    was cut off, and nothing is left for a namesake to inherit.  What was still to be sent of it is
+    not sent any more."""
     ops: list[Op] = []
     for kind in (*OWN_KINDS, *FOLLOWING_KINDS):
         ops += [Delete(kind, doc_id) for doc_id, _, _ in await deps.store.scan(workspace_id, kind)]
     for start in range(0, len(ops), STEP):
         batch = Batch(deps.ids.new("cm-"), tuple(ops[start : start + STEP]))
+        await deps.store.commit(workspace_id, batch)
+    while rows := await deps.store.outbox(workspace_id, limit=STEP):
+        batch = Batch(deps.ids.new("cm-"), tuple(OutboxDone(row.id, ANY) for row in rows))
         await deps.store.commit(workspace_id, batch)

@@ -3,7 +3,7 @@
 JSON lines: a header, a row a line, and an end that counts the rows and has the SHA-256 of all lines
 before it, so that half a file is not taken for a whole one.  Bytes are text where they are UTF-8,
 else {"base64": …}.  Rows come in this order: documents, deletions, then each log with its entries
-by `seq` and its head, then cursors, sums, recognitions, idempotency records.
+by `seq` and its head, then the outbox by number, cursors, sums, recognitions, idempotency records.
 """
 
 import base64
@@ -73,6 +73,20 @@ class Head:
 
 
 @dataclass(slots=True, frozen=True)
+class Waiting:
+    """A row of the outbox; whoever had claimed it has it no more.  `token`: the last one given."""
+
+    number: int
+    target: str
+    group: str
+    kind: str
+    payload: bytes
+    due_ms: int
+    attempts: int
+    token: int
+
+
+@dataclass(slots=True, frozen=True)
 class Position:
     name: str
     value: int
@@ -109,12 +123,13 @@ class Record:
     expires_ms: int
 
 
-Row = Document | Deleted | Entry | Head | Position | Sum | Recognition | Record
+Row = Document | Deleted | Entry | Head | Waiting | Position | Sum | Recognition | Record
 _NAMES: Final[dict[str, type[Row]]] = {
     "document": Document,
     "deleted": Deleted,
     "entry": Entry,
     "head": Head,
+    "outbox": Waiting,
     "position": Position,
     "sum": Sum,
     "recognition": Recognition,

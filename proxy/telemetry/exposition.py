@@ -77,6 +77,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("idempotent_replays_total", "counter", (), "Requests answered from their record."),
     Metric("store_commit_seconds", "histogram", ("engine",), "Time of a commit."),
     Metric("store_queue_depth", "gauge", (), "Commits that wait for the writer."),
+    Metric("outbox_pending", "gauge", (), "What waits to be sent or is being sent."),
     Metric("store_writable", "gauge", (), "1: the store takes writes."),
     Metric("redis_up", "gauge", (), "1: the Redis of the store answers; absent with SQLite."),
     Metric("redis_rollbacks_total", "counter", (), "How often Redis had forgotten commits."),

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from proxy.model.batch import Batch, OutboxPut
 from tests.control.world import World, bearer, running
 
 ALL = "/v1/workspaces"
@@ -78,6 +79,18 @@ async def test_only_an_empty_workspace_goes_unless_all_of_it_shall(stored: World
         assert list(await stored.store.scan("team-blue", kind)) == []
     namesake = await stored.post(ALL, TEAM)  # its audit is still kept: nobody inherits it
     assert (namesake.status, namesake.slug) == (409, "conflict")
+
+
+async def test_what_a_workspace_had_to_send_goes_with_it(stored: World) -> None:
+    """Claimed or not; and it keeps nobody from removing the workspace."""
+    await made(stored, TEAM)
+    posts = [OutboxPut("ops", "g", "alert", b"{}", 0) for _ in range(501)]
+    await stored.store.commit("team-blue", Batch("cm-1", tuple(posts)))
+    await stored.store.commit("default", Batch("cm-2", tuple(posts[:1])))
+    await stored.store.claim("team-blue", "n", lease_ms=60_000)
+    assert (await stored.call("DELETE", f"{ALL}/team-blue")).status == 204
+    assert list(await stored.store.outbox("team-blue")) == []
+    assert len(await stored.store.outbox("default")) == 1
 
 
 async def test_no_key_outlives_the_workspaces_that_it_opens(stored: World) -> None:

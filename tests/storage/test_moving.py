@@ -17,8 +17,12 @@ from proxy.model.batch import (
     Count,
     Cursor,
     Delete,
+    Fence,
     Idem,
     LogFilter,
+    OutboxDone,
+    OutboxPut,
+    OutboxRetry,
     Put,
     StoreConflict,
 )
@@ -123,10 +127,45 @@ async def live(store: Engine, clock: HandClock) -> None:
     counts = (Count(28_508_550, "route:a", {0: 2, 7: 1 << 40}), Count(28_508_700, "b", {1: 1}))
     await store.commit(WS, Batch("cm-c", counts))
     await store.commit("other", Batch("cm-o", (event(1), Put("policy", "safety", b"theirs"))))
+    await posted(store, clock)
+
+
+async def posted(store: Engine, clock: HandClock) -> None:
+    """An outbox: a row that was claimed and not settled, one behind it, one that was given back,
+    one that was sent."""
+    now_ms = clock.now_ms()
+    posts = [
+        OutboxPut("ops", "g", "alert", bytes(range(256)), now_ms - 9),
+        OutboxPut("ops", "g", "alert", b"behind", now_ms - 9),
+        OutboxPut("mail", "", "digest", b"{}", now_ms - 8),
+        OutboxPut("mail", "", "digest", b"sent", now_ms - 7),
+    ]
+    await store.commit(WS, Batch("cm-p", tuple(posts)))
+    await store.commit("other", Batch("cm-p", tuple(posts)))
+    _, back, sent = await store.claim(WS, "n", lease_ms=0)
+    ops = (OutboxRetry(back.id, back.token, now_ms, 3), OutboxDone(sent.id, sent.token))
+    await store.commit(WS, Batch("cm-q", ops))
+
+
+async def check_outbox(store: Engine) -> None:
+    """Who had claimed a row has it no more; groups keep their order, numbers are not given twice"""
+    assert [(row.id, row.token) for row in await store.outbox(WS)] == [(1, 1), (2, 0), (3, 1)]
+    first, back = await store.claim(WS, "m", lease_ms=1 << 40)
+    assert (first.payload, first.token, back.kind, back.attempts) == (
+        bytes(range(256)), 2, "digest", 3,
+    )  # fmt: skip
+    with pytest.raises(StoreConflict):
+        await store.commit(WS, Batch("cm-late", (OutboxDone(1, 1),)))
+    more = OutboxPut("ops", "g", "alert", b"more", 0)
+    done = await store.commit(WS, Batch("cm-done", (OutboxDone(1, 2), more)))
+    assert done.outbox == [5]
+    (second,) = await store.claim(WS, "m", lease_ms=1 << 40)
+    assert second.payload == b"behind"
 
 
 async def check(store: Engine) -> None:
     """Everything is as it was, and life goes on."""
+    await check_outbox(store)
     assert await store.get(WS, "policy", "safety") == (2, b'{"v":2}')
     assert await store.get(WS, "target", "bytes") == (1, bytes(range(256)))
     assert await store.revision(WS, "policy", "gone") == 2
@@ -226,6 +265,22 @@ async def test_a_workspace_that_has_something_is_not_overwritten(
         await check(store)
         assert await store.get("third", "policy", "mine") == (1, b"1")
         assert await store.head("third", "events") == 1
+
+
+@pytest.mark.redis
+async def test_a_leader_stays_the_leader_of_what_is_replaced(
+    redis: RedisServer, here: Place, tmp_path: Path, clock: HandClock
+) -> None:
+    place = Place(redis.url, tmp_path, clock)
+    async with here.opened() as store:
+        await live(store, clock)
+    async with place.opened() as store:
+        token = await store.leases.take(WS, "a", 60)
+        assert token is not None
+        await store.commit(WS, Batch("cm-1", (Put("policy", "mine", b"1"),), Fence(WS, token)))
+        await place.take(await here.rows(), replace=True)
+        await store.commit(WS, Batch("cm-2", (Put("policy", "mine", b"1"),), Fence(WS, token)))
+        await check(store)
 
 
 async def test_what_ran_out_stays_behind_and_records_on_demand(

@@ -7,6 +7,12 @@ WORKSPACES: Final = b"parapet:workspaces"  # SET: what retention has to look aft
 PROBE: Final = b"parapet:probe"  # STRING: written once a second to know whether writing works
 
 COMMIT_MS: Final = 3_600_000  # how long the result of a commit is told again
+BEHIND: Final = "inf"  # the due of a row of the outbox that waits for another one
+
+
+def number_of(number: int) -> str:
+    """A row of the outbox in a sorted set: rows of the same score go by their numbers."""
+    return f"{number:016}"
 
 
 class Keys:

@@ -26,10 +26,12 @@ from proxy.storage.moving import (
     Record,
     Row,
     Sum,
+    Waiting,
 )
 from proxy.storage.redis.client import new_bulk_client
 from proxy.storage.redis.encode import counter_of, entry_fields, member_of, pair_of
-from proxy.storage.redis.keys import WORKSPACES, Keys
+from proxy.storage.redis.keys import BEHIND, WORKSPACES, Keys, number_of
+from proxy.storage.redis.outbox import FIELDS, row_of
 from proxy.storage.redis.query import BODY, SEARCHED, document_of, seq_of
 from proxy.wire import jsonbody
 
@@ -86,6 +88,7 @@ class _Dump:
             seq = int(self._ask("GET", keys.seq(log)) or 0)
             yield from self._entries(log, seq)
             yield Head(log, seq)
+        yield from self._outbox()
         for name, value in sorted(self._hash(keys.cursors())):
             yield Position(name.decode(), int(value))
         yield from self._sums()
@@ -119,6 +122,20 @@ class _Dump:
                 )  # fmt: skip
             if len(found) < READ:
                 return
+
+    def _outbox(self) -> Iterator[Row]:
+        keys = self._keys
+        members = self._ask("ZRANGE", keys.waiting(), 0, -1)
+        members += self._ask("ZRANGE", keys.claimed(), 0, -1)
+        for number in sorted(set(map(int, members))):
+            said = self._ask("HMGET", keys.row(number), *FIELDS)
+            if said[0] is None:
+                continue
+            row = row_of(number, said)
+            yield Waiting(
+                row.id, row.target, row.group, row.kind, row.payload, row.due_ms, row.attempts,
+                row.token,
+            )  # fmt: skip
 
     def _sums(self) -> Iterator[Row]:
         for hour in self._ask("ZRANGE", self._keys.rollups(), 0, -1):
@@ -171,12 +188,14 @@ class _Load:
         self._now_ms = now_ms
         self._keys = Keys(workspace_id, staged=True)
         self._waiting: list[tuple[Any, ...]] = []
+        self._groups: set[bytes] = set()  # of the outbox, with a row before the next one
 
     def run(self, rows: Iterable[Row], *, replace: bool) -> None:
         place = Keys(self._workspace_id)
         staged = _matching(self._client, self._keys.everything())
         self._drop(staged)  # what an interrupted import left
         there = _matching(self._client, place.everything()) - staged
+        there -= {place.lease(), place.lease_token()}
         alive = {place.kinds(), place.gone(), place.logs(), place.cursors(), place.rollups()}
         if there & alive and not replace:
             raise MovingFault(
@@ -237,6 +256,8 @@ class _Load:
             case Head(log, seq):
                 put(("SET", keys.seq(log), seq))
                 put(("SADD", keys.logs(), log))
+            case Waiting():
+                self._post(row)
             case Position(name, value):
                 put(("HSET", keys.cursors(), name, value))
             case Sum(minute, series, counter, n):
@@ -266,6 +287,21 @@ class _Load:
             put(("HSET", keys.by_id(row.log), known, row.seq))
         if row.log in CHAINED_LOGS:
             put(("SET", keys.tip(row.log), links(row.body)[2]))
+
+    def _post(self, row: Waiting) -> None:
+        """Rows come by number: the first of a group is the one that may be claimed."""
+        keys, put = self._keys, self._waiting.append
+        values = (
+            row.target, row.group, row.kind, row.payload, row.due_ms, row.attempts, "", row.token,
+        )  # fmt: skip
+        pairs = zip(FIELDS, values, strict=True)
+        put(("HSET", keys.row(row.number), *(each for pair in pairs for each in pair)))
+        member, group = number_of(row.number), keys.group(row.target, row.group)
+        behind = group in self._groups
+        if row.group:
+            put(("ZADD", group, row.number, member))
+            self._groups.add(group)
+        put(("ZADD", keys.waiting(), BEHIND if behind else row.due_ms, member))
 
     def _left_ms(self, expires_ms: int) -> int:
         return max(1, expires_ms - self._now_ms)

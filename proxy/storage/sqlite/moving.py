@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from proxy.model.batch import Append
+from proxy.model.batch import Append, OutboxPut
 from proxy.model.ports import Clock
 from proxy.storage.faults import CannotOpen
 from proxy.storage.moving import (
@@ -25,14 +25,18 @@ from proxy.storage.moving import (
     Record,
     Row,
     Sum,
+    Waiting,
 )
+from proxy.storage.sqlite import outbox
 from proxy.storage.sqlite.bounds import DEFAULT
 from proxy.storage.sqlite.files import connect_reader, open_database
 from proxy.storage.sqlite.schema import MIGRATIONS
 from proxy.storage.sqlite.segments import DAY_MS, Tails, entry_of, table
 
 ENTRIES: Final = 1_000  # written at once
-_TABLES: Final = ("docs", "uniq", "heads", "spans", "dedupe", "idem", "cursors", "rollup")
+_TABLES: Final = (
+    "docs", "uniq", "heads", "spans", "outbox", "dedupe", "idem", "cursors", "rollup",
+)  # fmt: skip
 _SIGNS_OF_LIFE: Final = ("docs", "heads", "cursors", "rollup")
 
 
@@ -113,6 +117,12 @@ def _rows(db: sqlite3.Connection, ws: str, now_ms: int, *, records: bool) -> Ite
     for log, seq in db.execute("SELECT log, seq FROM heads WHERE ws=? ORDER BY log", (ws,)):
         yield from _entries(db, ws, log)
         yield Head(log, seq)
+    for row in db.execute(
+        "SELECT id, target, grp, kind, payload, due, attempts, token FROM outbox WHERE ws=? "
+        "ORDER BY id",
+        (ws,),
+    ):
+        yield Waiting(*row)
     for row in db.execute("SELECT name, position FROM cursors WHERE ws=? ORDER BY name", (ws,)):
         yield Position(*row)
     for row in db.execute(
@@ -206,6 +216,9 @@ class _Loading:
             case Head(log, seq):
                 self._write_run()
                 self._tails.advance(ws, log, seq)
+            case Waiting(number, target, group, kind, payload, due_ms, attempts, token):
+                op = OutboxPut(target, group, kind, payload, due_ms, attempts)
+                outbox.write(db, ws, number, op, token)
             case Position(name, value):
                 db.execute("INSERT INTO cursors VALUES(?,?,?)", (ws, name, value))
             case Sum(minute, series, counter, n):
