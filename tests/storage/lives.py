@@ -6,10 +6,11 @@ reads a life a line – what it does, the store, a number – and forks: `pid �
 was told in between, `ended …` with the status of `wait` when it is over.  A life that comes to its
 end exits with HEARD.
 
-    step    one commit of every kind of operation; killed before statement number … of its database
-    once    the same, to its end
-    work    changes and deliveries until it is killed
-    lead    takes the lease for … ms and writes under its fence, whatever becomes of the lease
+    once       one commit of every kind of operation
+    statement  the same; killed before statement number … of its database
+    answer     the same; killed before answer number … of its database is heard
+    work       changes and deliveries until it is killed
+    lead       takes the lease for … ms and writes under its fence, whatever becomes of the lease
 """
 
 import asyncio
@@ -18,10 +19,11 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from proxy.control.audit import AUDIT_LOG, Actor, Audit
 from proxy.model.batch import (
@@ -212,22 +214,39 @@ async def lead(store: Engine, ttl_s: float) -> None:
 
 
 class Fuse:
-    """Kills the process before a statement of its database."""
+    """Kills the process when it is asked once more than so often."""
 
-    def __init__(self, statements: int) -> None:
-        self._left = statements
+    def __init__(self, times: int) -> None:
+        self._left = times
 
-    def __call__(self, statement: str) -> None:
+    def __call__(self, *_: object) -> None:
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         self._left -= 1
 
 
+class Mortal(asyncio.SelectorEventLoop):
+    """A loop that may die when another thread has something to say."""
+
+    fuse: Callable[[], None] | None = None
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self.fuse is not None:
+            self.fuse()
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+
 async def live(what: str, said: str, number: int) -> None:
     async with opened(said) as store:
-        if what == "step":
+        if what == "statement":
             assert isinstance(store, SqliteStore)
             await store._ask(lambda db: db.set_trace_callback(Fuse(number)))
+        if what == "answer":
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, Mortal)
+            loop.fuse = Fuse(number)
         tell("ready")
         if what == "work":
             await work(store, random.Random(number))
@@ -243,7 +262,8 @@ def main() -> None:
         what, said, number = line.split()
         pid = os.fork()
         if pid == 0:
-            asyncio.run(live(what, said, int(number)))
+            with asyncio.Runner(loop_factory=Mortal) as runner:
+                runner.run(live(what, said, int(number)))
             os._exit(HEARD)
         tell(f"pid {pid}")
         _, status = os.waitpid(pid, 0)
