@@ -80,7 +80,8 @@ OPS: st.SearchStrategy[Op] = st.one_of(
               st.just(b""), st.just(10)),
     st.builds(Cursor, NAMES, SMALL_NUMBERS, SMALL_NUMBERS),
     st.builds(Count, SMALL_NUMBERS, NAMES, st.dictionaries(SMALL_NUMBERS, st.integers(1, 9))),
-    st.builds(OutboxPut, NAMES, st.sampled_from(["", "g"]), NAMES, st.binary(max_size=3), DUE_MS),
+    st.builds(OutboxPut, NAMES, st.sampled_from(["", "g", "h"]), NAMES, st.binary(max_size=3),
+              DUE_MS),
     st.builds(OutboxDone, ROWS, TOKENS),
     st.builds(OutboxRetry, ROWS, TOKENS, DUE_MS, SMALL_NUMBERS),
 )  # fmt: skip
@@ -148,6 +149,20 @@ class Histories(RuleBasedStateMachine):
         assert self._claimed(self.store, ws, limit, owner, AGES_MS) == self._claimed(
             self.model, ws, limit, owner, AGES_MS
         )
+
+    @rule(ws=NAMES, groups=st.lists(st.sampled_from(["", "g"]), min_size=1, max_size=4), due=DUE_MS)
+    def post(self, ws: str, groups: list[str], due: int) -> None:
+        self.commit(ws, [OutboxPut("t", group, "k", b"p", due) for group in groups])
+
+    @rule(ws=NAMES, which=SMALL_NUMBERS, done=st.booleans(), off=st.sampled_from([0, 0, 0, -1, 1]))
+    def claim_and_settle(self, ws: str, which: int, done: bool, off: int) -> None:
+        """One that is claimed, by its own token or one beside it."""
+        self.claim(ws, 2, "quick")
+        rows = [row for row in self.runner.run(self.model.outbox(ws)) if row.owner]
+        for row in rows[which : which + 1]:
+            token = row.token + off
+            op = OutboxDone(row.id, token) if done else OutboxRetry(row.id, token, 0, 9)
+            self.commit(ws, [op])
 
     @rule(ws=NAMES)
     def claim_for_no_time(self, ws: str) -> None:
