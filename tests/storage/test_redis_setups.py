@@ -17,7 +17,10 @@ from proxy.model.batch import (
     Batch,
     Cursor,
     Delete,
+    Fence,
     LogFilter,
+    OutboxDone,
+    OutboxPut,
     Put,
     Retention,
     StoreUnavailable,
@@ -58,6 +61,15 @@ async def test_the_documented_rights_are_enough(tmp_path: Path, clock: HandClock
             assert (await store.range(WS, "events", LogFilter(types=()))).total == 0
             assert await store.scan(WS, "doc") == []
             await store.trim(Retention())
+            token = await store.leases.take(WS, "n", 60)
+            assert token is not None
+            assert await store.leases.renew(WS, "n", token, 60)
+            posts = tuple(OutboxPut("ops", "g", "alert", b"{}", 0) for _ in range(3))
+            await store.commit(WS, Batch("cm-3", posts, Fence(WS, token)))
+            (row,) = await store.claim(WS, "n", lease_ms=60_000)
+            await store.commit(WS, Batch("cm-4", (OutboxDone(row.id, row.token),)))
+            assert (len(await store.outbox(WS)), await store.outbox_pending()) == (2, 2)
+            await store.leases.free(WS, "n", token)
             assert store.writable()
         rows = await asyncio.to_thread(
             lambda: list(RedisServerAt(url, clock).dump(WS, records=True))

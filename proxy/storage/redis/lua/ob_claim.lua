@@ -43,7 +43,7 @@ end
 local rows = {}
 for _, member in ipairs(members) do
   local id = string.format('%.0f', tonumber(member))
-  rows[#rows + 1] = {id,
-    redis.call('HMGET', KEYS[4] .. id, 't', 'g', 'k', 'p', 'd', 'a', 'o', 'n')}
+  local row = redis.call('HMGET', KEYS[4] .. id, 't', 'g', 'k', 'p', 'd', 'a', 'o', 'n')
+  if row[1] then rows[#rows + 1] = {id, row} end
 end
 return {'+', rows}
