@@ -229,7 +229,7 @@ class MemoryStore:
                 waiting.append((row.due_ms, number))
         taken = [number for _, number in (sorted(ran_out) + sorted(waiting))]
         rows = []
-        for number in taken[: min(limit, CLAIMED_ROWS)]:
+        for number in taken[: max(0, min(limit, CLAIMED_ROWS))]:
             row = room.outbox[number][0]
             row = replace(row, owner=owner, token=row.token + 1)
             room.outbox[number] = row, now_ms + lease_ms

@@ -108,6 +108,10 @@ class Keys:
     def row(self, number: int) -> bytes:
         return self.rows() + b"%d" % number
 
+    def all_rows(self) -> bytes:
+        """ZSET of all rows, by number."""
+        return self.rows() + b"all"
+
     def group(self, target: str, group: str) -> bytes:
         """ZSET of the rows of a group, by number."""
         return self._key(f"ob:g:{target}\0{group}")

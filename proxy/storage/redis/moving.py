@@ -125,9 +125,7 @@ class _Dump:
 
     def _outbox(self) -> Iterator[Row]:
         keys = self._keys
-        members = self._ask("ZRANGE", keys.waiting(), 0, -1)
-        members += self._ask("ZRANGE", keys.claimed(), 0, -1)
-        for number in sorted(set(map(int, members))):
+        for number in map(int, self._ask("ZRANGE", keys.all_rows(), 0, -1)):
             said = self._ask("HMGET", keys.row(number), *FIELDS)
             if said[0] is None:
                 continue
@@ -301,6 +299,7 @@ class _Load:
         if row.group:
             put(("ZADD", group, row.number, member))
             self._groups.add(group)
+        put(("ZADD", keys.all_rows(), row.number, member))
         put(("ZADD", keys.waiting(), BEHIND if behind else row.due_ms, member))
 
     def _left_ms(self, expires_ms: int) -> int:

@@ -43,11 +43,10 @@ async def claim(
 
 async def listed(server: Server, keys: Keys, after_id: int, limit: int) -> Sequence[OutboxRow]:
     """By number."""
-    waiting, claimed = await server.together(
-        ("ZRANGE", keys.waiting(), 0, -1), ("ZRANGE", keys.claimed(), 0, -1)
+    found = await server.call(
+        "ZRANGEBYSCORE", keys.all_rows(), f"({after_id}", "+inf", "LIMIT", 0, max(0, limit)
     )
-    numbers = sorted(number for each in (*waiting, *claimed) if (number := int(each)) > after_id)
-    wanted = numbers[:limit]
+    wanted = [int(member) for member in found]
     if not wanted:
         return []
     found = await server.together(*(("HMGET", keys.row(number), *FIELDS) for number in wanted))
@@ -60,9 +59,8 @@ async def pending(server: Server) -> int:
     every = sorted(await server.call("SMEMBERS", WORKSPACES))
     count = 0
     for start in range(0, len(every), COUNTED):
-        some = [Keys(each.decode()) for each in every[start : start + COUNTED]]
-        sets = [name for keys in some for name in (keys.waiting(), keys.claimed())]
-        count += sum(await server.together(*(("ZCARD", name) for name in sets)))
+        names = [Keys(each.decode()).all_rows() for each in every[start : start + COUNTED]]
+        count += sum(await server.together(*(("ZCARD", name) for name in names)))
     return count
 
 

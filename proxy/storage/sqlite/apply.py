@@ -56,7 +56,7 @@ class Group:
 
     def apply(self, ws: str, batch: Batch) -> CommitResult:
         """Raises StoreConflict; then nothing of the batch is left."""
-        if not self._leases.holds(batch.fence):
+        if batch.fence is not None and not self._leases.holds(batch.fence):
             raise StoreConflict(WHOLE_BATCH, "fence")
         pending, result = _Pending(), CommitResult()
         # a batch of events alone cannot conflict, so there is nothing to come back to

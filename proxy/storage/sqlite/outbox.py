@@ -18,9 +18,10 @@ from proxy.model.batch import (
     StoreConflict,
 )
 
-WAITS: Final = 0
 CLAIMED: Final = 1
-BEHIND: Final = 2
+# what may be claimed: ways that an index of its own answers
+WAITS: Final = "state=0 AND due<=? ORDER BY due, id LIMIT ?"
+RAN_OUT: Final = "state=1 AND lease_until<=? ORDER BY lease_until, id LIMIT ?"
 COLUMNS: Final = "id, target, grp, kind, payload, due, attempts, lease_owner, token"
 
 
@@ -63,11 +64,11 @@ def claim(
     db: sqlite3.Connection, ws: str, owner: str, *, lease_ms: int, limit: int, now_ms: int
 ) -> list[OutboxRow]:
     """Those whose claim ran out first, then those that are due.  In a transaction of its own."""
-    limit = min(limit, CLAIMED_ROWS)
+    limit = max(0, min(limit, CLAIMED_ROWS))
     db.execute("BEGIN IMMEDIATE")
     try:
-        found = _due(db, ws, CLAIMED, "lease_until", now_ms, limit)
-        found += _due(db, ws, WAITS, "due", now_ms, limit - len(found))
+        found = _due(db, ws, RAN_OUT, now_ms, limit)
+        found += _due(db, ws, WAITS, now_ms, limit - len(found))
         db.executemany(
             "UPDATE outbox SET state=1, lease_owner=?, lease_until=?, token=token+1 "
             "WHERE ws=? AND id=?",
@@ -84,9 +85,7 @@ def claim(
 
 def is_due(db: sqlite3.Connection, ws: str, now_ms: int) -> bool:
     """Is there anything to claim?"""
-    return bool(
-        _due(db, ws, WAITS, "due", now_ms, 1) or _due(db, ws, CLAIMED, "lease_until", now_ms, 1)
-    )
+    return bool(_due(db, ws, WAITS, now_ms, 1) or _due(db, ws, RAN_OUT, now_ms, 1))
 
 
 def listed(db: sqlite3.Connection, ws: str, after_id: int, limit: int) -> Sequence[OutboxRow]:
@@ -105,13 +104,12 @@ def pending(db: sqlite3.Connection) -> int:
 
 
 def _due(
-    db: sqlite3.Connection, ws: str, state: int, when: str, now_ms: int, limit: int
+    db: sqlite3.Connection, ws: str, way: str, now_ms: int, limit: int
 ) -> list[tuple[int, int]]:
     """(due, number)"""
     return db.execute(
-        f"SELECT due, id FROM outbox WHERE ws=? AND state=? AND {when}<=? "  # noqa: S608
-        f"ORDER BY {when}, id LIMIT ?",
-        (ws, state, now_ms, max(0, limit)),
+        f"SELECT due, id FROM outbox WHERE ws=? AND {way}",  # noqa: S608
+        (ws, now_ms, limit),
     ).fetchall()
 
 

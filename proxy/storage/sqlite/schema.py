@@ -81,6 +81,7 @@ CREATE TABLE outbox(
     token INTEGER NOT NULL, PRIMARY KEY(ws, id)
 ) WITHOUT ROWID;
 CREATE INDEX outbox_due ON outbox(ws, state, due);
+CREATE INDEX outbox_claimed ON outbox(ws, lease_until) WHERE state = 1;
 CREATE INDEX outbox_group ON outbox(ws, target, grp);
 """
 

@@ -194,7 +194,7 @@ end
 
 -- The outbox.  A row waits in a sorted set by due; behind another row of its group its score is
 -- infinite until that one is gone.
-local posted, last_posted = {}, nil
+local posted, last_posted, posting = {}, nil, nil
 local groups = {}  -- those that changed: key -> {rows that wait, what the keys of rows begin with}
 local function member_of(id) return string.format('%016.0f', tonumber(id)) end
 local function group_of(prefix, target, group) return prefix .. 'g:' .. target .. '\0' .. group end
@@ -204,15 +204,13 @@ function apply.O()  -- write a row of the outbox
   local name, target, group, kind, payload = arg(), arg(), arg(), arg(), arg()
   local due, attempts = arg(), arg()
   last_posted = (last_posted or tonumber(redis.call('GET', counter) or 0)) + 1
+  posting = {counter, logs_key, name}
   local id = string.format('%.0f', last_posted)
   local row, member = prefix .. id, member_of(id)
-  hset(row, 't', target)
-  hset(row, 'g', group)
-  hset(row, 'o', '')
-  hset(row, 'n', '0')
-  state('HSET', row, 'k', kind, 'p', payload, 'd', due, 'a', attempts)
-  state('SET', counter, id)
-  state('SADD', logs_key, name)
+  seen[row] = {t = target, g = group, o = '', n = '0'}
+  state('HSET', row, 't', target, 'g', group, 'k', kind, 'p', payload, 'd', due, 'a', attempts,
+    'o', '', 'n', '0')
+  state('ZADD', prefix .. 'all', id, member)
   if group == '' then
     state('ZADD', waits, due, member)
   else
@@ -246,6 +244,7 @@ function apply.E()  -- a row is done
   if not row then return refused end
   local target, group = hget(row.key, 't'), hget(row.key, 'g')
   state('ZREM', row.waits, row.member)
+  state('ZREM', row.prefix .. 'all', row.member)
   if group ~= '' then
     local all = group_of(row.prefix, target, group)
     groups[all] = {row.waits, row.prefix}
@@ -276,6 +275,10 @@ for _, each in pairs(logs) do
     redis.call('SADD', each.all, each.name)
     if each.last then redis.call('SET', each.tip, each.last) end
   end
+end
+if whole and posting then
+  redis.call('SET', posting[1], string.format('%.0f', last_posted))
+  redis.call('SADD', posting[2], posting[3])
 end
 for all, each in pairs(whole and groups or {}) do
   local first = redis.call('ZRANGE', all, 0, 0)[1]
