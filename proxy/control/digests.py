@@ -7,10 +7,10 @@ afterwards.  It is not sent to anybody yet: `deliver` answers 501.
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, date, tzinfo
-from typing import Final
+from typing import Annotated, Final
 from zoneinfo import ZoneInfo
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from proxy.alerting.digest import (
     DIGEST,
@@ -32,7 +32,7 @@ from proxy.control.reading import read_document
 from proxy.control.wire import Instant, ListQuery, within
 from proxy.model.batch import Batch, LogFilter, StoreConflict
 from proxy.model.documents import Doc
-from proxy.model.events import EVENTS_LOG, FAILOVER_DECISION, POLICY_RESULT, parse_time
+from proxy.model.events import EVENTS_LOG, FAILOVER_DECISION, POLICY_RESULT, iso, parse_time
 from proxy.storage.documents import document
 from proxy.wire import jsonbody
 
@@ -48,11 +48,18 @@ class DigestsQuery(ListQuery):
     until: Instant | None = None
 
 
+def _day(value: object) -> object:
+    """A day, not a moment at midnight."""
+    if isinstance(value, str) and len(value) != len("2026-01-31"):
+        raise ValueError("must be a day such as 2026-01-31")
+    return value
+
+
 class DigestOrder(Doc):
     """Which digest to make.  `date`: the day, or any day of the week."""
 
     period: Period
-    date: date
+    date: Annotated[date, BeforeValidator(_day)]
     deliver: bool = False
 
 
@@ -128,7 +135,9 @@ async def _known(span: Span, passage: Passage, deps: ControlDeps) -> Reply | Non
 
 def _span(asked: DigestOrder, zone: tzinfo) -> Span:
     try:
-        return span_of(asked.period, asked.date, zone)
+        span = span_of(asked.period, asked.date, zone)
+        iso(span.since_ms), iso(span.until_ms)  # both can be written
+        return span
     except (ValueError, OverflowError) as why:
         detail = "is out of the years that can be counted"
         raise invalid([FieldError("invalid_value", detail, "date", "#/date")]) from why

@@ -77,6 +77,8 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
         doc_id = kind.id_of(said, deps.ids)
         if doc_id in declared(kind, passage):
             raise _taken(kind, passage, "id", doc_id)
+        if kind.fresh is not None:
+            await kind.fresh(doc_id, passage, deps)
         now_ms = deps.clock.now_ms()
         revision = kind.revise({**said, kind.id_member: doc_id}, None, sent, now_ms)
         body = body_of(revision.said, now_ms, now_ms, revision.beside)

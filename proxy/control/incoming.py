@@ -229,8 +229,9 @@ class Reader:
         if at_ms > self.now_ms + FUTURE_MS:
             found.errors.append(_future(where))
             return
-        self._hide_user(payload)
         body, ext = _split(members, _RUNTIME_TOP)
+        self._hide_user(payload)
+        self._hide_user(ext)
         body["timestamp"] = iso(at_ms)
         body["payload"] = payload
         _close(body, ext)

@@ -8,7 +8,9 @@ finds each of them by its id, and answers the same.
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from pydantic import TypeAdapter
 
 from proxy.control.body import too_large
 from proxy.control.frame import ControlDeps, Passage, Reply
@@ -26,6 +28,7 @@ MAX_EVENTS: Final = 1000
 NDJSON: Final = "application/x-ndjson"
 WORKSPACE_HEADER: Final = "x-parapet-workspace"
 DEDUPE_DAYS: Final = 30
+_RECIPE: Final = TypeAdapter(tuple[int, list[tuple[int, list[Any]]]])
 
 
 @dataclass(slots=True)
@@ -68,7 +71,9 @@ async def _ingest(family: Family, passage: Passage, deps: ControlDeps) -> Reply:
     read = await _read(reader, items, len(passage.body))
     if all(item.event is None for item in read):
         raise invalid([error for item in read for error in item.errors])
-    ttl_s = (settings.dedupe_days or DEDUPE_DAYS) * 86_400
+    # a repetition of the request must find its events, however long it is known
+    known_s = passage.config.control.idempotency_ttl_hours * 3600
+    ttl_s = max((settings.dedupe_days or DEDUPE_DAYS) * 86_400, known_s)
     source = f"api/{passage.caller.key_id}"
 
     async def accept(chosen: Sequence[Read], ticket: Ticket | None) -> list[Appended]:
@@ -88,10 +93,12 @@ async def _ingest(family: Family, passage: Passage, deps: ControlDeps) -> Reply:
 
     async def replay(record: IdempotencyRecord) -> Reply:
         then_ms, went_in = _read_recipe(record)
-        chosen = [item for item in read if item.index in went_in and item.event is not None]
         for item in read:
-            if item.index not in went_in:
+            if item.index in went_in:
+                item.warnings = went_in[item.index]  # as they were told
+            else:
                 item.event = None
+        chosen = [item for item in read if item.event is not None]
         return _reply(read, await accept(chosen, None), items.single, then_ms, first_time=False)
 
     return await once(passage, deps, act, replay)
@@ -101,10 +108,10 @@ def _apart(passage: Passage) -> Items:
     """The items of a body in any of its four shapes.  Raises Problem 400, 413, 422."""
     named = set(passage.request.headers.getall(WORKSPACE_HEADER, []))
     if passage.media == NDJSON:
-        lines = [line for line in passage.body.split(b"\n") if line.strip()]
+        lines = _lines(passage.body)
         _check_count(len(lines))
         values: list[tuple[Where, Json]] = [
-            ((index,), read_json(line)) for index, line in enumerate(lines)
+            ((index,), read_json(line, start)) for index, (start, line) in enumerate(lines)
         ]
         return _with_names(values, single=False, named=named)
     doc = read_json(passage.body)
@@ -124,6 +131,16 @@ def _apart(passage: Passage) -> Items:
     if len(passage.body) > EVENT_BYTES:
         raise too_large(EVENT_BYTES, f"an event is over {EVENT_BYTES} bytes")
     return _with_names([((), doc)], True, named)
+
+
+def _lines(body: bytes) -> list[tuple[int, bytes]]:
+    """The lines that say something, each with its offset."""
+    found, start = [], 0
+    for line in body.split(b"\n"):
+        if line.strip():
+            found.append((start, line))
+        start += len(line) + 1
+    return found
 
 
 def _check_envelope(doc: dict[str, Json]) -> None:
@@ -211,18 +228,14 @@ def _too_large(where: Where) -> FieldError:
 
 
 def _recipe(chosen: Iterable[Read], now_ms: int) -> Reply:
-    """What a repetition needs: when it was, and which items went in."""
-    indexes: Json = [item.index for item in chosen]
-    return Reply.json(202, [now_ms, indexes])
+    """What a repetition needs: when it was, which items went in, and with which warnings."""
+    went_in: Json = [[item.index, item.warnings] for item in chosen]
+    return Reply.json(202, [now_ms, went_in])
 
 
-def _read_recipe(record: IdempotencyRecord) -> tuple[int, set[Json]]:
-    recipe = jsonbody.loads(record.body)
-    assert isinstance(recipe, list), "we wrote it"
-    then_ms, indexes = recipe
-    assert isinstance(then_ms, int), "we wrote it"
-    assert isinstance(indexes, list), "we wrote it"
-    return then_ms, set(indexes)
+def _read_recipe(record: IdempotencyRecord) -> tuple[int, dict[int, list[Json]]]:
+    then_ms, went_in = _RECIPE.validate_json(record.body)
+    return then_ms, dict(went_in)
 
 
 def _reply(

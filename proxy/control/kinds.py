@@ -161,10 +161,10 @@ class Kind:
     are sent: (path of the destination, paths of what goes there).  `referrers` may name it.
 
     `prepare` puts what was sent in order before it is read, `permit` refuses (403) what the caller
-    may not say, `unique` are the (field, value) pairs that no other one may hold, `warn` finds what
-    is legal and probably not meant.  `revise` makes of (what is to be said, the document before,
-    what was sent, now) what is written, and may refuse it (409); `removed` are the operations that
-    a removal needs beside its own.
+    may not say, `fresh` an id (409) that a new one may not have.  `unique` are the (field, value)
+    pairs that no other one may hold, `warn` finds what is legal and probably not meant.  `revise`
+    makes of (what is to be said, the document before, what was sent, now) what is written, and may
+    refuse it (409); `removed` are the operations that a removal needs beside its own.
 
     `view` adds what only a reader's moment can tell, `shown_beside` what may be told of what we
     keep beside; `listed` is what a list shows of one, `value` what it is ordered by, `edition` the
@@ -197,6 +197,7 @@ class Kind:
     permit: Callable[[Object, Object | None, Passage], None] = _permitted
     unique: Callable[[Object], tuple[tuple[str, str], ...]] = _name
     warn: Callable[[Object, Passage, ControlDeps], Awaitable[list[Json]]] = _nothing_more
+    fresh: Callable[[str, Passage, ControlDeps], Awaitable[None]] | None = None
     revise: Callable[[Object, "Stored | None", Object, int], Revision] = _plain
     removed: Callable[["Stored"], tuple[Op, ...]] = _alone
     view: Callable[["Stored", Object, Passage, ControlDeps], Object] = _as_stored

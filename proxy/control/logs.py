@@ -97,10 +97,22 @@ async def log_reply(
         headers["Link"] = cursor_links(passage, cursor)
     else:
         pages = -(-total // query.limit) if total is not None else None
-        headers["Link"] = page_links(passage, query.page, pages)
+        if pages is not None and pages * query.limit > LOG_WINDOW:
+            headers["Link"] = _links_in_window(passage, query, cursor)
+        else:
+            headers["Link"] = page_links(passage, query.page, pages)
     data = b",".join([show(entry) for entry in page.entries])
     body = b'{"data":[' + data + b"]," + jsonbody.dumps(meta)[1:]
     return Reply(200, body, headers=headers)
+
+
+def _links_in_window(passage: Passage, query: LogQuery, cursor: str | None) -> str:
+    """The last pages have no number.  The last that has one goes on by cursor."""
+    if (query.page + 1) * query.limit <= LOG_WINDOW:
+        return page_links(passage, query.page, None, following=True)
+    onward = cursor_links(passage, cursor).partition(", ")[2]
+    links = page_links(passage, query.page, None)
+    return f"{links}, {onward}" if onward else links
 
 
 def _scope(passage: Passage, workspace_id: str, log: str, query: LogQuery, order: Order) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from proxy.control import ratelimit
 from proxy.control.auth import authenticate
@@ -36,7 +36,7 @@ from proxy.control.problems import Problem, retry_later
 from proxy.control.ratelimit import Buckets, Streams
 from proxy.control.routes import OPERATIONS
 from proxy.control.table import Found, Table
-from proxy.control.validation import read_query
+from proxy.control.validation import read_json, read_query
 from proxy.model.batch import StoreUnavailable
 from proxy.wire import jsonbody
 
@@ -172,6 +172,8 @@ class Checks:
         sent: dict[str, list[str]] = {}
         for name, value in request.rel_url.query.items():
             sent.setdefault(name, []).append(value)
+        if sent and operation.takes and passage.media.endswith("json"):
+            read_json(passage.body)  # 12 comes before 13
         leaving = named_in(
             self.deps.contract.deprecated, operation.operation_id, sent, passage.body
         )
@@ -199,6 +201,8 @@ def _check_framing(request: web.BaseRequest) -> None:
     hosts = request.headers.getall("Host", [])
     if len(hosts) > 1 or (not hosts and request.version >= (1, 1)):
         raise Problem("invalid-header", "a request has exactly one Host", close=True)
+    if request.version not in (HttpVersion10, HttpVersion11):
+        raise Problem("invalid-header", "only HTTP/1.0 and HTTP/1.1 are spoken here", close=True)
     if not request.raw_path.startswith("/"):
         raise Problem("invalid-header", "the request target is not a path", close=True)
 

@@ -68,10 +68,12 @@ class PolicyQuery(Query):
 def precedence(version: str) -> str:
     """A text that sorts as semantic versions do (semver.org §11); what follows `+` counts not."""
     core, _, release = version.partition("+")[0].partition("-")
-    numbers = ".".join(part.zfill(20) for part in core.split("."))
+    numbers = ".".join(f"{len(part):03}{part}" for part in core.split("."))
     if not release:
         return f"{numbers}~"
-    parts = (f"0{part.zfill(40)}" if part.isdigit() else f"1{part}" for part in release.split("."))
+    parts = (
+        f"0{len(part):03}{part}" if part.isdigit() else f"1{part}" for part in release.split(".")
+    )
     return f"{numbers}-" + "\x01".join(parts)
 
 

@@ -1,5 +1,7 @@
 """Whether references are to be strict, and what still names a document (control-api.md §0.6)."""
 
+from collections.abc import Sequence
+
 from proxy.control.frame import ControlDeps, Passage
 from proxy.control.kinds import Kind, Stored, everything
 from proxy.control.problems import Problem
@@ -10,11 +12,19 @@ MAX_TOLD = 100
 
 def strict(passage: Passage) -> bool:
     """What the caller prefers, else what the settings say."""
-    preferred = [part.strip() for part in passage.request.headers.get("Prefer", "").split(",")]
-    if "handling=strict" in preferred:
+    if _handling(passage.request.headers.getall("Prefer", [])) == "strict":
         passage.headers["Preference-Applied"] = "handling=strict"
         return True
     return passage.config.control.references == "strict"
+
+
+def _handling(headers: Sequence[str]) -> str:
+    """The first preference of that name (RFC 7240 §2), its parameters left aside."""
+    for part in ",".join(headers).split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        if name.strip().lower() == "handling":
+            return value.strip().strip('"').lower()
+    return ""
 
 
 async def unused(kind: Kind, one: Stored, passage: Passage, deps: ControlDeps) -> None:

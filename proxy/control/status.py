@@ -1,7 +1,9 @@
 """What the process tells of itself, and the few operations on it."""
 
+from dataclasses import replace
 from typing import Final
 
+from proxy.control.config import Principal
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.problems import KINDS, Problem
@@ -46,9 +48,30 @@ async def readyz(_: Passage, deps: ControlDeps) -> Reply:
     return Reply.json(200 if readiness.ready else 503, doc)
 
 
-async def status(_: Passage, deps: ControlDeps) -> Reply:
-    """Get the state of this node."""
-    return Reply.json(200, status_doc(deps.status.status()))
+async def status(passage: Passage, deps: ControlDeps) -> Reply:
+    """Get the state of this node.
+
+    A key that is bound to workspaces is told nothing of others, nor what is wrong in the file."""
+    node = deps.status.status()
+    caller = passage.caller
+    if caller.workspaces is not None:
+        node = _narrowed(node, caller)
+    return Reply.json(200, status_doc(node))
+
+
+def _narrowed(node: NodeStatus, caller: Principal) -> NodeStatus:
+    """SECURITY: what names a document of another workspace, or may, is left out."""
+
+    def own(told: str) -> bool:
+        workspace_id, slash, _ = told.partition("/")
+        return bool(slash) and caller.bound_to(workspace_id)
+
+    return replace(
+        node,
+        config=replace(node.config, error=None, warnings=[]),
+        shadowed=[told for told in node.shadowed if own(told)],
+        refused=[told for told in node.refused if own(told)],
+    )
 
 
 def status_doc(node: NodeStatus) -> dict[str, Json]:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from proxy.control.auth import still_admitted
 from proxy.control.events import EventFilters, log_filter, with_seq
-from proxy.control.frame import EVENT_STREAM, ControlDeps, Passage
+from proxy.control.frame import EVENT_STREAM, ControlDeps, Passage, Reply
 from proxy.control.problems import FieldError, invalid
 from proxy.control.wire import Count
 from proxy.model.batch import LogFilter, StoredEvent, StoreUnavailable
@@ -42,7 +42,7 @@ class StreamQuery(EventFilters):
     timeout_s: Annotated[Count, Field(ge=1, le=86_400)] | None = None
 
 
-async def stream_events(passage: Passage, deps: ControlDeps) -> web.StreamResponse:
+async def stream_events(passage: Passage, deps: ControlDeps) -> Reply | web.StreamResponse:
     """Follow the events as server-sent events.
 
     A reader resumes by `Last-Event-ID` or `after`, without gap or repeat."""
@@ -50,6 +50,8 @@ async def stream_events(passage: Passage, deps: ControlDeps) -> web.StreamRespon
     assert isinstance(query, StreamQuery), "the table says so"
     after = _resume_from(passage, query)
     head = await deps.store.head(passage.workspace, EVENTS_LOG)
+    if passage.request.method == "HEAD":
+        return Reply(200, media=MEDIA)
     response = web.StreamResponse(headers={**passage.headers, "Content-Type": MEDIA})
     await response.prepare(passage.request)
     reader = _Reader(passage, query, deps, response)

@@ -70,8 +70,8 @@ CODES: Final[Mapping[str, _Code]] = {
 _OTHER: Final = _Code("invalid_value", "is not valid")
 
 
-def read_json(data: bytes) -> Json:
-    """Parse a body.  Raises Problem 400 with the byte offset."""
+def read_json(data: bytes, start: int = 0) -> Json:
+    """Parse a body, or what of it begins at `start`.  Raises Problem 400 with the byte offset."""
     try:
         return jsonbody.loads(data)
     except jsonbody.JsonError as fault:
@@ -80,7 +80,7 @@ def read_json(data: bytes) -> Json:
         detail = "the body is empty" if not data.strip() else f"invalid JSON: {fault.msg}"
         # the position counts characters; what stands before it may take more bytes
         text = data.decode(errors="replace")
-        offset = len(text[: fault.pos].encode())
+        offset = start + len(text[: fault.pos].encode())
         raise Problem("malformed-json", detail, extra={"offset": offset}) from fault
 
 

@@ -140,8 +140,9 @@ def page_reply(
     return Reply.json(200, doc, headers)
 
 
-def page_links(passage: Passage, page: int, pages: int | None) -> str:
-    """`Link` of a numbered page; `pages` None: the end is not known, so there is no `last`."""
+def page_links(passage: Passage, page: int, pages: int | None, *, following: bool = False) -> str:
+    """`Link` of a numbered page; `pages` None: the end is not known or has no number, so there is
+    no `last`, and a `next` only if there is a `following` page."""
     links = [("first", 1)]
     if page > 1:
         links.append(("prev", page - 1))
@@ -150,6 +151,8 @@ def page_links(passage: Passage, page: int, pages: int | None) -> str:
             links.append(("next", page + 1))
         if pages:
             links.append(("last", pages))
+    elif following:
+        links.append(("next", page + 1))
     return ", ".join(
         f'<{_address(passage, {"page": str(number)})}>; rel="{rel}"' for rel, number in links
     )

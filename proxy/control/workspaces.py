@@ -83,13 +83,18 @@ def _always() -> dict[str, Object]:
     return {DEFAULT: {"id": DEFAULT, "name": DEFAULT}}
 
 
-async def _warn(said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
-    """Raises Problem 422 for a time zone that is none, 409 for the id of a workspace that was."""
-    if passage.request.method == "POST" and said["id"] not in passage.config.workspaces:
-        for log in (EVENTS_LOG, AUDIT_LOG):
-            if await deps.store.head(str(said["id"]), log):
-                detail = "events of a workspace of this id are still kept: choose another id"
-                raise Problem("conflict", detail, extra={"existing": str(said["id"])})
+async def _fresh(doc_id: str, passage: Passage, deps: ControlDeps) -> None:
+    """Raises Problem 409 for the id of a workspace that was."""
+    if doc_id in passage.config.workspaces:
+        return
+    for log in (EVENTS_LOG, AUDIT_LOG):
+        if await deps.store.head(doc_id, log):
+            detail = "events of a workspace of this id are still kept: choose another id"
+            raise Problem("conflict", detail, extra={"existing": doc_id})
+
+
+async def _warn(said: Object, *_: object) -> list[Json]:
+    """Raises Problem 422 for a time zone that is none."""
     settings = WorkspaceSettings.model_validate(said.get("settings") or {})
     if not await asyncio.to_thread(knows_zone, settings.timezone):
         fault = FieldError(
@@ -109,6 +114,7 @@ WORKSPACE: Final = Kind(
     sorts=("id", "name", "created_at", "updated_at"),
     references=_references,
     warn=_warn,
+    fresh=_fresh,
     prepare=partial(named, "id"),
     unique=nothing_unique,
     visible=_visible,

@@ -97,7 +97,7 @@ class Control(Doc):
     cors_origins: list[Origin] = Field(default_factory=list, max_length=100)
     secret_env_prefix: str = Field("PARAPET_SECRET_", pattern=r"^[A-Z][A-Z0-9_]*_$")
     secrets_dir: str = Field("/run/secrets", min_length=1, max_length=4096)
-    idempotency_ttl_hours: int = Field(24, ge=1, le=720)
+    idempotency_ttl_hours: int = Field(24, ge=1, le=168)
     metrics_auth: Literal["none", "key"] = "none"
     rate_limits: RateLimits = Field(default_factory=RateLimits)
 

@@ -12,6 +12,7 @@ _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
 _UNITS |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)}
 _SIZE = re.compile(r"([0-9]{1,15})\s?([A-Za-z]{0,3})")
+_NO_ZONES = frozenset({"Factory", "localtime", "posix", "posixrules", "right"})  # of the machine
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}")
 
 
@@ -31,7 +32,9 @@ def _zone(value: str) -> str:
 
 
 def knows_zone(name: str) -> bool:
-    """The machine's time zone data has it.  Reads a file."""
+    """The machine's time zone data has it, and it is one of the world's.  Reads a file."""
+    if name.partition("/")[0] in _NO_ZONES:
+        return False
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

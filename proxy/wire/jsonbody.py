@@ -113,9 +113,11 @@ def must_be_unique(data: bytes) -> None:
 def _unique(pairs: list[tuple[str, Json]]) -> Object:
     doc = dict(pairs)
     if len(doc) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BodyFault(f"The member {twice[:64]!r} stands twice in one object.")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise BodyFault(f"The member {name[:64]!r} stands twice in one object.")
+            seen.add(name)
     return doc
 
 
