@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from proxy.control.intake import EventIntake
-from proxy.model.batch import Append, Batch, LogFilter
+from proxy.model.batch import Append, Batch, LogFilter, OutboxDone, OutboxPut, Put
 from proxy.runtime.clock import SystemClock
 from proxy.runtime.ids import UlidIds
 from proxy.spool.reader import SpoolReader
@@ -74,6 +74,27 @@ async def commits(store: Engine) -> None:
     say("one commit of one event, p99", statistics.quantiles(taken, n=100)[98], "ms")
 
 
+async def outbox(store: Engine) -> None:
+    """A change with what must be sent of it; then all of it claimed and settled, by 32."""
+    taken = []
+    for n in range(640):
+        started = time.perf_counter()
+        post = OutboxPut("ops", f"g{n}", "alert", bytes(800), 0)
+        await store.commit("default", Batch(f"cm-o-{n}", (Put("doc", "a", bytes(800)), post)))
+        taken.append((time.perf_counter() - started) * 1e3)
+    say("a change and its outbox row, p50", statistics.median(taken), "ms")
+    taken = []
+    while True:
+        started = time.perf_counter()
+        rows = await store.claim("default", "node", lease_ms=60_000)
+        if not rows:
+            break
+        done = tuple(OutboxDone(row.id, row.token) for row in rows)
+        await store.commit("default", Batch(f"cm-d-{rows[0].id}", done))
+        taken.append((time.perf_counter() - started) * 1e3)
+    say("32 rows claimed and settled, p50", statistics.median(taken), "ms")
+
+
 async def questions(store: Engine) -> None:
     for name, query in {
         "newest page": LogFilter(),
@@ -96,6 +117,7 @@ async def main(home: Path, said: str) -> None:
     if said != "sqlite":
         say("memory", used_bytes(said) / LINES, "bytes/event")
     await commits(store)
+    await outbox(store)
     await questions(store)
     await store.close()
     if said == "sqlite":
