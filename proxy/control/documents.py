@@ -37,6 +37,7 @@ from proxy.model.exchange import Json
 
 TRIES: Final = 3  # of a change that met another one
 NEWEST: Final = Order("created_at", descending=True)
+Allow = Callable[[Stored, Object, Passage, ControlDeps], Awaitable[None]]  # what it is to say
 
 
 # --- operations
@@ -115,8 +116,10 @@ async def replace(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
     return await _change(kind, passage, deps, sent, merged)
 
 
-async def patch(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
-    """PATCH: a merge patch (RFC 7396)."""
+async def patch(
+    kind: Kind, passage: Passage, deps: ControlDeps, allow: Allow | None = None
+) -> Reply:
+    """PATCH: a merge patch (RFC 7396).  `allow` is asked last, and may refuse (409)."""
     sent = kind.prepare(read_document(kind, passage))
 
     def merged(old: Object) -> Object:
@@ -124,7 +127,7 @@ async def patch(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
         assert isinstance(new, dict), "a patch of two objects"
         return new
 
-    return await _change(kind, passage, deps, sent, merged)
+    return await _change(kind, passage, deps, sent, merged, allow)
 
 
 async def remove(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
@@ -170,6 +173,7 @@ async def _change(
     deps: ControlDeps,
     sent: Object,
     merged: Callable[[Object], Object],
+    allow: Allow | None = None,
 ) -> Reply:
     async def step() -> Reply:
         try:
@@ -181,6 +185,8 @@ async def _change(
         said = validated(kind, new, sent, passage, one.said)
         warnings = await warnings_of(kind, said, passage, deps)
         may_change(one, passage)
+        if allow is not None:
+            await allow(one, said, passage, deps)
         revision = kind.revise(said, one, sent, deps.clock.now_ms())
         if meant(kind, revision.said) != meant(kind, one.said):
             one = await write(kind, passage, deps, one, revision)

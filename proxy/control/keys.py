@@ -5,6 +5,7 @@ says, never in it.  Nobody grants what he does not have, and no key changes itse
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import Final, Literal, get_args
 
@@ -233,12 +234,21 @@ KEY: Final = Kind(
 # --- operations
 
 
+async def keeps_an_admin(one: Stored, said: Object, passage: Passage, deps: ControlDeps) -> None:
+    """Raises Problem 409 for a change that leaves nobody to administer the server."""
+    before_ms = _administers_until(one.said)
+    serves = before_ms > deps.clock.now_ms() and one.beside.get("revoked_at") is None
+    less = _administers_until(said) < before_ms
+    if serves and less and await _no_other_admin(one, passage, deps):
+        raise Problem("conflict", "the last key with the role admin keeps it everywhere, as long")
+
+
 async def revoke_key(passage: Passage, deps: ControlDeps) -> Reply:
     """The key is nobody's any more; what it was stays readable."""
 
     async def step() -> Reply:
         one = await _changeable(passage, deps)
-        if one.said.get("role") == "admin" and await _last_admin(one, passage, deps):
+        if _administers_until(one.said) and await _no_other_admin(one, passage, deps):
             raise Problem("conflict", "the last key with the role admin cannot be revoked")
         kept = {**one.beside, "revoked_at": iso(deps.clock.now_ms())}
         await write(KEY, passage, deps, one, Revision(one.said, kept), "revoke")
@@ -291,16 +301,23 @@ async def _changeable(passage: Passage, deps: ControlDeps) -> Stored:
     return one
 
 
-async def _last_admin(one: Stored, passage: Passage, deps: ControlDeps) -> bool:
+def _administers_until(said: Object) -> float:
+    """Milliseconds since 1970 until which the key is a server admin's; 0: it is none."""
+    if said.get("role") != "admin" or ALL_WORKSPACES not in workspaces_of(said):
+        return 0
+    expires_at = said.get("expires_at")
+    return (parse_time(str(expires_at)) or 0) if expires_at else math.inf
+
+
+async def _no_other_admin(one: Stored, passage: Passage, deps: ControlDeps) -> bool:
+    """Keys of the file count; `server.admin_key`, which has no document, does not."""
+    now_ms = deps.clock.now_ms()
     others = await everything(KEY, passage, deps)
     return not any(
-        each.said.get("role") == "admin"
-        and each.beside.get("revoked_at") is None
-        and not _expired(each, deps.clock.now_ms())
-        and ALL_WORKSPACES in workspaces_of(each.said)
+        each.beside.get("revoked_at") is None and _administers_until(each.said) > now_ms
         for name, each in others.items()
         if name != one.id
-    ) and ALL_WORKSPACES in workspaces_of(one.said)
+    )
 
 
 def declared_key(said: Object, home: str) -> Object:

@@ -92,7 +92,7 @@ from proxy.control.incidents import (
     resolve,
 )
 from proxy.control.ingest import NDJSON, post_change, post_runtime
-from proxy.control.keys import KEY, KeysQuery, Rotation, revoke_key, rotate_key
+from proxy.control.keys import KEY, KeysQuery, Rotation, keeps_an_admin, revoke_key, rotate_key
 from proxy.control.kinds import Kind
 from proxy.control.logs import LogQuery
 from proxy.control.objects import Changes, SchemaList
@@ -225,8 +225,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("POST", "/v1/keys", "createKey", "keys:write", WRITE, partial(create, KEY),
               idempotent=True, takes=(JSON,), success=201),
     Operation("GET", "/v1/keys/{keyId}", "getKey", "keys:read", READ, partial(get_document, KEY)),
-    Operation("PATCH", "/v1/keys/{keyId}", "patchKey", "keys:write", WRITE, partial(patch, KEY),
-              takes=PATCHES),
+    Operation("PATCH", "/v1/keys/{keyId}", "patchKey", "keys:write", WRITE,
+              partial(patch, KEY, allow=keeps_an_admin), takes=PATCHES),
     Operation("DELETE", "/v1/keys/{keyId}", "revokeKey", "keys:write", WRITE, revoke_key,
               success=204),
     Operation("POST", "/v1/keys/{keyId}/rotate", "rotateKey", "keys:write", WRITE, rotate_key,

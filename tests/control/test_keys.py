@@ -189,6 +189,56 @@ async def test_the_last_administrator_stays() -> None:
         assert (answer.status, answer.slug) == (409, "conflict")
 
 
+ADMINISTRATOR: dict[str, Any] = {"name": "a", "role": "admin", "workspaces": ["*"]}
+LESS = (
+    {"role": "operator"},
+    {"role": None, "scopes": ["keys:read", "keys:write"]},
+    {"workspaces": ["default"]},
+    {"expires_at": "2024-03-15T14:30:00Z"},
+    {"expires_at": "2030-01-01T00:00:00Z"},
+)
+NO_LESS = (
+    {"name": "b"},
+    {"scopes": ["events:read"]},
+    {"workspaces": ["*", "default"]},
+    {"allowed_cidrs": ["10.0.0.0/8"]},
+)
+
+
+async def test_the_last_administrator_remains_one() -> None:
+    async with running(workspaces=()) as world:
+        await world.apply()
+        path = f"{KEYS}/{(await made(world, ADMINISTRATOR))['key_id']}"
+        for change in LESS:
+            answer = await world.call("PATCH", path, change)
+            assert (answer.status, answer.slug) == (409, "conflict"), change
+        stale = {**ADMIN, "If-Match": '"r9"'}
+        assert (await world.call("PATCH", path, LESS[0], stale)).status == 412
+        for change in NO_LESS:
+            assert (await world.call("PATCH", path, change)).status == 200, change
+        await made(world, {**ADMINISTRATOR, "expires_at": "2024-03-15T14:31:00Z"})
+        assert (await world.call("PATCH", path, LESS[0])).status == 200
+
+
+async def test_an_expiry_of_the_last_administrator_is_only_put_off() -> None:
+    async with running(workspaces=()) as world:
+        await world.apply()
+        body = {**ADMINISTRATOR, "expires_at": "2024-04-01T00:00:00Z"}
+        path = f"{KEYS}/{(await made(world, body))['key_id']}"
+        for at, status in (("2024-03-31T00:00:00Z", 409), ("2024-05-01T00:00:00Z", 200)):
+            assert (await world.call("PATCH", path, {"expires_at": at})).status == status
+        world.clock.advance(90 * 86_400)  # it has expired, and is nobody's last key any more
+        assert (await world.call("PATCH", path, LESS[0])).status == 200
+
+
+@pytest.mark.parametrize("change", LESS)
+async def test_an_administrator_of_the_file_is_another_one(
+    world: World, change: dict[str, Any]
+) -> None:
+    path = f"{KEYS}/{(await made(world, ADMINISTRATOR))['key_id']}"
+    assert (await world.call("PATCH", path, change)).status == 200
+
+
 async def test_a_changed_key_is_in_force_at_once(stored: World) -> None:
     doc = await made(stored, VIEWER)
     path = f"{KEYS}/{doc['key_id']}"
