@@ -104,15 +104,19 @@ class FailoverDecisionTold(Told):
 
 
 class RouteExposure(Told):
-    """What hangs on a route."""
+    """What hangs on a route.
+
+    `provider` null: its endpoint is not there.  `measured` false: the figures are those that the
+    route's document declares (`basis` declared), or nobody knows any (`none`)."""
 
     route_id: str
-    provider: str
+    provider: str | None
     daily_requests: Whole
     affected_users: Whole
     revenue_impact: Revenue
     revenue_per_day_usd: float | None = None
     measured: bool | None = None
+    basis: Literal["declared", "none"] = "none"
     window_days: int | None = None
     as_of: Time | None = None
 

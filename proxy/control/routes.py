@@ -95,7 +95,7 @@ from proxy.control.ingest import NDJSON, post_change, post_runtime
 from proxy.control.keys import KEY, KeysQuery, Rotation, keeps_an_admin, revoke_key, rotate_key
 from proxy.control.kinds import Kind
 from proxy.control.logs import LogQuery
-from proxy.control.objects import Changes, SchemaList
+from proxy.control.objects import Changes, RouteExposure, SchemaList
 from proxy.control.policies import (
     PACK_BODY_BYTES,
     POLICY,
@@ -122,7 +122,6 @@ from proxy.control.routing import (
     ROUTE,
     EndpointSeen,
     EndpointsQuery,
-    RouteExposure,
     RoutesQuery,
     endpoint_health,
     route_exposure,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Kind, Object, Reference, nothing_unique, one_of
+from proxy.control.objects import RouteExposure
 from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import EACH, inside
 from proxy.control.validation import field_of, pointer_of
@@ -179,14 +180,6 @@ ROUTE: Final = Kind(
 )
 
 
-class RouteExposure(Exposure):
-    """The seed's route-exposure.  `basis`: where the figures come from."""
-
-    route_id: str
-    provider: str | None
-    basis: Literal["declared", "none"]
-
-
 async def route_exposure(passage: Passage, deps: ControlDeps) -> Reply:
     """What hangs on the route, as its document declares it."""
     one = await one_of(ROUTE, passage, deps)
@@ -198,7 +191,8 @@ async def route_exposure(passage: Passage, deps: ControlDeps) -> Reply:
     told = RouteExposure(
         route_id=one.id,
         provider=provider,
+        measured=False,
         basis="declared" if declared else "none",
         **exposure.model_dump(),
     )
-    return Reply.json(200, told.model_dump(mode="json"))
+    return Reply.json(200, told.model_dump(mode="json", exclude_unset=True))

@@ -126,7 +126,8 @@ async def test_the_exposure_of_a_route_has_the_words_of_the_contract(world: Worl
     await made(world, ROUTES, route)
     answer = await world.get(f"{ROUTES}/sold/exposure")
     assert answer.doc == {
-        "route_id": "sold", "provider": "anthropic", **exposure, "basis": "declared"
+        "route_id": "sold", "provider": "anthropic", **exposure, "measured": False,
+        "basis": "declared",
     }  # fmt: skip
     assert (await world.get(f"{ROUTES}/nobody/exposure")).status == 404
 
