@@ -6,7 +6,7 @@ changes nothing and answers 200.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -23,7 +23,7 @@ from proxy.control.wire import Instant, ListQuery, within
 from proxy.incidents.changes import BadMove, Change, Edit, edited, merged
 from proxy.incidents.incident import Entry, Incident, Status
 from proxy.model.batch import Append, Batch, Op
-from proxy.model.documents import Doc, Severity
+from proxy.model.documents import COMPOSED, Doc, Severity
 from proxy.model.exchange import Json
 from proxy.storage.incidents import INCIDENT, Held, after, find, moved, ops
 
@@ -52,7 +52,7 @@ class IncidentEdit(Doc):
     status: Status = "active"
     severity: Severity = "medium"
     assignee: str | None = Field(None, min_length=1, max_length=200)
-    title: str = Field("untitled", min_length=1, max_length=300)
+    title: Annotated[str, Field(min_length=1, max_length=300), COMPOSED] = "untitled"
 
 
 class Resolve(Doc):

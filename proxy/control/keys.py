@@ -30,7 +30,7 @@ from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import MASK
 from proxy.control.validation import read_as
 from proxy.control.wire import ListQuery
-from proxy.model.documents import Doc, Instant, Slug
+from proxy.model.documents import Doc, Instant, Name, Slug
 from proxy.model.events import iso, parse_time
 from proxy.model.exchange import Json
 from proxy.model.ports import Ids
@@ -55,7 +55,7 @@ class Key(Doc):
     """`workspaces`: ids, or `["*"]` for all.  A role, scopes, or both."""
 
     key_id: str | None = None
-    name: str = Field(min_length=1, max_length=100)
+    name: Name
     role: KeyRole | None = None
     scopes: list[Scope] = Field(default_factory=list, max_length=50)
     workspaces: list[Slug | Literal["*"]] = Field(min_length=1, max_length=100)

@@ -3,7 +3,6 @@
 All that is wrong is told at once, with pointers that resolve in the body that was sent.
 """
 
-import unicodedata
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,14 +31,7 @@ def read_document(kind: Kind, passage: Passage) -> Object:
         raise invalid(wrong)
     check_unique(passage.body)
     ours = READ_ONLY | kind.read_only | kind.observed({}).keys() | kind.shown_beside({}).keys()
-    return {name: _composed(name, value) for name, value in sent.items() if name not in ours}
-
-
-def _composed(name: str, value: Json) -> Json:
-    """Names are compared: two that look alike are the same (NFC)."""
-    if name in ("name", "title") and isinstance(value, str):
-        return unicodedata.normalize("NFC", value)
-    return value
+    return {name: value for name, value in sent.items() if name not in ours}
 
 
 def validated(

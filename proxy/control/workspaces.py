@@ -24,7 +24,7 @@ from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.routing import chosen, named
 from proxy.control.wire import ListQuery
 from proxy.model.batch import ANY, Batch, Delete, Op, OutboxDone
-from proxy.model.documents import Doc, Slug
+from proxy.model.documents import Doc, Name, Slug
 from proxy.model.events import EVENTS_LOG, iso
 from proxy.model.exchange import Json
 from proxy.settings.notices import WorkspaceSettings
@@ -44,7 +44,7 @@ FOLLOWING_KINDS: Final = (  # nobody is kept from removing a workspace by these
 
 class Tenant(Doc):
     id: Slug
-    name: str = Field(min_length=1, max_length=100)
+    name: Name
     default_route: Slug | None = None
     settings: WorkspaceSettings = Field(default_factory=WorkspaceSettings)
 

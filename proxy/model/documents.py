@@ -2,11 +2,12 @@
 
 import re
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -33,6 +34,15 @@ def slug(name: str) -> str:
     """The id that a document gets from its name: `Slack DevOps` is `slack-devops`."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:128]
+
+
+def _composed(value: object) -> object:
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
+# names are compared: two that look alike are the same
+COMPOSED: Final = BeforeValidator(_composed)
+Name = Annotated[str, Field(min_length=1, max_length=100), COMPOSED]
 
 
 def _instant(value: str) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from proxy.model.documents import Doc, Slug
+from proxy.model.documents import Doc, Name, Slug
 
 
 class Outcome(StrEnum):
@@ -107,7 +107,7 @@ class FailoverPolicy(Doc):
     """The seed's document: `{route_id, primary_endpoint, fallback_endpoints, conditions}`."""
 
     id: Slug | None = None
-    name: str | None = Field(None, min_length=1, max_length=100)
+    name: Name | None = None
     status: Literal["active", "paused"] = "active"
     route_id: Slug
     primary_endpoint: Slug

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from proxy.model.documents import Doc, Secret, Slug
+from proxy.model.documents import Doc, Name, Secret, Slug
 from proxy.model.failover import FailoverPolicy
 from proxy.model.policy import PolicyPack
 
@@ -148,7 +148,7 @@ class Route(Doc):
     """What callers name; everything else hangs on it."""
 
     id: Slug
-    name: str | None = Field(None, min_length=1, max_length=100)
+    name: Name | None = None
     endpoint: Slug
     match: Match = Field(default_factory=Match)
     policy_packs: list[PackRef] = Field(default_factory=list, max_length=50)
@@ -171,7 +171,7 @@ class ApiKey(Doc):
     secret_sha256: Sha256
     previous_sha256: Sha256 | None = None  # of a rotated key, until `previous_expires_at`
     previous_expires_at: str | None = None
-    name: str | None = Field(None, min_length=1, max_length=100)
+    name: Name | None = None
     role: KeyRole | None = "app"
     scopes: list[str] = Field(default_factory=list)
     workspaces: list[str] = Field(default_factory=list)  # empty: the workspace it stands in

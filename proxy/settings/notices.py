@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from proxy.model.documents import Doc, Number, Secret, Severity, Slug
+from proxy.model.documents import COMPOSED, Doc, Name, Number, Secret, Severity, Slug
 from proxy.settings.values import TimeZone
 
 Metric = Literal[
@@ -89,7 +89,7 @@ class Notify(Doc):
 
 class AlertRule(Doc):
     id: Slug | None = None
-    name: str = Field(min_length=1, max_length=200)
+    name: Annotated[str, Field(min_length=1, max_length=200), COMPOSED]
     status: Literal["active", "paused"] = "active"
     severity: Severity = "medium"
     delivery_targets: Targets = Field(default_factory=list)
@@ -142,7 +142,7 @@ class PagerdutyConfig(Doc):
 
 class _Target(Doc):
     id: Slug | None = None
-    name: str = Field(min_length=1, max_length=100)
+    name: Name
     default_severity: Severity = "medium"
     min_severity: Severity = "info"
     events: list[TargetEvent] = Field(default_factory=lambda: list(_TOLD))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
-from proxy.model.documents import Doc, EnvRef, Secret, Slug
+from proxy.model.documents import Doc, EnvRef, Name, Secret, Slug
 from proxy.model.failover import FailoverPolicy
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import (
@@ -141,7 +141,7 @@ class Workspace(Doc):
     """One tenant: the same documents as in the API."""
 
     id: Slug
-    name: str | None = Field(None, min_length=1, max_length=100)
+    name: Name | None = None
     default_route: Slug | None = None
     settings: WorkspaceSettings = Field(default_factory=WorkspaceSettings)
     endpoints: list[Endpoint] = Field(default_factory=list, max_length=1000)

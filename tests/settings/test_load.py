@@ -310,3 +310,28 @@ def test_t_sec_09_exposed(load: Load, server: str, said: str) -> None:
 @pytest.mark.parametrize(("text", "environ"), SAFE)
 def test_t_sec_09_safe(load: Load, text: str, environ: dict[str, str]) -> None:
     load(text, environ)
+
+
+TWO_SIGNS = "e\u0301te\u0301"  # the letters and their accents apart
+NAMED = """\
+workspaces:
+  - id: default
+    name: &name "NAME"
+    endpoints: [{id: one, provider: anthropic}, {id: two, provider: anthropic}]
+    routes: [{id: chat, name: *name, endpoint: one}]
+    failover_policies:
+      - {name: *name, route_id: chat, primary_endpoint: one, fallback_endpoints: [two],
+         conditions: {latency_threshold_ms: 2000}}
+    alert_rules: [{name: *name, condition: {metric: latency, threshold_ms: 1, window_seconds: 60}}]
+    deliveries: [{name: *name, type: slack, config: {webhook_url: "https://hooks.slack.com/x"}}]
+    keys: [{id: key000000000, name: *name, secret_sha256: "SHA"}]
+"""
+
+
+def test_names_are_composed_as_those_of_the_api_are(load: Load) -> None:
+    """control-api.md §1: two that look alike are the same."""
+    text = NAMED.replace("NAME", TWO_SIGNS).replace("SHA", SHA)
+    (workspace,) = load(text).config.workspaces
+    members = ("routes", "failover_policies", "alert_rules", "deliveries", "keys")
+    names = [workspace.name, *(getattr(workspace, member)[0].name for member in members)]
+    assert names == ["\u00e9t\u00e9"] * 6
