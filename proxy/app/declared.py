@@ -17,6 +17,7 @@ from proxy.control.workspaces import WORKSPACE
 from proxy.model.documents import slug
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
+from proxy.model.failover import FailoverPolicy
 from proxy.settings.load import Loaded
 from proxy.settings.packs import BUILTIN, PackSource, builtin_packs
 from proxy.settings.schema import Workspace
@@ -39,7 +40,7 @@ def declared(loaded: Loaded) -> Found:
                     mode="json", by_alias=True, exclude_unset=True
                 )
                 if not said.get(kind.id_member):
-                    said[kind.id_member] = _id_of(said)
+                    said[kind.id_member] = _id_of(document)
                 found.setdefault((workspace.id, kind.name), []).append(
                     (f"{at}/{member}/{place}", said)
                 )
@@ -56,9 +57,11 @@ def _workspace(workspace: Workspace) -> dict[str, Json]:
     return {**said, "name": workspace.name or workspace.id}
 
 
-def _id_of(said: dict[str, Json]) -> str:
-    """Of a document without id: its name's, or that of the route that it is about."""
-    return slug(str(said.get("name") or f"failover-{said.get('route_id')}"))
+def _id_of(document: BaseModel) -> str:
+    """Of a document without id: the one that its name gives."""
+    if isinstance(document, FailoverPolicy):
+        return document.effective_id
+    return slug(str(getattr(document, "name", "")))
 
 
 def shipped_packs() -> list[Declared]:

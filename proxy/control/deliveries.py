@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter
 
 from proxy.control.alert_rules import ALERT_RULE
-from proxy.control.kinds import Kind, Object, Once, Revision, Stored
+from proxy.control.kinds import Kind, Object, Revision, Stored
 from proxy.control.problems import FieldError
 from proxy.control.secrets import EACH
+from proxy.control.shown import Once
 from proxy.control.wire import ListQuery
 from proxy.model.documents import slug
 from proxy.model.events import iso

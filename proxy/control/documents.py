@@ -13,17 +13,14 @@ from proxy.control.conditions import check_matching, check_none, only_if_absent
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.kinds import (
-    SHOWN_ONCE,
     Kind,
     Object,
-    Once,
     Revision,
     Stored,
     body_of,
     declared,
     meant,
     one_of,
-    show,
     stored,
 )
 from proxy.control.ordering import Seen, in_order
@@ -31,6 +28,7 @@ from proxy.control.problems import Problem
 from proxy.control.reading import alone, read_document, validated, warnings_of
 from proxy.control.references import unused
 from proxy.control.secrets import MASK, masked, unmasked
+from proxy.control.shown import SHOWN_ONCE, Once, show
 from proxy.control.wire import ListQuery, Order, page_reply, read_sort
 from proxy.model.batch import ABSENT, Append, Batch, Delete, Op, Put, StoreConflict
 from proxy.model.exchange import Json
@@ -222,6 +220,7 @@ async def write(
     now_ms = deps.clock.now_ms()
     body = body_of(revision.said, one.created_ms or now_ms, now_ms, revision.beside)
     changed = stored(kind, one.id, one.revision + 1, body)
+    changed.state = one.state
     async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
         row = _row(kind, passage, deps, chain, verb, one.id, one.said, revision.said)
         expect = one.revision or ABSENT

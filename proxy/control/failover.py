@@ -6,29 +6,30 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, TypeAdapter
 
+from proxy.control.decisions import DECISIONS_LOG, POLICY_STATE
 from proxy.control.frame import ControlDeps, Passage, Reply
-from proxy.control.kinds import Kind, Object, Reference, Stored, one_of
+from proxy.control.kinds import Kind, Object, Reference, Stored, one_of, state_of
 from proxy.control.logs import LogQuery, log_reply
+from proxy.control.objects import FailoverDecisionTold
 from proxy.control.problems import FieldError, Problem
 from proxy.control.routing import ENDPOINT_NAME
 from proxy.control.validation import pointer_of
 from proxy.control.wire import ListQuery
-from proxy.model.batch import LogFilter, StoredEvent
-from proxy.model.documents import slug
-from proxy.model.events import EVENTS_LOG, FAILOVER_DECISION
+from proxy.model.batch import Delete, LogFilter
+from proxy.model.documents import Instant, slug
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import Ids
 from proxy.model.tenancy import WorkspaceRules
 from proxy.settings.crosscheck import tier_faults
 from proxy.settings.risks import policy_risks
-from proxy.spool.packed import unpacked
-from proxy.wire import jsonbody
 
 FAILOVER_NAME: Final = "failover_policy"
 Status = Literal["active", "paused"]
 State = Literal["normal", "failed_over", "recovering", "exhausted", "forced"]
-_SEEN: Final = frozenset({"primary_status", "state", "active_endpoint"})
+_SEEN: Final = frozenset(
+    {"primary_status", "state", "active_endpoint", "since", "last_decision", "stats"}
+)
 
 
 class FailoverQuery(ListQuery):
@@ -125,6 +126,12 @@ def _view(one: Stored, shown: Object, passage: Passage, __: ControlDeps) -> Obje
         "primary_status": health(policy, policy.primary_endpoint, rules),
         "state": "normal",
         "active_endpoint": policy.primary_endpoint,
+        "since": None,  # no breaker moves it yet
+        "last_decision": one.state.get("last_decision"),
+        "stats": {
+            name: dict(_NO_SAMPLES)
+            for name in (policy.primary_endpoint, *policy.fallback_endpoints)
+        },
     }
 
 
@@ -136,35 +143,14 @@ def health(policy: FailoverPolicy, endpoint_id: str, rules: WorkspaceRules) -> s
 
 
 async def list_decisions(passage: Passage, deps: ControlDeps) -> Reply:
-    """Changes of endpoint on the policy's route, as they were told; each names its policy."""
+    """Changes of endpoint by the policy, as they were told."""
     query = passage.query
     assert isinstance(query, LogQuery), "the table says so"
     one = await one_of(FAILOVER_POLICY, passage, deps)
-    narrowed = LogFilter(types=(FAILOVER_DECISION,), route_ids=(str(one.said["route_id"]),))
+    narrowed = LogFilter(types=(one.id,))
     return await log_reply(
-        passage, deps, passage.workspace, EVENTS_LOG, query, narrowed=narrowed, show=_decision
+        passage, deps, passage.workspace, DECISIONS_LOG, query, narrowed=narrowed
     )
-
-
-def _decision(entry: StoredEvent) -> bytes:
-    event = jsonbody.loads(unpacked(entry.body))
-    assert isinstance(event, dict), "we wrote it"
-    payload = event.get("payload")
-    told: Json = payload if isinstance(payload, dict) else {}
-    return jsonbody.dumps(told)
-
-
-class FailoverDecisionTold(BaseModel):
-    """The seed's failover-decision, then ours (failover.md §14)."""
-
-    failover_policy_id: str
-    trigger_condition: str
-    original_endpoint: str
-    selected_fallback: str | None
-    timestamp: str
-    scope: Literal["endpoint", "request"]
-    reason_code: str
-    skipped: list[dict[str, str]]
 
 
 EndpointHealth = Literal[
@@ -178,13 +164,33 @@ class FallbackTold(BaseModel):
     status: EndpointHealth
 
 
+class EndpointStats(BaseModel):
+    """What the breaker has seen of an endpoint; null: nothing to tell of."""
+
+    samples: int
+    error_rate: float | None
+    slow_ratio: float | None
+    p50_ms: float | None
+
+
+_NO_SAMPLES: Final[Object] = EndpointStats(
+    samples=0, error_rate=None, slow_ratio=None, p50_ms=None
+).model_dump()
+
+
 class FailoverPolicyTold(BaseModel):
-    """What is known of the endpoints."""
+    """What is known of the endpoints.
+
+    `since`: when it came into its `state`; null: it was always so.  `last_decision`: the last one
+    of our gateways.  `stats`: by endpoint."""
 
     fallback_endpoints: list[FallbackTold]
     primary_status: EndpointHealth
     state: State
     active_endpoint: str
+    since: Instant | None
+    last_decision: FailoverDecisionTold | None
+    stats: dict[str, EndpointStats]
 
 
 FAILOVER_POLICY: Final = Kind(
@@ -203,6 +209,8 @@ FAILOVER_POLICY: Final = Kind(
     view=_view,
     read_only=_SEEN,
     told=FailoverPolicyTold,
+    state=state_of(FAILOVER_NAME),
+    removed=lambda one: (Delete(POLICY_STATE, one.id),),
     conditional_get=False,
     live=True,
 )

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from proxy.control.decisions import decision_ops
 from proxy.model.batch import Append, Appended, Batch, Op
 from proxy.model.documents import SEVERITY_RANK
 from proxy.model.events import EVENTS_LOG, SCHEMA_VERSION, NewEvent, iso
@@ -58,17 +59,19 @@ class EventIntake:
             "source": source,
         }
         brief = jsonbody.dumps((SCHEMA_VERSION, stamp["received_at"], source))
-        ops: list[Op] = [
+        ops = [
             _packed(event, brief, at_ms)
             if event.packed
             else _append(event, stamp, at_ms, dedupe_ttl_s)
             for event in events
         ]
-        began = self._clock.monotonic()
-        result = await self._store.commit(workspace_id, Batch(self._ids.new("cm-"), (*ops, *also)))
-        self._metrics.committed(self._engine, self._clock.monotonic() - began)
         kind = source.partition("/")[0]
-        accepted = result.appended[: len(events)]  # `also` may append to other logs
+        beside = decision_ops(events, ops, own=kind == "proxy", at_ms=at_ms)
+        began = self._clock.monotonic()
+        batch = Batch(self._ids.new("cm-"), (*ops, *beside, *also))
+        result = await self._store.commit(workspace_id, batch)
+        self._metrics.committed(self._engine, self._clock.monotonic() - began)
+        accepted = result.appended[: len(events)]  # the others may append to other logs
         for status, count in Counter([outcome.status for outcome in accepted]).items():
             self._metrics.add("events_ingested_total", (kind, status), count)
         self.ring(workspace_id)

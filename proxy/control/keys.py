@@ -16,10 +16,8 @@ from proxy.control.documents import insistent, may_change, write
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.kinds import (
-    SHOWN_ONCE,
     Kind,
     Object,
-    Once,
     Revision,
     Stored,
     everything,
@@ -28,6 +26,7 @@ from proxy.control.kinds import (
 )
 from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import MASK
+from proxy.control.shown import SHOWN_ONCE, Once
 from proxy.control.validation import read_as
 from proxy.control.wire import ListQuery
 from proxy.model.documents import Doc, Instant, Name, Slug

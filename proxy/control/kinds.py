@@ -6,7 +6,7 @@ is `told`.  Documents of the configuration file lie over those of the store (con
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints, TypeAdapter
@@ -17,6 +17,7 @@ from proxy.control.frame import ControlDeps, Passage
 from proxy.control.parsed import Collection
 from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import Path, masked
+from proxy.control.shown import Once
 from proxy.control.wire import ListQuery
 from proxy.model.batch import Op
 from proxy.model.documents import Doc
@@ -48,31 +49,6 @@ class Reference:
     noun: str
     id: str
     member: str = "id"
-
-
-@dataclass(slots=True, frozen=True)
-class Once:
-    """A secret that was made here: shown in the answer to its making, and never again."""
-
-    path: tuple[str, ...]
-    secret: str
-
-
-SHOWN_ONCE: Final[Json] = {
-    "pointer": "#",
-    "code": "secret_shown_once",
-    "detail": "the generated secret was shown in the first answer",
-}
-
-
-def show(shown: Object, secret: Once) -> None:
-    """SECURITY: only the answer to its making has it; what a retry gets has the mask."""
-    holder: Json = shown
-    for step in secret.path[:-1]:
-        assert isinstance(holder, dict), "the kind says so"
-        holder = holder[step]
-    assert isinstance(holder, dict), "the kind says so"
-    holder[secret.path[-1]] = secret.secret
 
 
 def _no_references(_: Object) -> list[Reference]:
@@ -174,7 +150,8 @@ class Kind:
     A `live` kind is part of the rules in force, or has secrets that the log must know; a
     `server_wide` one belongs to no workspace; `ours` we write, whole, and clients only read them;
     `always` are documents that are there before anybody has written them.  `told` is the model of
-    the members that only answers have.
+    the members that only answers have.  `state` are documents of what was observed of these, by
+    the same ids: they change no revision.
     """
 
     name: str
@@ -212,6 +189,7 @@ class Kind:
     ours: bool = False
     always: Callable[[], dict[str, Object]] = _nothing
     told: object = None
+    state: "Kind | None" = None
 
     def place(self, passage: Passage) -> str:
         """The workspace in whose part of the store the documents stand."""
@@ -227,6 +205,14 @@ class Kind:
         if self.value is not None and name != "id":
             return self.value(doc, name)
         return doc.get(self.id_member if name == "id" else name)
+
+
+def state_of(name: str, *, server_wide: bool = False) -> Kind:
+    """The kind of what is observed of documents of the kind `name` (control-api.md §3)."""
+    return Kind(
+        f"{name}.state", "state", "", TypeAdapter(dict[str, Any]), lambda _, ids: ids.new(""),
+        lambda _, __: True, (), ours=True, server_wide=server_wide,
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -246,6 +232,7 @@ class Stored:
     created_ms: int = 0
     warnings: list[Json] = field(default_factory=list)
     beside: Object = field(default_factory=dict)
+    state: Object = field(default_factory=dict)  # what was observed of it
 
     def seen(self, kind: Kind, passage: Passage, deps: ControlDeps) -> Object:
         """What a list looks at: all that a client sees, and secrets, which it never shows."""
@@ -263,6 +250,13 @@ async def everything(kind: Kind, passage: Passage, deps: ControlDeps) -> dict[st
     collection = await collection_of(kind, passage, deps)
     found = {doc_id: one for doc_id, (_, one) in collection.documents.items()}
     whole = _unwritten(kind) | shipped(kind, passage) | found | declared(kind, passage)
+    if kind.state is not None:
+        seen = await collection_of(kind.state, passage, deps)
+        whole |= {
+            doc_id: replace(whole[doc_id], state=state.said)
+            for doc_id, (_, state) in seen.documents.items()
+            if doc_id in whole
+        }
     return {doc_id: one for doc_id, one in whole.items() if kind.visible(one, passage)}
 
 
@@ -301,6 +295,9 @@ async def one_of(kind: Kind, passage: Passage, deps: ControlDeps) -> Stored:
     one = await _found(kind, passage, deps)
     if one is None or not kind.visible(one, passage):
         raise Problem("not-found", f"no such {kind.noun}")
+    if kind.state is not None:
+        row = await deps.store.get(kind.place(passage), kind.state.name, one.id)
+        one.state = parts_of(row[1])[0] if row is not None else {}
     return one
 
 

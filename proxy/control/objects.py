@@ -101,6 +101,7 @@ class FailoverDecisionTold(Told):
     reason_code: str | None = None
     route_id: str | None = None
     request_id: str | None = None
+    skipped: list[dict[str, str]] | None = None
 
 
 class RouteExposure(Told):

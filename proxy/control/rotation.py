@@ -11,8 +11,9 @@ from proxy.control.deliveries import DELIVERY, with_secret
 from proxy.control.documents import insistent, write
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
-from proxy.control.kinds import SHOWN_ONCE, Object, Revision, Stored, one_of, show
+from proxy.control.kinds import Object, Revision, Stored, one_of
 from proxy.control.problems import Problem
+from proxy.control.shown import SHOWN_ONCE, show
 from proxy.model.batch import Op
 
 OVERLAP_MS: Final = 24 * 3600 * 1000

@@ -52,7 +52,6 @@ from proxy.control.documents import (
 from proxy.control.events import EventsQuery, get_event, list_events
 from proxy.control.failover import (
     FAILOVER_POLICY,
-    FailoverDecisionTold,
     FailoverQuery,
     list_decisions,
 )
@@ -95,7 +94,7 @@ from proxy.control.ingest import NDJSON, post_change, post_runtime
 from proxy.control.keys import KEY, KeysQuery, Rotation, keeps_an_admin, revoke_key, rotate_key
 from proxy.control.kinds import Kind
 from proxy.control.logs import LogQuery
-from proxy.control.objects import Changes, RouteExposure, SchemaList
+from proxy.control.objects import Changes, FailoverDecisionTold, RouteExposure, SchemaList
 from proxy.control.policies import (
     PACK_BODY_BYTES,
     POLICY,

@@ -131,7 +131,7 @@ async def endpoint_health(passage: Passage, deps: ControlDeps) -> Reply:
     rules = passage.config.workspaces[passage.workspace]
     policies: list[Json] = [
         {
-            "failover_policy_id": policy.id or f"failover-{policy.route_id}",
+            "failover_policy_id": policy.effective_id,
             "route_id": policy.route_id,
             "status": "healthy" if policy.status == "active" else "disabled",
         }

@@ -38,7 +38,7 @@ OWN_KINDS: Final = (
 )  # fmt: skip
 FOLLOWING_KINDS: Final = (  # nobody is kept from removing a workspace by these
     "policy_version", "incident", "incident.timeline", "correlation", "alert", "digest",
-    "dead_letter",
+    "dead_letter", "failover_policy.state",
 )  # fmt: skip
 
 

@@ -202,7 +202,7 @@ def _tell_switch(turn: Turn, candidate: EndpointView, gateway: Gateway) -> None:
     code, trigger = reason_of(last)
     turn.record.decisions.append(
         FailoverDecision(
-            failover_policy_id=route.policy.id or f"failover-{route.doc.id}",
+            failover_policy_id=route.policy.effective_id,
             trigger_condition=trigger,
             original_endpoint=last.endpoint_id,
             selected_fallback=candidate.doc.id,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from proxy.model.documents import Doc, Name, Slug
+from proxy.model.documents import Doc, Name, Slug, slug
 
 
 class Outcome(StrEnum):
@@ -138,6 +138,11 @@ class FailoverPolicy(Doc):
         if len(set(self.fallback_endpoints)) != len(self.fallback_endpoints):
             raise ValueError("fallback_endpoints must be unique")
         return self
+
+    @property
+    def effective_id(self) -> str:
+        """The id that it says, that its name gives, or that its route gives."""
+        return self.id or slug(self.name or "") or slug(f"failover-{self.route_id}")
 
     @property
     def max_attempts(self) -> int:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from proxy.app.declared import declared
 from proxy.settings.load import Loaded
 from proxy.settings.schema import Config
@@ -51,3 +53,31 @@ def test_documents_of_the_file_by_workspace_and_kind() -> None:
         ("default", "delivery"): [(f"{at}/deliveries/0", {**SLACK, "id": "slack-devops"})],
         ("default", "watcher"): [(f"{at}/watchers/0", WATCHER)],
     }
+
+
+POLICY = {
+    "route_id": "prod.chat",
+    "primary_endpoint": "a",
+    "fallback_endpoints": ["b"],
+    "conditions": {"latency_threshold_ms": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "policy_id"),
+    [
+        ({"id": "own", "name": "Latency"}, "own"),
+        ({"name": "Latency Failover"}, "latency-failover"),
+        ({"name": "\u5019"}, "failover-prod-chat"),  # it gives no id
+        ({}, "failover-prod-chat"),
+    ],
+)
+def test_a_failover_policy_is_called_as_its_decisions_call_it(
+    said: dict[str, str], policy_id: str
+) -> None:
+    workspace = {"id": "default", "failover_policies": [{**POLICY, **said}]}
+    config = Config.model_validate({"workspaces": [workspace]})
+    found = declared(Loaded(config, Path("/etc/parapet.yaml"), (), ""))
+    ((_, shown),) = found["default", "failover_policy"]
+    (policy,) = config.workspaces[0].failover_policies
+    assert (shown["id"], policy.effective_id) == (policy_id, policy_id)

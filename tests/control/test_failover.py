@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from proxy.model.events import NewEvent
+from tests.control.found import START_MS
 from tests.control.world import ADMIN, World, running
 
 W = "/v1/workspaces/default"
@@ -126,3 +128,52 @@ async def test_the_health_of_an_endpoint_per_policy(world: World) -> None:
     assert answer.doc["policies"] == [
         {"failover_policy_id": doc["id"], "route_id": "prod-chat", "status": "healthy"}
     ]
+
+
+NO_SAMPLES = {"samples": 0, "error_rate": None, "slow_ratio": None, "p50_ms": None}
+DECISION: dict[str, Any] = {
+    "failover_policy_id": "latency-failover",
+    "trigger_condition": "status 503",
+    "original_endpoint": "anthropic-claude",
+    "selected_fallback": "bedrock-claude",
+    "timestamp": "2024-03-15T14:30:00Z",
+}
+
+
+async def decided(world: World, number: int, source: str, **more: Any) -> dict[str, Any]:
+    """A decision as it comes out of a gateway's spool, or in through the API."""
+    payload = {**DECISION, "trigger_condition": f"status 50{number}", **more}
+    event = {
+        "event_id": f"evt-decision-{number}",
+        "type": "runtime.failover.decision",
+        "timestamp": DECISION["timestamp"],
+        "route_id": "prod-chat",
+        "payload": payload,
+    }
+    await world.intake.accept("default", [NewEvent(event, START_MS)], source=source)
+    return payload
+
+
+async def test_what_is_observed_of_a_policy_is_kept_apart_from_it(stored: World) -> None:
+    doc = await made(stored, {**SEED, "name": "Latency Failover"})
+    assert (doc["since"], doc["last_decision"]) == (None, None)
+    assert doc["stats"] == {"anthropic-claude": NO_SAMPLES, "bedrock-claude": NO_SAMPLES}
+    first = await decided(stored, 1, "proxy/node-1/0")
+    last = await decided(stored, 2, "proxy/node-1/1")
+    other = await decided(stored, 3, "proxy/node-1/0", failover_policy_id="cost-failover")
+    sent = await decided(stored, 4, "api/key0")
+    path = f"{POLICIES}/latency-failover"
+    shown = await stored.get(path)
+    assert (shown.doc["last_decision"], shown.doc["revision"]) == (last, 1)
+    assert shown.doc["updated_at"] == doc["updated_at"]
+    assert (await stored.get(POLICIES)).doc["data"] == [
+        {name: value for name, value in shown.doc.items() if name != "warnings"}
+    ]
+    listed = (await stored.get(f"{path}/decisions")).doc
+    assert (listed["data"], listed["total"]) == ([sent, last, first], 3)
+    assert other not in listed["data"]
+    again = await stored.call("PUT", path, shown.doc)
+    assert (again.doc["revision"], again.doc["last_decision"]) == (1, last)
+    assert (await stored.call("DELETE", path)).status == 204
+    assert (await made(stored, {**SEED, "name": "Latency Failover"}))["last_decision"] is None
+    assert (await stored.get(path)).doc["last_decision"] is None

@@ -115,13 +115,14 @@ async def test_the_decisions_of_a_failover_policy(stored: World) -> None:
         "selected_fallback": "bedrock-claude",
         "timestamp": "2024-03-15T14:30:00Z",
     }
-    for number, route in enumerate(("prod-chat", "prod-summary")):
+    told = (decision, {**decision, "failover_policy_id": "cost-failover"})
+    for number, payload in enumerate((*told, decision)):
         event = {
-            "event_id": f"evt-{number}",
-            "route_id": route,
+            "event_id": f"evt-{number % 2}",  # the first comes twice
+            "route_id": "prod-chat",
             "timestamp": "2024-03-15T14:30:00Z",
             "type": "runtime.failover.decision",
-            "payload": decision,
+            "payload": payload,
         }
         assert (await stored.ingest_runtime(event)).status == 202
     doc = (await stored.get(f"{W}/failover-policies/latency-failover/decisions")).doc
