@@ -13,11 +13,12 @@ from aiohttp import web
 from proxy.app.applying import Applying
 from proxy.app.declared import declared, shipped_packs
 from proxy.app.learning import Learning
-from proxy.app.upkeep import keep_up
+from proxy.app.upkeep import trim
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
+from proxy.control.key_uses import KeyUses
 from proxy.control.living import Documents, living_documents
 from proxy.control.readiness import (
     ConfigState,
@@ -91,6 +92,7 @@ class ControlHalf:
         self.intake = EventIntake(self.store, clock, ids, self.metrics, engine=self.store.engine)
         self.node_id = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64] or "node"
         self._reader = SpoolReader(state_dir)
+        key_uses = KeyUses()
         self._spooler = Spooler(
             self._reader,
             self.store,
@@ -99,6 +101,7 @@ class ControlHalf:
             node=self.node_id,
             batch_lines=self.store.batch_lines,
             restarts=lambda: self.store.restarts,
+            used=key_uses.note,
         )
         self._spooling: asyncio.Task[None] | None = None
         admin_key = loaded.admin_key
@@ -128,6 +131,7 @@ class ControlHalf:
             apply=self._applying.asked,
             server_key=ensure_server_key(state_dir),
             tell=log.tell,
+            key_uses=key_uses,
         )
         self._runner: web.ServerRunner | None = None
 
@@ -148,8 +152,10 @@ class ControlHalf:
         self._spooling = spawn(self._spooler.run(), name="spooler")
         background(self._beat(), name="loop lag")
         background(self._watch_files(), name="reloader")
-        upkeep = keep_up(self.store, self._clock, self.metrics, lambda: self._loaded)
-        background(upkeep, name="upkeep")
+        trimming = trim(self.store, self._clock, lambda: self._loaded.config.retention)
+        background(trimming, name="retention")
+        writing = self._deps.key_uses.run(self.store, self._clock, self._deps.ids)
+        background(writing, name="key uses")
 
     async def stop(self) -> None:
         """Everything that was written is in the store when this returns."""
@@ -160,6 +166,8 @@ class ControlHalf:
         if self._spooling is not None:
             await self._spooling
         await self._spooler.drain()
+        with contextlib.suppress(StoreUnavailable):
+            await self._deps.key_uses.write(self.store, self._deps.ids)
         await self.store.close()
 
     def take_totals(self, slot: int, totals: dict[str, Json]) -> None:

@@ -16,6 +16,7 @@ from proxy.control.audit import Actor, Audit
 from proxy.control.config import ControlConfig, Principal
 from proxy.control.contract import Contract
 from proxy.control.intake import EventIntake
+from proxy.control.key_uses import KeyUses
 from proxy.control.parsed import Parsed
 from proxy.control.ratelimit import RateClass
 from proxy.control.readiness import StatusSource
@@ -173,6 +174,7 @@ class ControlDeps:
     contract: Contract = field(default_factory=Contract)
     audit: Audit = field(default_factory=Audit)
     parsed: Parsed = field(default_factory=Parsed)
+    key_uses: KeyUses = field(default_factory=KeyUses)
 
 
 Handler = Callable[[Passage, ControlDeps], Awaitable[Reply | web.StreamResponse]]

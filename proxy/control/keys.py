@@ -23,6 +23,7 @@ from proxy.control.kinds import (
     everything,
     nothing_unique,
     one_of,
+    state_of,
 )
 from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import MASK
@@ -187,6 +188,7 @@ def _view(one: Stored, shown: Object, _: Passage, deps: ControlDeps) -> Object:
         "status": status,
         "revoked_at": one.beside.get("revoked_at"),
         "previous_expires_at": one.beside.get("previous_expires_at"),
+        "last_used_at": one.state.get("last_used_at"),
     }
 
 
@@ -198,12 +200,14 @@ def _keep(doc: Object, query: ListQuery) -> bool:
 
 
 class KeyTold(BaseModel):
-    """`key` comes once, in the answer to its making or rotation."""
+    """`key` comes once, in the answer to its making or rotation.  `last_used_at`: the minute of
+    the last request that it was taken for, here or on the data plane; null: none is known."""
 
     key_id: str
     status: KeyStatus
     revoked_at: Instant | None
     previous_expires_at: Instant | None
+    last_used_at: Instant | None
 
 
 KEY: Final = Kind(
@@ -221,12 +225,15 @@ KEY: Final = Kind(
     view=_view,
     visible=_visible,
     unique=nothing_unique,
-    read_only=frozenset({"key_id", "status", "revoked_at", "previous_expires_at", "key"}),
+    read_only=frozenset(
+        {"key_id", "status", "revoked_at", "previous_expires_at", "last_used_at", "key"}
+    ),
     id_member="key_id",
     told=KeyTold,
     conditional_get=False,
     live=True,
     server_wide=True,
+    state=state_of(KEY_NAME, server_wide=True),
 )
 
 

@@ -124,6 +124,7 @@ class Checks:
         passage.principal = authenticate(  # 5
             request, passage.address, passage.config, self.buckets, deps.clock.now_ms()
         )
+        deps.key_uses.by(passage.principal, deps.clock.now_ms())
         release = self._limit(passage, operation)  # 6
         try:
             _permit(passage, scope)  # 7 8 9

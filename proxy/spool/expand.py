@@ -35,6 +35,7 @@ _IF_TOLD: Final = (
     "forwarding", "price_version", "cost_basis", "api_key_id", "user_id_hash",
     "conversation_id_hash", "original_endpoint", "client_retry_count",
 )  # fmt: skip
+_KEY: Final = _TOLD + _IF_TOLD.index("api_key_id")
 _HELD: Final = _TOLD + len(_IF_TOLD)
 _IF_TRUE: Final = ("dropped", "events_dropped", "recovered", "flagged", "truncated_by_policy")
 _REST: Final = _HELD + len(_IF_TRUE)
@@ -50,10 +51,12 @@ class BadLine(ValueError):
 
 @dataclass(slots=True)
 class Expanded:
-    """What one line says: events of one workspace, the request's own first."""
+    """What one line says: events of one workspace, the request's own first, and the Parapet key
+    that the request was made with."""
 
     workspace_id: str
     events: list[NewEvent]
+    key_id: str | None = None
 
 
 def events_of(line: bytes) -> Expanded:
@@ -86,7 +89,8 @@ def of_array(doc: list[Json]) -> Expanded:
             events += _parts(workspace_id, event, "failover", FAILOVER_DECISION, decisions)
     except (TypeError, ValueError, OverflowError) as fault:
         raise BadLine(str(fault)) from fault
-    return Expanded(workspace_id, events)
+    key_id = doc[_KEY]
+    return Expanded(workspace_id, events, key_id if isinstance(key_id, str) else None)
 
 
 def _request(doc: Sequence[Json]) -> tuple[str, int, Object, list[Json], list[Json]]:

@@ -43,6 +43,13 @@ class Accept(Protocol):
     ) -> Awaitable[Sequence[Appended]]: ...
 
 
+Used = Callable[[str, int], None]  # a Parapet key, and when (milliseconds since 1970)
+
+
+def _nobody_asks(_: str, __: int) -> None:
+    pass
+
+
 @dataclass(slots=True)
 class SpoolProgress:
     """For the metrics and `/v1/status`.  `refused`: lines that no store could hold.  `gaps`:
@@ -66,7 +73,8 @@ class _SetBack(Exception):
 
 class Spooler:
     """The loop.  `node` names this machine in the events' source; a commit has at most
-    `batch_lines`; `restarts` counts how often the store may have forgotten something."""
+    `batch_lines`; `restarts` counts how often the store may have forgotten something; `used`
+    is told of each request's key."""
 
     def __init__(
         self,
@@ -78,7 +86,9 @@ class Spooler:
         node: str,
         batch_lines: int = CHUNK_LINES,
         restarts: Callable[[], int] = lambda: 0,
+        used: Used = _nobody_asks,
     ) -> None:
+        self._used = used
         self._restarts = restarts
         self._restarts_seen = restarts()
         self._lanes: dict[str, tuple[str, Lane]] = {}
@@ -207,6 +217,9 @@ class Spooler:
         move = Cursor(cursor, old, fresh[-1].end)
         await self._accept(workspace_id, events, source=source, also=(move,))
         self._cursors[workspace_id, cursor] = move.new
+        for line in fresh:
+            if line.said.key_id is not None and line.said.events:
+                self._used(line.said.key_id, line.said.events[0].at_ms)
         self._lines += len(fresh)
         self._events += len(events)
 

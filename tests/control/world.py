@@ -17,6 +17,7 @@ from proxy.control.config import SCOPES_OF_ROLE, ControlConfig, Declared
 from proxy.control.contract import Contract
 from proxy.control.frame import ControlDeps
 from proxy.control.intake import EventIntake
+from proxy.control.key_uses import KeyUses
 from proxy.control.keys import declared_key
 from proxy.control.listener import ListenerLimits
 from proxy.control.living import living_documents
@@ -154,6 +155,7 @@ class World:
     intake: EventIntake = field(init=False)
     runner: web.ServerRunner = field(init=False)
     in_force: InForce | None = None
+    key_uses: KeyUses = field(default_factory=KeyUses)
 
     def config(self) -> ControlConfig:
         return ControlConfig.of(
@@ -269,6 +271,7 @@ async def running(
         apply=world.apply,
         server_key=b"k" * 32,
         contract=world.contract,
+        key_uses=world.key_uses,
         tell=lambda event, fields, fault: world.told.append((event, fields)),
     )
     listener = socket.create_server(("127.0.0.1", 0))

@@ -27,7 +27,14 @@ from proxy.spool.record import line_of
 from proxy.storage.sqlite.engine import open_store
 from proxy.wire import jsonbody
 from proxy.workers.spooler import Accept, Spooler
-from tests.kit.spool import a_blocked_record, a_failover_record, lines_of, write_segment
+from tests.kit.spool import (
+    AT_MS,
+    a_blocked_record,
+    a_failover_record,
+    a_record,
+    lines_of,
+    write_segment,
+)
 from tests.kit.store import HandClock, MemoryStore, PlainIntake
 
 WORKSPACES = ("default", "other")
@@ -162,6 +169,25 @@ async def test_every_line_becomes_its_events(tmp_path: Path) -> None:
     assert (progress.waiting_bytes, progress.lag_s, progress.corrupt) == (0, 0.0, 0)
     newest = (await store.range("default", "events", LogFilter(limit=1))).entries[0]
     assert jsonbody.loads(newest.body)["source"] == "proxy/node-1/1"  # type: ignore[index,call-overload]
+
+
+async def test_the_key_of_each_request_is_told_of(tmp_path: Path) -> None:
+    """Of a plain line, which is not expanded, and of one that is."""
+    clock = HandClock()
+    store = MemoryStore(clock)
+    lines = [
+        line_of(a_record(1, api_key_id="plain0000000")),
+        line_of(a_record(2)),
+        line_of(a_record(3, api_key_id="failed000000", outcome="timeout", finished_at_ms=AT_MS)),
+    ]
+    await asyncio.to_thread(write_segment, tmp_path, "0", "plain", 1, lines)
+    used: list[tuple[str, int]] = []
+    reader, accept = SpoolReader(tmp_path), PlainIntake(store)
+    worker = Spooler(
+        reader, store, accept, clock, node="n", used=lambda key, at_ms: used.append((key, at_ms))
+    )
+    await worker.drain()
+    assert used == [("plain0000000", AT_MS + 1250), ("failed000000", AT_MS)]
 
 
 async def run_until_it_crashes(
