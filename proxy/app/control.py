@@ -10,10 +10,10 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from proxy.app import upkeep
 from proxy.app.applying import Applying
 from proxy.app.declared import declared, shipped_packs
 from proxy.app.learning import Learning
-from proxy.app.upkeep import trim
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
@@ -152,10 +152,15 @@ class ControlHalf:
         self._spooling = spawn(self._spooler.run(), name="spooler")
         background(self._beat(), name="loop lag")
         background(self._watch_files(), name="reloader")
-        trimming = trim(self.store, self._clock, lambda: self._loaded.config.retention)
-        background(trimming, name="retention")
-        writing = self._deps.key_uses.run(self.store, self._clock, self._deps.ids)
-        background(writing, name="key uses")
+        upkeep.begin(
+            self.store,
+            self._clock,
+            self._deps.ids,
+            self.metrics,
+            self._deps.key_uses,
+            lambda: self._loaded.config.retention,
+            lambda: self._view.workspaces,
+        )
 
     async def stop(self) -> None:
         """Everything that was written is in the store when this returns."""

@@ -14,6 +14,7 @@ from proxy.control.kinds import Kind, Object, one_of
 from proxy.control.logs import LogQuery, log_reply
 from proxy.control.wire import Instant, ListQuery, within
 from proxy.model.batch import LogFilter
+from proxy.storage.aging import DEAD_LETTER as DEAD_LETTER_NAME
 
 ATTEMPTS_LOG: Final = "attempts"
 SHOWN_CHARS: Final = 2048  # of a payload; the whole is kept for the next attempt
@@ -67,7 +68,7 @@ def _listed(doc: Object) -> Object:
 
 
 DEAD_LETTER: Final = Kind(
-    name="dead_letter",
+    name=DEAD_LETTER_NAME,
     noun="dead letter",
     parameter="deadLetterId",
     adapter=TypeAdapter(DeadLetter),

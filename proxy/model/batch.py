@@ -265,8 +265,8 @@ _DAY_MS = 86_400_000
 
 @dataclass(slots=True, frozen=True)
 class Retention:
-    """How long things are kept (storage.md §6); the log `events` also by size, in Redis by number.
-    Logs without a member here are kept."""
+    """How long things are kept (storage.md §6); the log `events` also by size, in Redis by number,
+    incidents also by number.  Logs without a member here are kept."""
 
     events_ms: int = 7 * _DAY_MS
     events_bytes: int = 2 << 30
@@ -275,6 +275,9 @@ class Retention:
     audit_ms: int = 365 * _DAY_MS
     attempts_ms: int = 30 * _DAY_MS  # the logs `attempts` and `decisions`
     dead_ms: int = 14 * _DAY_MS
+    incidents_ms: int = 365 * _DAY_MS  # with their correlations and notes; diffs of watchers, too
+    incidents_most: int = 50_000  # of one workspace
+    digests_ms: int = 365 * _DAY_MS
 
     def log_ms(self) -> dict[str, int]:
         """For how long each log is kept."""
@@ -284,4 +287,6 @@ class Retention:
             "attempts": self.attempts_ms,
             "decisions": self.attempts_ms,
             "dead": self.dead_ms,
+            "notes": self.incidents_ms,
+            "diffs": self.incidents_ms,
         }

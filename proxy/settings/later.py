@@ -14,7 +14,6 @@ from proxy.settings.notices import WorkspaceSettings
 from proxy.settings.problems import Path, Problem
 from proxy.settings.schema import Config, Workspace
 
-_KEPT: Final = "nothing of that sort is kept"
 _RETRIES: Final = "every failed attempt goes to the next endpoint at once"
 _BREAKER: Final = "requests fail over one by one; no statistics open a breaker"
 
@@ -28,10 +27,6 @@ IN_CONFIG: Final = (
     ("events.sample_pass",        "only results with a finding are told"),
     ("events.sample_allowed",     "only denials are told"),
     ("events.user_header",        "events name no user"),
-    ("retention.incidents_days",  _KEPT),
-    ("retention.audit_days",      _KEPT),
-    ("retention.attempts_days",   _KEPT),
-    ("retention.dead_days",       _KEPT),
     ("guard.policy_header",       "no such header is sent"),
 )
 IN_WORKSPACE: Final = (

@@ -131,13 +131,13 @@ async def test_settings_that_are_not_acted_on_are_told_at_start_and_at_each_relo
     told = Told()
     async with control(tmp_path, told) as half:
         assert told.lines("config.not_acted_on") == []
-        settings: Json = {"retention": {"audit_days": 3}}
+        settings: Json = {"alerts": {"tick_seconds": 3}}
         whole = json.loads(config(tmp_path)) | settings
         (tmp_path / "parapet.yaml").write_text(json.dumps(whole))
         assert await half.reload() == []
         lines = told.lines("config.not_acted_on")  # two, if the change was seen meanwhile
         said = {(line["level"], line["setting"]) for line in lines}
-        assert said == {("warning", "retention.audit_days")}
+        assert said == {("warning", "alerts")}
         assert lines[0]["detail"]
     before = len(told.lines("config.not_acted_on"))
     async with control(tmp_path, told):
