@@ -27,16 +27,25 @@ from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.incidents import INCIDENTS, as_model
 from proxy.control.kinds import Kind, Object, everything, stored
+from proxy.control.own_events import commit_telling, own_event
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.reading import read_document
 from proxy.control.wire import Instant, ListQuery, within
-from proxy.model.batch import Batch, LogFilter, StoreConflict
+from proxy.model.batch import LogFilter, StoreConflict
 from proxy.model.documents import Doc
-from proxy.model.events import EVENTS_LOG, FAILOVER_DECISION, POLICY_RESULT, iso, parse_time
+from proxy.model.events import (
+    DIGEST_GENERATED,
+    EVENTS_LOG,
+    FAILOVER_DECISION,
+    POLICY_RESULT,
+    iso,
+    parse_time,
+)
 from proxy.storage.documents import document
 from proxy.wire import jsonbody
 
 STEP: Final = 500
+_TOLD: Final = ("digest_id", "period", "window", "summary")
 MAX_COUNTED: Final = 100_000  # events of one type; beyond it the digest is partial
 
 
@@ -112,8 +121,10 @@ async def make_digest(passage: Passage, deps: ControlDeps) -> Reply:
                     passage.actor, f"{DIGEST}.create", (DIGEST, one.id),
                     changes_of({}, {"period": asked.period, "window": said["window"]}),
                 )  # fmt: skip
-                batch = Batch(deps.ids.new("cm-"), (put, row, *ticket.ops(reply)))
-                await deps.store.commit(passage.workspace, batch)
+                told: Object = {name: said[name] for name in _TOLD}
+                event = own_event(passage, deps, DIGEST_GENERATED, told)
+                ops = (put, row, *ticket.ops(reply))
+                await commit_telling(deps, passage.workspace, [event], ops)
         except StoreConflict as conflict:
             ticket.recorded = False
             known = await _known(span, passage, deps)

@@ -6,6 +6,7 @@ kept with it.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from proxy.control.audit import Chain, changes_of
@@ -24,13 +25,14 @@ from proxy.control.kinds import (
     stored,
 )
 from proxy.control.ordering import Seen, in_order
+from proxy.control.own_events import commit_telling, of_document
 from proxy.control.problems import Problem
 from proxy.control.reading import alone, read_document, validated, warnings_of
 from proxy.control.references import unused
 from proxy.control.secrets import MASK, masked, unmasked
 from proxy.control.shown import SHOWN_ONCE, Once, show
 from proxy.control.wire import ListQuery, Order, page_reply, read_sort
-from proxy.model.batch import ABSENT, Append, Batch, Delete, Op, Put, StoreConflict
+from proxy.model.batch import ABSENT, Append, Delete, Op, Put, StoreConflict
 from proxy.model.exchange import Json
 
 TRIES: Final = 3  # of a change that met another one
@@ -90,10 +92,11 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
             if once_shown is not None:
                 show(shown, Once(once_shown.path, MASK))
             kept = {**shown, "warnings": [*warnings, SHOWN_ONCE]} if once_shown else shown
-            row = _row(kind, passage, deps, chain, "create", one.id, {}, one.said)
+            edit = _Edit("create", {}, one.said)
+            row = _row(kind, passage, deps, chain, one, edit)
             put = Put(kind.name, doc_id, body, ABSENT, kind.unique(one.told))
             ops = (put, row, *revision.ops, *ticket.ops(Reply.json(201, kept, headers)))
-            await _commit(kind, passage, deps, one, ops)
+            await _commit(kind, passage, deps, one, edit, ops)
         await _in_force(kind, deps)
         if once_shown is not None:
             show(shown, once_shown)
@@ -145,9 +148,10 @@ async def removed_with(kind: Kind, passage: Passage, deps: ControlDeps, one: Sto
     """Remove a document that is at hand.  Raises StoreConflict when it has changed."""
     now_ms = deps.clock.now_ms()
     async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
-        row = _row(kind, passage, deps, chain, "delete", one.id, kind.listed(one.said), {})
+        edit = _Edit("delete", kind.listed(one.said), {})
+        row = _row(kind, passage, deps, chain, one, edit)
         delete = Delete(kind.name, one.id, one.revision)
-        await _commit(kind, passage, deps, one, (delete, row, *kind.removed(one)))
+        await _commit(kind, passage, deps, one, edit, (delete, row, *kind.removed(one)))
     await _in_force(kind, deps)
 
 
@@ -222,11 +226,12 @@ async def write(
     changed = stored(kind, one.id, one.revision + 1, body)
     changed.state = one.state
     async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
-        row = _row(kind, passage, deps, chain, verb, one.id, one.said, revision.said)
+        edit = _Edit(verb, one.said, revision.said)
+        row = _row(kind, passage, deps, chain, one, edit)
         expect = one.revision or ABSENT
         put = Put(kind.name, one.id, body, expect, kind.unique(changed.told))
         ops = (put, row, *revision.ops, *(more(changed) if more is not None else ()))
-        await _commit(kind, passage, deps, changed, ops)
+        await _commit(kind, passage, deps, changed, edit, ops)
     await _in_force(kind, deps)
     return changed
 
@@ -244,12 +249,22 @@ def may_change(one: Stored, passage: Passage) -> None:
         raise Problem("managed-by-file", extra={"location": one.location})
 
 
+@dataclass(slots=True, frozen=True)
+class _Edit:
+    """What is done to a document, and what it said and says."""
+
+    verb: str
+    old: Object
+    new: Object
+
+
 async def _commit(
-    kind: Kind, passage: Passage, deps: ControlDeps, one: Stored, ops: tuple[Op, ...]
+    kind: Kind, passage: Passage, deps: ControlDeps, one: Stored, edit: _Edit, ops: tuple[Op, ...]
 ) -> None:
     """Raises Problem 409 for an id or a name that is taken, StoreConflict."""
+    events = of_document(kind, passage, deps, edit.verb, one.id, edit.old, edit.new)
     try:
-        await deps.store.commit(kind.place(passage), Batch(deps.ids.new("cm-"), ops))
+        await commit_telling(deps, kind.place(passage), events, ops)
     except StoreConflict as conflict:
         if conflict.reason == "exists":
             raise _taken(kind, passage, "id", one.id) from conflict
@@ -259,19 +274,12 @@ async def _commit(
 
 
 def _row(
-    kind: Kind,
-    passage: Passage,
-    deps: ControlDeps,
-    chain: Chain,
-    verb: str,
-    doc_id: str,
-    old: Object,
-    new: Object,
+    kind: Kind, passage: Passage, deps: ControlDeps, chain: Chain, one: Stored, edit: _Edit
 ) -> Append:
     """The audit row of a change.  SECURITY: secrets stand in it as masks with fingerprints."""
-    before, after = (masked(doc, kind.secrets, deps.server_key) for doc in (old, new))
-    action = f"{kind.name}.{verb}"
-    return chain.row(passage.actor, action, (kind.name, doc_id), changes_of(before, after))
+    before, after = (masked(doc, kind.secrets, deps.server_key) for doc in (edit.old, edit.new))
+    action = f"{kind.name}.{edit.verb}"
+    return chain.row(passage.actor, action, (kind.name, one.id), changes_of(before, after))
 
 
 def _held(kind: Kind, passage: Passage, one: Stored) -> Problem:

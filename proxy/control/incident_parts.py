@@ -21,6 +21,7 @@ from proxy.control.incidents import (
     timeline_doc,
 )
 from proxy.control.logs import LogQuery, log_reply
+from proxy.control.own_events import of_incident
 from proxy.control.reading import read_document
 from proxy.control.wire import ListQuery, Order, page_reply, read_sort, whole
 from proxy.incidents.changes import noted
@@ -72,7 +73,9 @@ async def add_note(passage: Passage, deps: ControlDeps) -> Reply:
             written = Append(NOTES_LOG, jsonbody.dumps(note), at_ms=at_ms, incident_id=incident_id)
             async with deps.audit.chain(deps.store, passage.workspace, at_ms) as chain:
                 row = row_of(chain, passage, "note", held.incident, change.incident)
-                await commit(passage, deps, (*ops(change, held), written, row, *ticket.ops(reply)))
+                events = [of_incident(passage, deps, held.incident, change)]
+                writes = (*ops(change, held), written, row, *ticket.ops(reply))
+                await commit(passage, deps, events, writes)
             return reply
 
         return await insistent(step)

@@ -16,14 +16,16 @@ from proxy.control.documents import insistent
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.kinds import Kind, Object
+from proxy.control.own_events import commit_telling, of_incident
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.reading import read_document
 from proxy.control.validation import Model, errors_of
 from proxy.control.wire import Instant, ListQuery, within
 from proxy.incidents.changes import BadMove, Change, Edit, edited, merged
 from proxy.incidents.incident import Entry, Incident, Status
-from proxy.model.batch import Append, Batch, Op
+from proxy.model.batch import Append, Op
 from proxy.model.documents import COMPOSED, Doc, Severity
+from proxy.model.events import NewEvent
 from proxy.model.exchange import Json
 from proxy.storage.incidents import INCIDENT, Held, after, find, moved, ops
 
@@ -229,7 +231,8 @@ async def _apply(
     reply = told(after(change, held))
     async with deps.audit.chain(deps.store, passage.workspace, deps.clock.now_ms()) as chain:
         row = row_of(chain, passage, verb, held.incident, change.incident)
-        await commit(passage, deps, (*ops(change, held), row, *ticket.ops(reply)))
+        events = [of_incident(passage, deps, held.incident, change)]
+        await commit(passage, deps, events, (*ops(change, held), row, *ticket.ops(reply)))
     return reply
 
 
@@ -265,7 +268,11 @@ async def merge(passage: Passage, deps: ControlDeps) -> Reply:
                     row_of(chain, passage, "merge", target.incident, grown.incident),
                 )
                 writes = (*ops(gone, young), *ops(grown, target), *along)
-                await commit(passage, deps, (*writes, *rows, *ticket.ops(reply)))
+                events = [
+                    of_incident(passage, deps, young.incident, gone),
+                    of_incident(passage, deps, target.incident, grown),
+                ]
+                await commit(passage, deps, events, (*writes, *rows, *ticket.ops(reply)))
             return reply
 
         return await insistent(step)
@@ -297,8 +304,10 @@ def _written(incident: Incident) -> Json:
     return {**told, "notes_count": incident.notes_count, "merged_from": [*incident.merged_from]}
 
 
-async def commit(passage: Passage, deps: ControlDeps, writes: tuple[Op, ...]) -> None:
-    await deps.store.commit(passage.workspace, Batch(deps.ids.new("cm-"), writes))
+async def commit(
+    passage: Passage, deps: ControlDeps, events: list[NewEvent], writes: tuple[Op, ...]
+) -> None:
+    await commit_telling(deps, passage.workspace, events, writes)
 
 
 class IncidentDetail(Incident):

@@ -37,6 +37,15 @@ RUNTIME_TYPES: Final = (
     ENDPOINT_STATE_CHANGED, RATE_LIMITED, BUDGET_EXCEEDED,
 )  # fmt: skip
 
+CONFIG_CHANGED = "control.config.changed"
+POLICY_PUBLISHED = "control.policy.published"
+INCIDENT_UPDATED = "control.incident.updated"
+INCIDENT_RESOLVED = "control.incident.resolved"
+INCIDENT_REOPENED = "control.incident.reopened"
+DIGEST_GENERATED = "control.digest.generated"
+KEY_CREATED = "control.key.created"
+KEY_REVOKED = "control.key.revoked"
+
 TYPE_OF_OUTCOME: dict[str, str] = {
     "success": REQUEST_COMPLETED,
     "blocked": REQUEST_BLOCKED,
