@@ -136,6 +136,8 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
         attempt.outcome = Outcome.SUCCESS
     else:
         attempt.outcome, attempt.why = _judge_unary(turn, answer)
+    if attempt.why:  # SECURITY: it is told to the caller, and a provider may quote what it got
+        attempt.why = answer.candidate.masked(attempt.why)
 
 
 def _read_answer(body: bytes, *, guarded: bool) -> dict[str, Json]:

@@ -200,7 +200,8 @@ def _interrupted(answer: Answer, attempt: Attempt) -> ProxyError:
         attempt.outcome = Outcome.CUT
         attempt.why = "stream cut"
         if pump.error is not None:
-            attempt.why = f"error {pump.error.type or pump.error.code}"
+            kind = answer.candidate.masked(pump.error.type or pump.error.code)
+            attempt.why = f"error {kind}"
         elif pump.broken:
             attempt.why = pump.broken
     return fault_of(attempt)

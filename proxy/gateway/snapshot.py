@@ -42,6 +42,12 @@ class EndpointView:
     head_lines: bytes  # `x-parapet-endpoint`
     secrets: tuple[bytes, ...] = ()
 
+    def masked(self, told: str) -> str:
+        """Words of the provider without what was sent to it."""
+        for secret in self.secrets:
+            told = told.replace(secret.decode(), "***")
+        return told
+
 
 @dataclass(slots=True)
 class RouteView:

@@ -5,7 +5,17 @@ import json
 
 import pytest
 
-from tests.kit.builders import ANTHROPIC, BLOCK_RULE, JSON, OPENAI, SECRET_RULE, World, pack, world
+from tests.kit.builders import (
+    ANTHROPIC,
+    BLOCK_RULE,
+    JSON,
+    OPENAI,
+    SECRET_RULE,
+    SSE,
+    World,
+    pack,
+    world,
+)
 from tests.kit.fakes import Step
 
 Doc = dict[str, object]
@@ -153,3 +163,29 @@ async def test_an_error_that_quotes_our_credentials_is_masked(status: int) -> No
     assert (caller.status, caller.received) == (status, told % (b"***", b"***"))
     assert b"own-key" not in caller.head
     assert b"x-seen: Bearer ***\r\n" in caller.head
+
+
+TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+QUOTING = [
+    {"message": "got own-key-of-the-endpoint", "type": "server_error"},
+    {"message": "no", "type": "not own-key-of-the-endpoint"},
+    {"message": "no", "code": "not_own-key-of-the-endpoint"},
+]
+
+
+@pytest.mark.parametrize("before", [b"", TEXT], ids=["before its content", "after content"])
+@pytest.mark.parametrize("error", QUOTING)
+async def test_an_error_in_a_stream_that_quotes_our_credentials_is_masked(
+    error: Doc, before: bytes
+) -> None:
+    own = OPENAI.model_copy(update={"api_key": "own-key-of-the-endpoint"})
+    quoted = before + b"data: " + json.dumps({"error": error}).encode() + b"\n\n"
+    w = world((own,), scripts={"openai": [[(200, SSE), quoted, None]]})
+    caller = await w.ask(json.dumps({**CHAT, "stream": True}).encode())
+    assert caller.received
+    assert caller.received.startswith(before)
+    record = w.record
+    told = [*(each.why for each in record.attempts), record.error_message or ""]
+    assert b"own-key" not in caller.received
+    assert "own-key" not in " ".join(told)
+    assert "server_error" in told[0] or "***" in told[0]
