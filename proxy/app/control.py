@@ -1,6 +1,7 @@
 """The control half: configuration in force, store, control API, spooler, link to the workers."""
 
 import asyncio
+import contextlib
 import platform
 import re
 import socket
