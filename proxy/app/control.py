@@ -13,7 +13,9 @@ from aiohttp import web
 
 from proxy.app import upkeep
 from proxy.app.applying import Applying
+from proxy.app.cluster import Cluster, warnings_of
 from proxy.app.declared import declared, shipped_packs
+from proxy.app.filewatch import differing, restart_only, stamps
 from proxy.app.learning import Learning
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
@@ -84,7 +86,7 @@ class ControlHalf:
         self._lag_s = 0.0
         self._draining = False
         self._loaded = loaded
-        self._listening = _restart_only(loaded)
+        self._listening = restart_only(loaded)
         self._version = 0
         self.config_state = ConfigState(loaded.sha256)
         self.metrics = Registry(VERSION)
@@ -120,8 +122,18 @@ class ControlHalf:
         self._stale = False
         self._documents: Documents = {}
         self._learning = Learning(log, self.store)
+        self._cluster = Cluster(
+            said,
+            self.store,
+            clock,
+            log,
+            self.node_id,
+            file_sha256=lambda: self.config_state.sha256,
+            changed=self._applying.asked,
+        )
         self._deps = ControlDeps(
             store=self.store,
+            coord=self._cluster.coord,
             clock=clock,
             ids=ids,
             intake=self.intake,
@@ -144,6 +156,7 @@ class ControlHalf:
     async def start(self, listener: socket.socket) -> None:
         """Open the store, publish the rules, serve.  Raises CannotOpen when the store is taken."""
         await self.store.start()
+        await self._cluster.start()
         await self._applying.asked()
         if self._version == 0:
             await self._without_store()
@@ -174,6 +187,7 @@ class ControlHalf:
         await self._spooler.drain()
         with contextlib.suppress(StoreUnavailable):
             await self._deps.key_uses.write(self.store, self._deps.ids)
+        await self._cluster.close()
         await self.store.close()
 
     def take_totals(self, slot: int, totals: dict[str, Json]) -> None:
@@ -266,7 +280,7 @@ class ControlHalf:
             loaded.sha256,
             loaded_at_ms=self._clock.now_ms(),
             warnings=[str(warning) for warning in loaded.warnings],
-            restart_required=_changed(self._listening, _restart_only(loaded)),
+            restart_required=differing(self._listening, restart_only(loaded)),
         )
         self.metrics.set("config_file_valid", (), 1)
         for each in not_acted_on(loaded.config):
@@ -294,13 +308,13 @@ class ControlHalf:
 
     async def _watch_files(self) -> None:
         """A changed file reloads."""
-        seen = await asyncio.to_thread(_stamps, self._loaded)
+        seen = await asyncio.to_thread(stamps, self._loaded)
         while True:
             await self._clock.sleep(WATCH_S)
-            now = await asyncio.to_thread(_stamps, self._loaded)
+            now = await asyncio.to_thread(stamps, self._loaded)
             if now != seen:
                 await self.reload()
-                seen = await asyncio.to_thread(_stamps, self._loaded)
+                seen = await asyncio.to_thread(stamps, self._loaded)
             elif self._stale or self.store.shared:
                 await self._applying.asked()  # another machine may have changed something
 
@@ -348,6 +362,8 @@ class ControlHalf:
             processes=list(self._workers.processes()),
             shadowed=list(self._in_force.shadowed),
             refused=list(self._in_force.refused),
+            nodes=self._cluster.nodes(),
+            warnings=warnings_of(self._cluster.nodes()),
         )
 
     def readiness(self) -> Readiness:
@@ -367,31 +383,3 @@ class ControlHalf:
 
     def loop_lag_s(self) -> float:
         return self._lag_s
-
-
-def _stamps(loaded: Loaded) -> list[tuple[int, int]]:
-    """What tells a changed file: modification time and size of each."""
-    stamps = []
-    for path in loaded.files:
-        try:
-            info = path.stat()
-            stamps.append((info.st_mtime_ns, info.st_size))
-        except OSError:
-            stamps.append((0, 0))
-    return stamps
-
-
-def _restart_only(loaded: Loaded) -> dict[str, object]:
-    """Settings that a reload cannot change (reliability.md §4.5)."""
-    server = loaded.config.server
-    return {
-        "server.listen": server.listen,
-        "server.control_listen": server.control_listen,
-        "server.workers": server.workers,
-        "server.state_dir": server.state_dir,
-        "store": loaded.config.store,
-    }
-
-
-def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    return [name for name, value in after.items() if before[name] != value]

@@ -100,8 +100,16 @@ class Spool(Told):
     lag_seconds: float
 
 
+class LivingNode(Told):
+    """A node that was alive within the last seconds; `file_hash` of its configuration file."""
+
+    node_id: str
+    file_hash: str
+    last_beat_at: Time | None
+
+
 class Node(Told):
-    """The state of this node."""
+    """The state of this node, and which others it knows of."""
 
     node_id: str
     version: str
@@ -115,6 +123,9 @@ class Node(Told):
     redis: dict[str, object] | None
     spool: Spool
     shadowed: list[str]
+    refused: list[str]
+    nodes: list[LivingNode]
+    warnings: list[str]
 
 
 class RuntimeEventSent(RuntimeEventIn, RuntimePayloadIn):

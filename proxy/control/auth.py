@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy.control.config import ADMIN, ControlConfig, KnownKey, Principal
 from proxy.control.problems import Problem, retry_later
-from proxy.control.ratelimit import Buckets
+from proxy.storage.coord import Buckets
 
 FAILURES_PER_MINUTE: Final = 20
 _KEY: Final = re.compile(r"ppt_([A-Za-z0-9]{4,64})_([A-Za-z0-9]{16,256})", re.ASCII)

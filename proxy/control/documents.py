@@ -239,6 +239,7 @@ async def write(
 async def _in_force(kind: Kind, deps: ControlDeps) -> None:
     """Who was answered finds his change in force."""
     if kind.live:
+        await deps.coord.notify()
         await deps.apply()
 
 

@@ -4,7 +4,6 @@
 handlers, which take a `Passage` and give a `Reply`.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -21,7 +20,7 @@ from proxy.control.parsed import Parsed
 from proxy.control.ratelimit import RateClass
 from proxy.control.readiness import StatusSource
 from proxy.model.exchange import Json
-from proxy.model.ports import Clock, Ids, Store
+from proxy.model.ports import Clock, Coord, Ids, Store
 from proxy.telemetry.exposition import Registry
 from proxy.wire import jsonbody
 
@@ -134,14 +133,6 @@ class Reload(Protocol):
     async def __call__(self) -> list[Json]: ...
 
 
-@dataclass(slots=True)
-class Running:
-    """An idempotent request that has not finished (`idempotency.py`)."""
-
-    fingerprint: bytes
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 Tell = Callable[[str, dict[str, Json], BaseException | None], None]
 
 
@@ -155,11 +146,11 @@ class ControlDeps:
 
     `config` gives the configuration in force, `tell(event, fields, fault)` writes a log line.
     `apply` brings what was committed into force and returns when it is (in this process; workers
-    follow); it never raises.  `server_key` (32 bytes) signs cursors and hides user ids.  `running`
-    holds the idempotent requests under way: losing it lets a retry execute, and the commit decides.
+    follow); it never raises.  `server_key` (32 bytes) signs cursors and hides user ids.
     """
 
     store: Store
+    coord: Coord
     clock: Clock
     ids: Ids
     intake: EventIntake
@@ -170,7 +161,6 @@ class ControlDeps:
     server_key: bytes
     tell: Tell
     apply: Callable[[], Awaitable[None]] = _nothing_to_apply
-    running: dict[tuple[str, bytes], Running] = field(default_factory=dict)
     contract: Contract = field(default_factory=Contract)
     audit: Audit = field(default_factory=Audit)
     parsed: Parsed = field(default_factory=Parsed)

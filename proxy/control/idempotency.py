@@ -1,18 +1,18 @@
 """One effect per Idempotency-Key (control-api.md §6).
 
 The record of a finished request is an operation of the same commit as its effect, so it exists if
-and only if the effect does.  A marker in memory holds back a concurrent duplicate; losing it lets
-the duplicate execute, its commit is refused (`idem`), and it replays.
+and only if the effect does.  A mark (the `Coord` port) holds back a concurrent duplicate, one on
+another machine, too; losing it lets the duplicate execute, its commit is refused (`idem`), and it
+replays.
 """
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.control.frame import JSON, PROBLEM, ControlDeps, Passage, Reply, Running
+from proxy.control.frame import JSON, PROBLEM, ControlDeps, Passage, Reply
 from proxy.control.problems import Problem, retry_later
 from proxy.model.batch import Batch, Idem, Op, StoreConflict
 from proxy.model.events import SERVER_WORKSPACE
@@ -94,12 +94,13 @@ async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = a
         template += "\0" + ("*" if bound is None else ",".join(sorted(bound)))
     key = hashlib.sha256(template.encode()).digest()
     fingerprint = fingerprint_of(passage)
-    found = await _find(deps, workspace_id, key, fingerprint)
+    found = await _waited(deps, workspace_id, key, fingerprint)
     if found is None:
-        ticket = Ticket(key, fingerprint, ttl_s)
-        running = deps.running[workspace_id, key] = Running(fingerprint)
         try:
-            return await _act(passage, deps, workspace_id, ticket, act)
+            found = await _stored(deps, workspace_id, key, fingerprint)
+            if found is None:
+                ticket = Ticket(key, fingerprint, ttl_s)
+                return await _act(passage, deps, workspace_id, ticket, act)
         except StoreConflict as conflict:
             if conflict.reason != "idem":
                 raise
@@ -107,8 +108,7 @@ async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = a
             if found is None:
                 raise
         finally:
-            deps.running.pop((workspace_id, key), None)
-            running.done.set()
+            await deps.coord.end(workspace_id, key)
     reply = await replay(found)
     reply.headers["Idempotent-Replayed"] = "true"
     deps.metrics.add("idempotent_replays_total")
@@ -135,26 +135,21 @@ async def _record(deps: ControlDeps, workspace_id: str, ticket: Ticket, reply: R
     await deps.store.commit(workspace_id, Batch(deps.ids.new("cm-"), ticket.ops(reply)))
 
 
-async def _find(
+async def _waited(
     deps: ControlDeps, workspace_id: str, key: bytes, fingerprint: bytes
 ) -> IdempotencyRecord | None:
-    """The finished record, after waiting for a request that runs; None: act now."""
+    """The record of the request that was under way; None: none is, and this one is marked now."""
     for final in (False, True):
-        running = deps.running.get((workspace_id, key))
+        running = await deps.coord.begin(workspace_id, key, fingerprint)
         if running is None:
-            found = await _stored(deps, workspace_id, key, fingerprint)
-            if found is not None or (workspace_id, key) not in deps.running:
-                return found
-            running = deps.running[workspace_id, key]
-        if running.fingerprint != fingerprint:
+            return None
+        if running != fingerprint:
             raise Problem("idempotency-key-reused")
-        if final:
-            break
-        try:
-            async with asyncio.timeout(WAIT_S):
-                await running.done.wait()
-        except TimeoutError:
-            break
+        found = await _stored(deps, workspace_id, key, fingerprint)  # its owner may be gone
+        if found is None and not final and await deps.coord.ended(workspace_id, key, WAIT_S):
+            found = await _stored(deps, workspace_id, key, fingerprint)
+        if found is not None:
+            return found
     raise retry_later("idempotency-in-progress")
 
 

@@ -15,7 +15,7 @@ from proxy.control import ratelimit
 from proxy.control.auth import authenticate
 from proxy.control.body import BodyPace, check_declared, gunzip, read_body
 from proxy.control.conditions import check_grammar
-from proxy.control.config import ControlConfig
+from proxy.control.config import ControlConfig, Principal
 from proxy.control.denials import Denials
 from proxy.control.deprecations import Deprecated, headers_of, named_in, warned
 from proxy.control.frame import (
@@ -33,11 +33,13 @@ from proxy.control.frame import (
 from proxy.control.idempotency import read_key
 from proxy.control.negotiation import accepts, media_of
 from proxy.control.problems import Problem, retry_later
-from proxy.control.ratelimit import Buckets, Streams
+from proxy.control.ratelimit import Streams
 from proxy.control.routes import OPERATIONS
 from proxy.control.table import Found, Table
 from proxy.control.validation import read_json, read_query
 from proxy.model.batch import StoreUnavailable
+from proxy.model.events import SERVER_WORKSPACE
+from proxy.storage.coord import Buckets
 from proxy.wire import jsonbody
 
 HANDLER_S: Final = 30.0
@@ -64,11 +66,11 @@ class Checks:
     handler_s: float = HANDLER_S
     table: Table = field(default_factory=lambda: Table(OPERATIONS))
     streams: Streams = field(default_factory=Streams)
-    buckets: Buckets = field(init=False)
+    failures: Buckets = field(init=False)
     denials: Denials = field(init=False)
 
     def __post_init__(self) -> None:
-        self.buckets = Buckets(self.deps.clock)
+        self.failures = Buckets(self.deps.clock)
         self.denials = Denials(self.deps)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -122,10 +124,10 @@ class Checks:
         if scope == PUBLIC:
             return await self._handle(passage, operation)
         passage.principal = authenticate(  # 5
-            request, passage.address, passage.config, self.buckets, deps.clock.now_ms()
+            request, passage.address, passage.config, self.failures, deps.clock.now_ms()
         )
         deps.key_uses.by(passage.principal, deps.clock.now_ms())
-        release = self._limit(passage, operation)  # 6
+        release = await self._limit(passage, operation)  # 6
         try:
             _permit(passage, scope)  # 7 8 9
             return await self._handle(passage, operation)
@@ -133,15 +135,16 @@ class Checks:
             if release is not None:
                 self.streams.release(release)
 
-    def _limit(self, passage: Passage, operation: Operation) -> str | None:
+    async def _limit(self, passage: Passage, operation: Operation) -> str | None:
         """Take from the key's quota; the key that must give its stream back."""
-        owner, rate_class = passage.caller.key_id, operation.rate_class
+        caller, rate_class = passage.caller, operation.rate_class
+        owner = caller.key_id
         limit = ratelimit.limit_of(passage.config.control.rate_limits, rate_class)
         stream = rate_class == "stream"
         quota = (
             self.streams.take(owner, limit)
             if stream
-            else self.buckets.take(rate_class, owner, limit)
+            else await self.deps.coord.take(_home(caller), rate_class, owner, limit)
         )
         passage.headers |= ratelimit.headers(rate_class, quota, self.deps.clock.now_ms())
         if not quota.allowed:
@@ -206,6 +209,12 @@ def _check_framing(request: web.BaseRequest) -> None:
         raise Problem("invalid-header", "only HTTP/1.0 and HTTP/1.1 are spoken here", close=True)
     if not request.raw_path.startswith("/"):
         raise Problem("invalid-header", "the request target is not a path", close=True)
+
+
+def _home(caller: Principal) -> str:
+    """The workspace that a key's bucket is kept with."""
+    bound = caller.workspaces
+    return next(iter(bound)) if bound is not None and len(bound) == 1 else SERVER_WORKSPACE
 
 
 def _scope(operation: Operation, config: ControlConfig) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from proxy.model.coord import NodeBeat
 from proxy.model.exchange import Json
 
 
@@ -47,7 +48,8 @@ class ProcessState:
 @dataclass(slots=True)
 class NodeStatus:
     """Everything of /v1/status.  `redis` is None when the store is not Redis.  `shadowed` are
-    documents that the file hides, `refused` those that are left out, with the reason."""
+    documents that the file hides, `refused` those that are left out, with the reason.  `nodes` are
+    those that are alive, this one included; `warnings`: what is wrong between them."""
 
     node_id: str
     version: str
@@ -62,6 +64,8 @@ class NodeStatus:
     refused: list[str] = field(default_factory=list)
     store: str = "sqlite"
     processes: list[ProcessState] = field(default_factory=list)
+    nodes: list[NodeBeat] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -109,6 +109,15 @@ def status_doc(node: NodeStatus) -> dict[str, Json]:
         "spool": {"bytes": node.spool.bytes, "lag_seconds": round(node.spool.lag_seconds, 3)},
         "shadowed": [*node.shadowed],
         "refused": [*node.refused],
+        "nodes": [
+            {
+                "node_id": each.node_id,
+                "file_hash": each.file_sha256,
+                "last_beat_at": iso(each.at_ms) if each.at_ms else None,
+            }
+            for each in node.nodes
+        ],
+        "warnings": [*node.warnings],
     }
 
 

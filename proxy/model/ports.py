@@ -12,6 +12,7 @@ from proxy.model.batch import (
     OutboxRow,
     StoredEvent,
 )
+from proxy.model.coord import NodeBeat, Quota
 from proxy.model.exchange import Outgoing, RawHeaders
 from proxy.model.observations import Observation
 from proxy.model.tenancy import Endpoint
@@ -227,4 +228,46 @@ class Leases(Protocol):
     async def free(self, name: str, node: str, token: int) -> None:
         """Give it back; nothing happens when it is not held under this token.  Raises
         StoreUnavailable."""
+        ...
+
+
+class Coord(Protocol):
+    """What machines agree on while they run; losing all of it is legal (storage.md §1).
+
+    No call raises, and none waits for a server that is away: what cannot be agreed on is decided by
+    this process alone.
+    """
+
+    async def take(self, workspace_id: str, rate_class: str, owner: str, limit: int) -> Quota:
+        """Take one request from the owner's bucket, which holds `limit` a minute.  While the
+        bucket cannot be reached: from this node's share of it, at least one."""
+        ...
+
+    async def begin(self, workspace_id: str, key: bytes, fingerprint: bytes) -> bytes | None:
+        """Mark an idempotent request as under way, for a minute at most.  None: it is marked now;
+        else the fingerprint of the one that is under way."""
+        ...
+
+    async def ended(self, workspace_id: str, key: bytes, within_s: float) -> bool:
+        """Wait for the end of the request that is under way.  False: it goes on."""
+        ...
+
+    async def end(self, workspace_id: str, key: bytes) -> None:
+        """Take back the mark of `begin`."""
+        ...
+
+    async def notify(self) -> None:
+        """Tell the other machines that something was committed."""
+        ...
+
+    async def noticed(self) -> None:
+        """Wait until another machine has told so, or may have; for one waiter."""
+        ...
+
+    async def beat(self, node: NodeBeat) -> None:
+        """Say that this node is alive; to be repeated every second."""
+        ...
+
+    def nodes(self) -> Sequence[NodeBeat]:
+        """The nodes that are alive, this one included, as last known; by id."""
         ...

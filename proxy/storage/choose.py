@@ -6,7 +6,10 @@ from typing import Final, Protocol
 from proxy.model.batch import Retention
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Leases, Store
+from proxy.storage.coord import Coordination, LocalCoord
 from proxy.storage.faults import CannotOpen
+from proxy.storage.redis.client import new_listening_client
+from proxy.storage.redis.coord import RedisCoord
 from proxy.storage.redis.engine import RedisStore
 from proxy.storage.redis.server import Tell
 from proxy.storage.sqlite.engine import SqliteStore
@@ -65,3 +68,10 @@ def store_of(said: str, state_dir: Path, clock: Clock, tell: Tell) -> Engine:
         return RedisStore(said, clock, tell)
     except ValueError as why:
         raise CannotOpen(str(why)) from why
+
+
+def coord_of(said: str, store: Engine, clock: Clock, tell: Tell) -> Coordination:
+    """What goes with the store of `store_of`."""
+    if isinstance(store, RedisStore):
+        return RedisCoord(store.server, new_listening_client(said), clock, tell)
+    return LocalCoord(clock)

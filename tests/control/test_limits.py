@@ -9,9 +9,11 @@ import pytest
 
 from proxy.control.body import BodyPace
 from proxy.control.listener import ListenerLimits
-from proxy.control.ratelimit import Buckets, Quota, Streams, gcra, headers
+from proxy.control.ratelimit import Streams, headers
 from proxy.model.batch import LogFilter, LogPage, StoreUnavailable
+from proxy.model.coord import Quota, gcra
 from proxy.settings.schema import Control
+from proxy.storage.coord import Buckets
 from tests.control.world import ADMIN, EVENT, World, bearer, running
 from tests.kit.fakes import FakeClock
 from tests.kit.store import MemoryStore

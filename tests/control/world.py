@@ -24,12 +24,13 @@ from proxy.control.living import living_documents
 from proxy.control.readiness import ConfigState, NodeStatus, Readiness, WorkerState
 from proxy.control.server import start_control
 from proxy.model.exchange import Json
-from proxy.model.ports import Store
+from proxy.model.ports import Coord, Store
 from proxy.model.tenancy import ApiKey, Endpoint, Route, WorkspaceRules
 from proxy.settings.load import Loaded
 from proxy.settings.overlay import InForce, overlay
 from proxy.settings.schema import Config, Control, Ingest, Workspace
 from proxy.settings.snapshot import compile_snapshot
+from proxy.storage.coord import LocalCoord
 from proxy.telemetry.exposition import Registry
 from tests.kit.fakes import CountingIds, FakeClock
 from tests.kit.store import MemoryStore
@@ -153,6 +154,7 @@ class World:
     metrics: Registry = field(default_factory=lambda: Registry("0.1.0"))
     session: aiohttp.ClientSession = field(init=False)
     intake: EventIntake = field(init=False)
+    coord: Coord = field(init=False)
     runner: web.ServerRunner = field(init=False)
     in_force: InForce | None = None
     key_uses: KeyUses = field(default_factory=KeyUses)
@@ -256,11 +258,14 @@ async def running(
     **more: Any,
 ) -> AsyncIterator[World]:
     clock = more.pop("clock", None) or FakeClock()
+    more_coord = more.pop("coord", None)
     world = World(store or MemoryStore(clock), clock, **more)
     ids = CountingIds()
+    world.coord = more_coord or LocalCoord(clock)
     world.intake = EventIntake(world.store, clock, ids, world.metrics)
     deps = ControlDeps(
         store=world.store,
+        coord=world.coord,
         clock=clock,
         ids=ids,
         intake=world.intake,

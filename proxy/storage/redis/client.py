@@ -20,16 +20,18 @@ from redis.retry import Retry as PlainRetry
 CONNECTIONS: Final = 16
 TURN_S: Final = 0.1  # for a free connection
 SOCKET_S: Final = 0.2
+LISTENERS: Final = 2  # connections of a client that listens
+LISTENING_S: Final = 1.0
 BULK_S: Final = 10.0  # of a command that moves a workspace: nobody waits for it
 HEALTH_S: Final = 15
 SENTINEL_PORT: Final = 26379
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 
 
-def limits() -> dict[str, Any]:
+def limits(socket_s: float = SOCKET_S) -> dict[str, Any]:
     """What every connection of the server is made with."""
     return {
-        "socket_timeout": SOCKET_S,
+        "socket_timeout": socket_s,
         "socket_connect_timeout": SOCKET_S,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
@@ -41,18 +43,20 @@ def limits() -> dict[str, Any]:
     }
 
 
-def new_client(url: str) -> Any:
+def new_client(url: str, connections: int = CONNECTIONS, socket_s: float = SOCKET_S) -> Any:
     """A `redis.asyncio.Redis`; it connects with its first command.  Raises ValueError."""
+    kept = {**limits(socket_s), "max_connections": connections}
     if url.startswith("redis+sentinel://"):
-        client: Any = _behind_sentinels(url)
+        client: Any = _behind_sentinels(url, kept)
     else:
-        client = Redis.from_pool(
-            BlockingConnectionPool(
-                max_connections=CONNECTIONS, timeout=TURN_S, **_said(url), **limits()
-            )
-        )
+        client = Redis.from_pool(BlockingConnectionPool(timeout=TURN_S, **_said(url), **kept))
     client.response_callbacks.clear()  # answers as the server gives them, whatever its version
     return client
+
+
+def new_listening_client(url: str) -> Any:
+    """The same for who waits for messages: a pool of its own, with more patience."""
+    return new_client(url, LISTENERS, LISTENING_S)
 
 
 async def close_client(client: Any) -> None:
@@ -99,13 +103,11 @@ def _said(url: str) -> dict[str, Any]:
     return dict(found)
 
 
-def _behind_sentinels(url: str) -> Any:
+def _behind_sentinels(url: str, kept: dict[str, Any]) -> Any:
     hosts, service, said = _sentinels(url)
-    limited = {**limits(), "max_connections": CONNECTIONS}
+    watching = {**limits(), "max_connections": CONNECTIONS}
     sentinel: Any = Sentinel  # published without types
-    return sentinel(hosts, sentinel_kwargs=limited, **said, **limits()).master_for(
-        service, max_connections=CONNECTIONS
-    )
+    return sentinel(hosts, sentinel_kwargs=watching, **said).master_for(service, **said, **kept)
 
 
 def _sentinels(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:

@@ -95,6 +95,11 @@ class RedisStore:
     def __repr__(self) -> str:
         return f"<RedisStore {self._server!r}>"
 
+    @property
+    def server(self) -> Server:
+        """For what machines agree on beside the store (`coord.py`)."""
+        return self._server
+
     async def start(self) -> None:
         """Raises CannotOpen for a server that would forget.  One that is away is waited for."""
         await asyncio.to_thread(self._server.load_scripts)

@@ -6,6 +6,10 @@ from typing import Final
 WORKSPACES: Final = b"parapet:workspaces"  # SET: what retention has to look after
 PROBE: Final = b"parapet:probe"  # STRING: written once a second to know whether writing works
 
+NODES: Final = b"parapet:nodes"  # ZSET: process -> its last beat in ms
+NODES_SAY: Final = b"parapet:nodes:say"  # HASH: process -> JSON of what it says of itself
+CHANGES: Final = b"parapet:ch:cfg"  # channel: the process that committed a change
+
 COMMIT_MS: Final = 3_600_000  # how long the result of a commit is told again
 BEHIND: Final = "inf"  # the due of a row of the outbox that waits for another one
 
@@ -128,6 +132,15 @@ class Keys:
     def commit(self, commit_id: str) -> bytes:
         """STRING: the result of a commit, for `COMMIT_MS`."""
         return self._key(f"cm:{commit_id}")
+
+    # what may be lost
+    def bucket(self, rate_class: str, owner: str) -> bytes:
+        """STRING `<seconds>:<nanoseconds>`: theoretical arrival time, for a window."""
+        return self._key(f"rl:{rate_class}:{owner}")
+
+    def mark(self, key: bytes) -> bytes:
+        """STRING `<process>:<fingerprint>`: an idempotent request under way, for a minute."""
+        return self._key(f"run:{key.hex()}")
 
     def everything(self) -> str:
         """A pattern for SCAN.  Workspace ids have no letter that means something in it."""

@@ -27,6 +27,7 @@ ANSWER_S: Final = 0.38  # for a question and its repetition; with the turn below
 PROBE_S: Final = 1.0
 SCRIPTS: Final = (
     "commit", "trim", "forget", "ob_claim", "lease_take", "lease_renew", "lease_free",
+    "gcra", "mark", "unmark", "beat",
 )  # fmt: skip
 PROBE_MS: Final = 60_000
 _AWAY: Final = (fault.ConnectionError, fault.TimeoutError, TimeoutError, OSError)
@@ -95,6 +96,10 @@ class Server:
 
     async def run(self, name: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         """Run a script.  Raises StoreUnavailable."""
+        return await self.ask(self.script(name, keys, arguments))
+
+    def script(self, name: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> Work[Any]:
+        """The work of running it."""
         text, digest = self._scripts[name]
 
         async def work(client: Any) -> Any:
@@ -105,7 +110,19 @@ class Server:
                 await client.execute_command("SCRIPT LOAD", text)
                 return await client.execute_command(*command)
 
-        return await self.ask(work)
+        return work
+
+    async def hint(self, work: Work[T], within_s: float) -> T:
+        """Do `work` once, and soon: for what may be lost.  That it took too long says nothing
+        about the server, which others allow more time.  Raises StoreUnavailable."""
+        if self.breaker.open:
+            raise _away()
+        until = asyncio.get_running_loop().time() + within_s
+        async with self._turn(within_s):
+            try:
+                return await self._try(work, until, patient=False)
+            except _Lost:
+                raise _away() from None
 
     async def probe(self) -> bool:
         """Write something small, the breaker or no breaker.  True: the server took it."""
@@ -137,10 +154,10 @@ class Server:
             await close_client(self._client)
 
     @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, within_s: float = TURN_S) -> AsyncIterator[None]:
         """A connection of ours is free, soon or not at all: that says nothing about the server."""
         try:
-            async with asyncio.timeout(TURN_S):
+            async with asyncio.timeout(within_s):
                 await self._turns.acquire()
         except TimeoutError:
             raise StoreUnavailable("overloaded", "too many questions to Redis") from None
@@ -151,15 +168,16 @@ class Server:
             self.under_way -= 1
             self._turns.release()
 
-    async def _try(self, work: Work[T], until: float) -> T:
+    async def _try(self, work: Work[T], until: float, *, patient: bool = True) -> T:
         began = self._clock.monotonic()
         try:
             with _no_cancellation_lost():
                 async with asyncio.timeout_at(until):
                     answer = await work(self._client)
         except _AWAY as why:
-            now = self._clock.monotonic()
-            if self.breaker.failed(now, now - began if isinstance(why, _SILENT) else 0.0):
+            now, silent = self._clock.monotonic(), isinstance(why, _SILENT)
+            counts = patient or not silent
+            if counts and self.breaker.failed(now, now - began if silent else 0.0):
                 self._tell("redis.away", {"detail": f"{type(why).__name__}: {why}"[:200]})
             raise _Lost from why
         except fault.DataError as why:
