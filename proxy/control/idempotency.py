@@ -6,6 +6,7 @@ another machine, too; losing it lets the duplicate execute, its commit is refuse
 replays.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
@@ -139,18 +140,19 @@ async def _waited(
     deps: ControlDeps, workspace_id: str, key: bytes, fingerprint: bytes
 ) -> IdempotencyRecord | None:
     """The record of the request that was under way; None: none is, and this one is marked now."""
-    for final in (False, True):
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + WAIT_S
+    while True:
         running = await deps.coord.begin(workspace_id, key, fingerprint)
         if running is None:
             return None
         if running != fingerprint:
             raise Problem("idempotency-key-reused")
-        found = await _stored(deps, workspace_id, key, fingerprint)  # its owner may be gone
-        if found is None and not final and await deps.coord.ended(workspace_id, key, WAIT_S):
-            found = await _stored(deps, workspace_id, key, fingerprint)
+        found = await _stored(deps, workspace_id, key, fingerprint)
         if found is not None:
             return found
-    raise retry_later("idempotency-in-progress")
+        if not await deps.coord.ended(workspace_id, key, until_s - loop.time()):
+            raise retry_later("idempotency-in-progress")
 
 
 async def _stored(
