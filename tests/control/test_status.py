@@ -3,6 +3,7 @@
 import pytest
 
 from proxy.control.readiness import Readiness
+from proxy.model.coord import NodeBeat
 from proxy.settings.schema import Control
 from tests.control.world import ADMIN, World, bearer
 
@@ -43,6 +44,16 @@ async def test_status_needs_any_key(world: World) -> None:
     assert answer.doc["config"]["hash"] == "abc123"
     assert answer.doc["workers"][0]["config_version"] == 7
     assert {"redis", "spool", "shadowed", "leader", "uptime_seconds"} <= set(answer.doc)
+
+
+async def test_status_lists_the_nodes_and_what_is_wrong_between_them(world: World) -> None:
+    world.status.nodes = [NodeBeat("a", "f1", 1_710_513_000_000), NodeBeat("b", "f2")]
+    answer = await world.get("/v1/status")
+    assert answer.doc["nodes"] == [
+        {"node_id": "a", "file_hash": "f1", "last_beat_at": "2024-03-15T14:30:00Z"},
+        {"node_id": "b", "file_hash": "f2", "last_beat_at": None},
+    ]
+    assert answer.doc["warnings"] == ["the nodes differ"]
 
 
 async def test_metrics_are_public_unless_told_otherwise(world: World) -> None:

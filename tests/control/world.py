@@ -23,6 +23,7 @@ from proxy.control.listener import ListenerLimits
 from proxy.control.living import living_documents
 from proxy.control.readiness import ConfigState, NodeStatus, Readiness, WorkerState
 from proxy.control.server import start_control
+from proxy.model.coord import NodeBeat
 from proxy.model.exchange import Json
 from proxy.model.ports import Coord, Store
 from proxy.model.tenancy import ApiKey, Endpoint, Route, WorkspaceRules
@@ -116,11 +117,13 @@ class Status:
     ready: Readiness = field(default_factory=lambda: Readiness(True, True, True))
     lag_s: float = 0.0
     stopping: bool = False
+    nodes: list[NodeBeat] = field(default_factory=list)
 
     def status(self) -> NodeStatus:
         return NodeStatus(
-            "node-1", "0.1.0", 12.34, ConfigState("abc123"), 7, [WorkerState(0, config_version=7)]
-        )
+            "node-1", "0.1.0", 12.34, ConfigState("abc123"), 7, [WorkerState(0, config_version=7)],
+            nodes=self.nodes, warnings=["the nodes differ"] if len(self.nodes) > 1 else [],
+        )  # fmt: skip
 
     def readiness(self) -> Readiness:
         return self.ready

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.model.batch import StoreUnavailable
 from proxy.model.coord import NS, WINDOW_S, NodeBeat, Quota, gcra, step_of
 from proxy.model.exchange import Json
 from proxy.model.ports import Coord
@@ -313,6 +314,22 @@ async def test_without_redis_a_node_has_its_share(
             assert time.monotonic() - began < 5
             await asyncio.sleep(0.05)
         assert (lines.count("redis.away"), lines.count("redis.back")) == (1, 1)
+
+
+@pytest.mark.redis
+async def test_our_impatience_says_nothing_about_the_server(
+    own: RedisServer, clock: HandClock
+) -> None:
+    async with machine(own.url, clock) as (store, _):
+        await store.server.call("PING")
+        own.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # until it has stopped
+        for _ in range(8):
+            with pytest.raises(StoreUnavailable):
+                await store.server.hint(lambda client: client.execute_command("PING"), HINT_S)
+        assert not store.server.breaker.open
+        own.signal(signal.SIGCONT)
+        assert await store.server.call("PING") == b"PONG"
 
 
 @pytest.mark.redis

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from proxy.storage.redis.client import BULK_S, SOCKET_S, new_bulk_client, new_client
+from proxy.storage.redis.client import (
+    BULK_S,
+    SOCKET_S,
+    new_bulk_client,
+    new_client,
+    new_listening_client,
+)
 
 ROOT = Path(__file__).parents[2] / "proxy"
 URLS = [
@@ -43,6 +49,15 @@ def test_the_client_of_the_command_line_has_limits_too(url: str) -> None:
     kept = new_bulk_client(url).connection_pool.connection_kwargs
     assert (kept["socket_timeout"], kept["socket_connect_timeout"]) == (BULK_S, BULK_S)
     assert kept["retry"].get_retries() == 0
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_who_listens_has_a_pool_of_his_own_and_limits_too(url: str) -> None:
+    pool = new_listening_client(url).connection_pool
+    kept: dict[str, Any] = pool.connection_kwargs
+    assert (kept["socket_timeout"], kept["socket_connect_timeout"]) == (1.0, SOCKET_S)
+    assert (kept["retry"].get_retries(), kept["retry_on_error"]) == (0, [])
+    assert pool.max_connections == 2
 
 
 def test_where_a_url_leads() -> None:
