@@ -32,14 +32,23 @@ class Buckets:
         self._tats: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def take(self, name: str, owner: str, limit: int) -> Quota:
-        tats = self._tats
         now_ns = int(self._clock.monotonic() * NS)
-        tat, quota = gcra(tats.get((name, owner), 0), now_ns, limit, self._window_ns)
-        tats[name, owner] = tat
+        tat, quota = gcra(self._tats.get((name, owner), 0), now_ns, limit, self._window_ns)
+        self._keep(name, owner, tat)
+        return quota
+
+    def at_least(self, name: str, owner: str, used_ns: int) -> None:
+        """A bucket that stands for this one is that far used: what is left here is no more of it.
+        Time is the same part of the quota whatever the limit."""
+        now_ns = int(self._clock.monotonic() * NS)
+        self._keep(name, owner, max(self._tats.get((name, owner), 0), now_ns + used_ns))
+
+    def _keep(self, name: str, owner: str, tat_ns: int) -> None:
+        tats = self._tats
+        tats[name, owner] = tat_ns
         tats.move_to_end((name, owner))
         if len(tats) > MAX_BUCKETS:
             tats.popitem(last=False)
-        return quota
 
     def __repr__(self) -> str:
         return f"<Buckets {len(self._tats)}>"
@@ -60,13 +69,13 @@ class LocalCoord:
     def __init__(self, clock: Clock, lease_s: float = LEASE_S) -> None:
         self._clock = clock
         self._lease_s = lease_s
-        self._buckets = Buckets(clock)
+        self.buckets = Buckets(clock)
         self._running: dict[tuple[str, bytes], _Running] = {}
         self._bell = asyncio.Event()
         self._node: NodeBeat | None = None
 
     def __repr__(self) -> str:
-        return f"<LocalCoord {self._buckets!r}, {len(self._running)} running>"
+        return f"<LocalCoord {self.buckets!r}, {len(self._running)} running>"
 
     async def start(self) -> None:
         pass
@@ -75,7 +84,7 @@ class LocalCoord:
         pass
 
     async def take(self, workspace_id: str, rate_class: str, owner: str, limit: int) -> Quota:
-        return self._buckets.take(rate_class, owner, limit)
+        return self.buckets.take(rate_class, owner, limit)
 
     async def begin(self, workspace_id: str, key: bytes, fingerprint: bytes) -> bytes | None:
         now_s = self._clock.monotonic()

@@ -317,6 +317,29 @@ async def test_without_redis_a_node_has_its_share(
 
 
 @pytest.mark.redis
+async def test_a_share_is_of_what_was_left(own: RedisServer, clock: HandClock) -> None:
+    """A key that had used its quota up does not get another one when Redis goes away."""
+    async with (
+        machine(own.url, clock) as (_, other),
+        machine(own.url, clock, hint_s=HINT_S) as (_, coord),
+    ):
+        for _ in range(2):
+            await other.beat(NodeBeat("node-1", "f"))
+            await coord.beat(NodeBeat("node-2", "f"))
+        for _ in range(20):
+            await take(other, 20, owner="used up")
+        for _ in range(9):
+            await take(other, 20, owner="half")
+        assert not (await take(coord, 20, owner="used up")).allowed
+        assert (await take(coord, 20, owner="half")).remaining == 10
+        own.kill()
+        assert not (await take(coord, 20, owner="used up")).allowed
+        left = [(await take(coord, 20, owner="half")).allowed for _ in range(7)]
+        assert left == [True] * 5 + [False] * 2
+        assert (await take(coord, 20, owner="fresh")).remaining == 9
+
+
+@pytest.mark.redis
 async def test_our_impatience_says_nothing_about_the_server(
     own: RedisServer, clock: HandClock
 ) -> None:

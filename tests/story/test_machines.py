@@ -114,17 +114,16 @@ async def test_a_key_has_its_limit_once_over_both_and_its_share_without_redis(
     statuses = [(await ask(two[n % 2], key)).status for n in range(LIMIT + 4)]
     assert statuses == [200] * (LIMIT - 1) + [429] * 5
     keys = [await new_key(two[0]) for _ in two]
-    for key in keys:
-        await known(two, key)
+    await known(two, keys[1])
     server.signal(signal.SIGSTOP)
     await asyncio.sleep(0.1)  # until it has stopped
-    for parapet, key in zip(two, keys, strict=True):
+    for parapet, key, left in ((two[0], keys[0], 5), (two[1], keys[1], 4)):
         answers = []
         for _ in range(LIMIT):
             began = time.monotonic()
             answers.append(await ask(parapet, key))
             assert time.monotonic() - began < 0.5
-        assert [answer.status for answer in answers] == [200] * 5 + [429] * 5
+        assert [answer.status for answer in answers] == [200] * left + [429] * (LIMIT - left)
         assert answers[0].headers["x-ratelimit-limit"] == "5"
     server.signal(signal.SIGCONT)
 

@@ -97,6 +97,7 @@ class RedisCoord:
         except StoreUnavailable:
             share = max(1, limit // max(1, len(self._alive)))
             return await self._local.take(workspace_id, rate_class, owner, share)
+        self._local.buckets.at_least(rate_class, owner, int(used))  # should Redis go away
         return quota_of(limit, _WINDOW_NS, int(used), allowed=allowed == 1)
 
     # --- requests under way
