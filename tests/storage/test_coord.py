@@ -174,13 +174,13 @@ async def test_a_notice_arrives_once(pair: Pair) -> None:
     await quiet(other)
 
 
-async def quiet(coord: Coord) -> None:
+async def quiet(coord: Coord, for_s: float = 0.2) -> None:
     """What a start said is heard, and nothing comes after it."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
             await coord.noticed()
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
+        async with asyncio.timeout(for_s):
             await coord.noticed()
 
 
@@ -189,7 +189,7 @@ async def test_a_machine_does_not_notice_itself(redis: RedisServer, clock: HandC
     async with machine(redis.url, clock) as (_, coord):
         await quiet(coord)
         await coord.notify()
-        await quiet(coord)
+        await quiet(coord, 2.5)  # nor does a silence of more than a second mean anything
 
 
 @pytest.mark.redis
@@ -409,14 +409,14 @@ async def test_a_user_who_may_not_listen_is_told_of_once(
     async with machine(url, clock, tell=lambda event, _: lines.append(event)) as (_, coord):
         began = time.monotonic()
         while "redis.deaf" not in lines:
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 12
             await asyncio.sleep(0.05)
         await coord.notify()
         assert (await take(coord, 3)).remaining == 2
         assert (await take(coord, 3)).remaining == 1
         redis.command("ACL", "SETUSER", "mute", "+subscribe", "&*")
         while "redis.hears" not in lines:
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 20
             await asyncio.sleep(0.05)
     redis.command("ACL", "DELUSER", "mute")
     assert [line for line in lines if line in ("redis.deaf", "redis.hears")] == [

@@ -30,7 +30,7 @@ LIVE_S: Final = 5.0  # how long a beat counts
 NODES_MAX: Final = 1000
 POLL_S: Final = 0.05  # for the end of a request on another machine
 RELISTEN_S: Final = 1.0
-DEAF_AFTER: Final = 3  # attempts to listen
+DEAF_AFTER: Final = 5  # attempts to listen: a server that is away is known by then
 LEFT_MAX: Final = 1000  # marks that could not be taken back
 _WINDOW_NS: Final = WINDOW_S * NS
 _AWAY: Final = (fault.RedisError, TimeoutError, OSError)
@@ -66,7 +66,7 @@ class RedisCoord:
         self._alive: dict[str, NodeBeat] = {}
         self._left: set[tuple[str, bytes]] = set()
         self._bell = asyncio.Event()
-        self._unheard = 0
+        self._unheard, self._deaf = 0, False
         self._listening: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -168,7 +168,9 @@ class RedisCoord:
                 await self._hear()
             except _AWAY as why:
                 self._unheard += 1
-                if self._unheard == DEAF_AFTER and not self._server.breaker.open:
+                away = self._server.breaker.open  # of which is told already
+                if self._unheard >= DEAF_AFTER and not self._deaf and not away:
+                    self._deaf = True
                     self._tell("redis.deaf", {"detail": f"{type(why).__name__}: {why}"[:200]})
             await self._clock.sleep(RELISTEN_S * (0.8 + 0.4 * fraction()))
 
@@ -180,7 +182,7 @@ class RedisCoord:
                     continue
                 if said["type"] == "subscribe":
                     self._hears()
-                elif said["data"] != self._process.encode():
+                elif said["type"] == "message" and said["data"] != self._process.encode():
                     self._bell.set()
 
     @contextlib.asynccontextmanager
@@ -195,8 +197,9 @@ class RedisCoord:
     def _hears(self) -> None:
         """From now on; something may have been said before."""
         self._bell.set()
-        unheard, self._unheard = self._unheard, 0
-        if unheard >= DEAF_AFTER:
+        self._unheard = 0
+        if self._deaf:
+            self._deaf = False
             self._tell("redis.hears", {"detail": "notices of changes arrive again"})
 
     # --- nodes
