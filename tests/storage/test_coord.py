@@ -317,6 +317,25 @@ async def test_without_redis_a_node_has_its_share(
 
 
 @pytest.mark.redis
+async def test_a_server_that_takes_no_writes_is_as_good_as_none(
+    own: RedisServer, clock: HandClock
+) -> None:
+    async with machine(own.url, clock) as (store, coord):
+        await coord.beat(NodeBeat("node-1", "f"))
+        own.command("REPLICAOF", "127.0.0.1", "1")
+        allowed = [(await take(coord, 3)).allowed for _ in range(5)]
+        assert allowed == [True] * 3 + [False] * 2
+        assert await coord.begin(WS, KEY, PRINT) is None
+        assert await coord.begin(WS, KEY, PRINT) == PRINT
+        await coord.end(WS, KEY)
+        assert not store.server.breaker.open
+        own.command("REPLICAOF", "NO", "ONE")
+        await asyncio.sleep(ALONE_S)
+        await take(coord, 3, owner="again")
+        assert await store.server.call("EXISTS", f"parapet:{{{WS}}}:rl:control-read:again") == 1
+
+
+@pytest.mark.redis
 async def test_a_share_is_of_what_was_left(own: RedisServer, clock: HandClock) -> None:
     """A key that had used its quota up does not get another one when Redis goes away."""
     async with (
