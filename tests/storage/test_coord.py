@@ -167,29 +167,32 @@ async def test_nobody_takes_back_the_mark_of_another(redis: RedisServer, clock: 
 
 async def test_a_notice_arrives_once(pair: Pair) -> None:
     one, other = pair
-    await quiet(other)
+    await settled(other)
     await one.notify()
     async with asyncio.timeout(1):
         await other.noticed()
-    await quiet(other)
+    await silent_for(other, 0.3)
 
 
-async def quiet(coord: Coord, for_s: float = 0.2) -> None:
-    """What a start said is heard, and nothing comes after it."""
+async def settled(coord: Coord) -> None:
+    """It listens, and what its start had to say is heard."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
             await coord.noticed()
+
+
+async def silent_for(coord: Coord, seconds: float) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(for_s):
+        async with asyncio.timeout(seconds):
             await coord.noticed()
 
 
 @pytest.mark.redis
 async def test_a_machine_does_not_notice_itself(redis: RedisServer, clock: HandClock) -> None:
     async with machine(redis.url, clock) as (_, coord):
-        await quiet(coord)
+        await settled(coord)
         await coord.notify()
-        await quiet(coord, 2.5)  # nor does a silence of more than a second mean anything
+        await silent_for(coord, 2.5)  # nor does it mean anything that nobody says anything
 
 
 @pytest.mark.redis
@@ -198,12 +201,12 @@ async def test_who_did_not_listen_for_a_while_is_told_so(
 ) -> None:
     """A connection that ends is made anew, and what was said meanwhile is not missed."""
     async with machine(redis.url, clock) as (_, one), machine(redis.url, clock) as (_, other):
-        await quiet(other)
+        await settled(other)
         redis.command("CLIENT", "KILL", "TYPE", "pubsub")
         await one.notify()
         async with asyncio.timeout(3):
             await other.noticed()
-        await quiet(other)
+        await settled(other)
         await one.notify()
         async with asyncio.timeout(1):
             await other.noticed()
@@ -403,6 +406,8 @@ async def test_a_machine_may_mark_again_what_it_could_not_take_back(
         own.signal(signal.SIGSTOP)
         await coord.end(WS, KEY)
         own.signal(signal.SIGCONT)
+        await asyncio.sleep(ALONE_S)
+        assert own.command("KEYS", "*:run:*").startswith(b"*1")
         assert await coord.begin(WS, KEY, OTHER_PRINT) is None
 
 
