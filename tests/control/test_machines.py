@@ -14,8 +14,9 @@ import pytest
 from proxy.model.batch import Batch, CommitResult
 from proxy.model.coord import NodeBeat
 from proxy.settings.schema import Control
-from proxy.storage.redis.coord import HINT_S, RedisCoord
+from proxy.storage.redis.coord import RedisCoord
 from proxy.storage.redis.engine import RedisStore
+from proxy.storage.redis.server import HINT_S
 from tests.control.world import EVENT, World, bearer, running
 from tests.kit.coord import PATIENT_S, machine
 from tests.kit.redis import RedisServer
@@ -102,7 +103,7 @@ async def test_without_redis_each_has_its_share_and_answers_fast(
         for world in worlds:
             world.control = Control.model_validate({"rate_limits": {"control_read": 10}})
         if how == "frozen":
-            own.signal(signal.SIGSTOP)
+            own.freeze()
         else:
             own.kill()
         for world in worlds:

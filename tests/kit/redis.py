@@ -77,6 +77,11 @@ class RedisServer:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def freeze(self) -> None:
+        """Stop it, and wait until it has stopped; SIGCONT lets it go on."""
+        self.signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
     def command(self, *words: str) -> bytes:
         """Up to 64 KiB of the plain answer."""
         said = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)

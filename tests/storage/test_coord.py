@@ -16,8 +16,9 @@ from proxy.model.exchange import Json
 from proxy.model.ports import Coord
 from proxy.storage.coord import LocalCoord
 from proxy.storage.redis.client import new_listening_client
-from proxy.storage.redis.coord import ALONE_S, HINT_S, LIVE_S, RedisCoord
+from proxy.storage.redis.coord import ALONE_S, LIVE_S, RedisCoord
 from proxy.storage.redis.engine import open_store
+from proxy.storage.redis.server import HINT_S
 from tests.kit.coord import machine
 from tests.kit.redis import RedisServer, silent
 from tests.kit.store import HandClock, HandNow
@@ -277,7 +278,7 @@ async def test_without_redis_a_node_has_its_share(
         )
         await three_nodes(coord, others)
         if how == "frozen":
-            own.signal(signal.SIGSTOP)
+            own.freeze()
         else:
             own.kill()
         times, allowed = [], 0
@@ -367,8 +368,7 @@ async def test_our_impatience_says_nothing_about_the_server(
 ) -> None:
     async with machine(own.url, clock) as (store, _):
         await store.server.call("PING")
-        own.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.1)  # until it has stopped
+        own.freeze()
         for _ in range(8):
             with pytest.raises(StoreUnavailable):
                 await store.server.hint(lambda client: client.execute_command("PING"), HINT_S)
@@ -386,7 +386,7 @@ async def test_a_mark_that_could_not_be_taken_back_is_when_redis_is_there_again(
         machine(own.url, clock) as (_, other),
     ):
         await one.begin(WS, KEY, PRINT)
-        own.signal(signal.SIGSTOP)
+        own.freeze()
         await one.end(WS, KEY)
         own.signal(signal.SIGCONT)
         assert await other.begin(WS, KEY, PRINT) == PRINT
@@ -403,7 +403,7 @@ async def test_a_machine_may_mark_again_what_it_could_not_take_back(
 ) -> None:
     async with machine(own.url, clock, hint_s=HINT_S) as (_, coord):
         await coord.begin(WS, KEY, PRINT)
-        own.signal(signal.SIGSTOP)
+        own.freeze()
         await coord.end(WS, KEY)
         own.signal(signal.SIGCONT)
         await asyncio.sleep(ALONE_S)

@@ -21,10 +21,9 @@ from proxy.runtime.tasks import spawn
 from proxy.storage.coord import LEASE_S, LocalCoord
 from proxy.storage.redis.client import LISTENING_S, close_client
 from proxy.storage.redis.keys import CHANGES, NODES, NODES_SAY, Keys
-from proxy.storage.redis.server import Server, Tell, Work
+from proxy.storage.redis.server import HINT_S, Server, Tell, Work
 from proxy.wire import jsonbody
 
-HINT_S: Final = 0.05  # for one question; with those of the store a refusal takes half a second
 ALONE_S: Final = 1.0  # after a question without an answer
 LIVE_S: Final = 5.0  # how long a beat counts
 NODES_MAX: Final = 1000

@@ -24,6 +24,7 @@ from proxy.storage.redis.client import CONNECTIONS, TURN_S, close_client
 from proxy.storage.redis.keys import PROBE
 
 ANSWER_S: Final = 0.38  # for a question and its repetition; with the turn below half a second
+HINT_S: Final = 0.05  # for a question whose answer may be lost
 PROBE_S: Final = 1.0
 SCRIPTS: Final = (
     "commit", "trim", "forget", "ob_claim", "lease_take", "lease_renew", "lease_free",
@@ -54,6 +55,7 @@ class Server:
         self.breaker = Breaker()
         self.write_trouble: str | None = None
         self.under_way = 0
+        self._doubted = False  # a hint had no answer, and nothing else since
 
     def __repr__(self) -> str:
         return f"<Server {self.breaker!r}>"
@@ -67,7 +69,8 @@ class Server:
         if self.breaker.open:
             raise _away()
         async with self._turn():
-            until = asyncio.get_running_loop().time() + ANSWER_S
+            spent_s = HINT_S if self._doubted else 0.0  # by whoever asks now, most likely
+            until = asyncio.get_running_loop().time() + ANSWER_S - spent_s
             try:
                 return await self._try(work, until)
             except _Lost:
@@ -177,6 +180,7 @@ class Server:
         except _AWAY as why:
             now, silent = self._clock.monotonic(), isinstance(why, _SILENT)
             counts = patient or not silent
+            self._doubted = self._doubted or not counts
             if counts and self.breaker.failed(now, now - began if silent else 0.0):
                 self._tell("redis.away", {"detail": f"{type(why).__name__}: {why}"[:200]})
             raise _Lost from why
@@ -189,6 +193,7 @@ class Server:
         return answer
 
     def _closed(self) -> None:
+        self._doubted = False
         since = self.breaker.open_since_s
         if self.breaker.succeeded() and since is not None:
             away_s = round(self._clock.monotonic() - since, 1)
