@@ -37,6 +37,7 @@ from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids
 from proxy.model.tenancy import SnapshotDoc
 from proxy.runtime.tasks import background, spawn
+from proxy.settings.known import keep_documents, known_documents, tag_of
 from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded, load_config
 from proxy.settings.overlay import InForce, overlay
@@ -131,6 +132,8 @@ class ControlHalf:
             file_sha256=lambda: self.config_state.sha256,
             changed=self._applying.asked,
         )
+        server_key = ensure_server_key(state_dir)
+        self._store_tag = tag_of(said, server_key)
         self._deps = ControlDeps(
             store=self.store,
             coord=self._cluster.coord,
@@ -142,7 +145,7 @@ class ControlHalf:
             status=self,
             reload=self.reload,
             apply=self._applying.asked,
-            server_key=ensure_server_key(state_dir),
+            server_key=server_key,
             tell=log.tell,
             key_uses=key_uses,
         )
@@ -227,6 +230,10 @@ class ControlHalf:
             names = [workspace.id for workspace in loaded.config.workspaces]
             documents = await living_documents(self.store, names)
             if self._fresh_file or documents != self._documents:
+                if self.store.shared:
+                    await asyncio.to_thread(
+                        keep_documents, self._state_dir, self._store_tag, documents
+                    )
                 await self._bring(await asyncio.to_thread(overlay, loaded, documents))
                 self._documents = documents
             await self._learning.targets(self._in_force.loaded)
@@ -238,16 +245,27 @@ class ControlHalf:
                 await self._bring(await asyncio.to_thread(overlay, loaded, self._documents))
 
     async def _without_store(self) -> None:
-        """The store cannot be read: what was in force last, else the file alone."""
-        previous = await asyncio.to_thread(read_snapshot, self._state_dir)
-        if previous is None:
-            await self._bring(InForce(self._loaded))
-            self._fresh_file = True  # for the first look at the store
+        """The store cannot be read: the file of today over what of the store was known last.
+
+        SECURITY: never the last snapshot itself where the file may have changed: a key that was
+        taken out of the file would be back."""
+        if not self.store.shared:
+            previous = await asyncio.to_thread(read_snapshot, self._state_dir)
+            if previous is not None:
+                self._snapshot, self._version = previous, previous.version
+                self._view = self._control_config(previous, self._loaded)
+                self._publish(previous)
+                self._log.warning("config.from_snapshot", {"version": previous.version})
+                return
+        known = await asyncio.to_thread(known_documents, self._state_dir, self._store_tag)
+        try:
+            await self._bring(await asyncio.to_thread(overlay, self._loaded, known or {}))
+        except OSError as fault:  # the file is in force here; workers follow when there is room
+            self._log.warning("config.not_applied", {"reason": str(fault)})
             return
-        self._snapshot, self._version = previous, previous.version
-        self._view = self._control_config(previous, self._loaded)
-        self._publish(previous)
-        self._log.warning("config.from_snapshot", {"version": previous.version})
+        self._documents = known or {}
+        told: dict[str, Json] = {"version": self._version, "known": known is not None}
+        self._log.warning("config.without_store", told)
 
     async def _bring(self, in_force: InForce) -> None:
         loaded = in_force.loaded

@@ -2,6 +2,7 @@
 what happened meanwhile is stored when it is back (storage.md §4)."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ from tests.kit.replies import ok
 pytestmark = [pytest.mark.process, pytest.mark.redis]
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
+CHAT = "/v1/chat/completions"
 RULES = "/v1/workspaces/default/alert-rules"
 WITHIN_S = 0.5
 
@@ -58,7 +60,7 @@ async def until(within_s: float, parapet: Parapet, wanted: tuple[int, str]) -> N
 async def test_a_frozen_redis(parapet: Parapet, server: RedisServer) -> None:
     rule = {"name": "first", "condition": {"metric": "violations"}}
     assert (await parapet.control("POST", RULES, rule)).status == 201
-    assert (await post(parapet.url + "/v1/chat/completions", BODY)).status == 200
+    assert (await post(parapet.url + CHAT, BODY)).status == 200
     await parapet.events(1)
     status = await parapet.status()
     assert (status["store"], status["redis"]["up"]) == ("redis", True)
@@ -74,7 +76,7 @@ async def test_a_frozen_redis(parapet: Parapet, server: RedisServer) -> None:
                 503, "storage-unavailable",
             )  # fmt: skip
         began = time.monotonic()
-        assert (await post(parapet.url + "/v1/chat/completions", BODY)).status == 200
+        assert (await post(parapet.url + CHAT, BODY)).status == 200
         assert time.monotonic() - began < WITHIN_S
     await until(3, parapet, (200, "degraded"))
 
@@ -87,9 +89,9 @@ async def test_a_frozen_redis(parapet: Parapet, server: RedisServer) -> None:
 
 async def test_a_killed_control_process_goes_on_where_it_was(parapet: Parapet) -> None:
     for _ in range(5):
-        assert (await post(parapet.url + "/v1/chat/completions", BODY)).status == 200
+        assert (await post(parapet.url + CHAT, BODY)).status == 200
     os.kill(await parapet.pid_of("control"), signal.SIGKILL)
-    assert (await post(parapet.url + "/v1/chat/completions", BODY)).status == 200
+    assert (await post(parapet.url + CHAT, BODY)).status == 200
     await asyncio.sleep(0.2)
     await parapet.ready()
     events = await parapet.events(6, route_id="chat", type="runtime.request.*")
@@ -108,7 +110,7 @@ async def test_a_change_on_one_machine_reaches_the_other(
         assert made.status == 201
         began = time.monotonic()
         named = {"x-parapet-route": "new"}
-        while (await post(other.url + "/v1/chat/completions", BODY, named)).status != 200:
+        while (await post(other.url + CHAT, BODY, named)).status != 200:
             assert time.monotonic() - began < 2
             await asyncio.sleep(0.02)
         key = {"name": "board", "role": "viewer", "workspaces": ["default"]}
@@ -135,16 +137,64 @@ async def test_a_start_without_redis_goes_on_with_the_last_rules(
     await parapet.control("POST", "/v1/workspaces/default/routes", route)
     named = {"x-parapet-route": "new"}
     began = time.monotonic()
-    while (await post(parapet.url + "/v1/chat/completions", BODY, named)).status != 200:
+    while (await post(parapet.url + CHAT, BODY, named)).status != 200:
         assert time.monotonic() - began < 2
         await asyncio.sleep(0.02)
     os.kill(await parapet.pid_of("control"), signal.SIGKILL)
     os.kill(server.pid, signal.SIGSTOP)
     try:
         await until(10, parapet, (200, "degraded"))
-        assert (await post(parapet.url + "/v1/chat/completions", BODY, named)).status == 200
+        assert (await post(parapet.url + CHAT, BODY, named)).status == 200
     finally:
         os.kill(server.pid, signal.SIGCONT)
     await until(5, parapet, (200, "ready"))
     gone = await parapet.control("DELETE", "/v1/workspaces/default/routes/new")
     assert gone.status == 204
+
+
+async def test_what_left_the_file_is_gone_also_when_started_without_redis(
+    parapet: Parapet, server: RedisServer
+) -> None:
+    """And what was made through the API is still there."""
+    old, kept = "o" * 40, "k" * 40
+    keys = [
+        {"id": key_id, "secret_sha256": hashlib.sha256(secret.encode()).hexdigest(), "role": "app"}
+        for key_id, secret in (("oldkey000000", old), ("keptkey00000", kept))
+    ]
+    (only,) = parapet.config["workspaces"]  # type: ignore[misc]
+    ends = {"id": "leaving", "endpoint": "main"}
+    both = {**only, "keys": keys, "routes": [*only["routes"], ends]}  # type: ignore[dict-item]
+    without = {**only, "keys": keys[1:]}  # type: ignore[dict-item]
+    parapet.write_config({**parapet.config, "workspaces": [both]})
+    assert (await parapet.control("POST", "/v1/admin/reload")).status == 200
+    made = await parapet.control(
+        "POST", "/v1/workspaces/default/routes", {"id": "new", "endpoint": "main"}
+    )
+    assert made.status == 201
+
+    async def answered(path: str, key_id: str, secret: str) -> int:
+        headers = {"authorization": f"Bearer ppt_{key_id}_{secret}"}
+        return (await get(parapet.control_url + path, headers)).status
+
+    async def served(route: str) -> int:
+        return (await post(parapet.url + CHAT, BODY, {"x-parapet-route": route})).status
+
+    assert await answered("/v1/status", "oldkey000000", old) == 200
+    assert [await served(route) for route in ("chat", "new", "leaving")] == [200, 200, 200]
+    server.signal(signal.SIGSTOP)
+    pid = await parapet.pid_of("control")
+    os.kill(pid, signal.SIGSTOP)  # so that it does not read the file before it is killed
+    parapet.write_config({**parapet.config, "workspaces": [without]})
+    os.kill(pid, signal.SIGKILL)
+    await until(15, parapet, (200, "degraded"))
+    assert await answered("/v1/status", "oldkey000000", old) == 401
+    assert await answered("/v1/status", "keptkey00000", kept) == 200
+    began = time.monotonic()
+    while await served("leaving") == 200:
+        assert time.monotonic() - began < 2
+        await asyncio.sleep(0.02)
+    assert [await served(route) for route in ("chat", "new")] == [200, 200]
+    server.signal(signal.SIGCONT)
+    await until(5, parapet, (200, "ready"))
+    assert await answered("/v1/status", "oldkey000000", old) == 401
+    assert await served("new") == 200
