@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from proxy.control import ratelimit
+from proxy.control.aging import handled
 from proxy.control.auth import authenticate
 from proxy.control.body import BodyPace, check_declared, gunzip, read_body
 from proxy.control.conditions import check_grammar
@@ -187,7 +188,7 @@ class Checks:
             return await operation.handler(passage, self.deps)
         try:
             async with asyncio.timeout(self.handler_s):
-                reply = await operation.handler(passage, self.deps)  # 13 to 17
+                reply = await handled(operation.handler, passage, self.deps)  # 13 to 17
         except TimeoutError:
             raise retry_later("unavailable") from None
         return _with_notice(passage, reply, leaving) if leaving else reply

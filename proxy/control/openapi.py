@@ -300,6 +300,8 @@ def _success(operation: Operation, table: Sequence[Operation], shapes: Shapes) -
     if is_list(operation):
         answer["headers"] |= {"Link": header("Link", required=True)}
         answer["headers"] |= {"X-Total-Count": header("X-Total-Count")}
+    if kind is not None and operation.method == "GET":
+        answer["headers"]["X-Parapet-Stale"] = header("X-Parapet-Stale")
     if operation.idempotent:
         answer["headers"]["Idempotent-Replayed"] = header("Idempotent-Replayed")
     if kind is not None and operation.method in ("POST", "PUT", "PATCH"):

@@ -37,6 +37,7 @@ HEADERS: Final[dict[str, tuple[str, Schema]]] = {
                             {"type": "string", "enum": ["true"]}),
     "Preference-Applied": ("the preference of `Prefer` that was honoured", _TEXT),
     "Deprecation": ("RFC 9745: since when something that the request uses is deprecated", _TEXT),
+    "X-Parapet-Stale": ("the store is away: so many seconds ago these documents were read", _COUNT),
     "Sunset": ("RFC 8594: from when on it may be gone", _TEXT),
 }
 

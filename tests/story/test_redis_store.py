@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.httpclient import get, post
+from tests.kit.httpclient import Answer, get, post
 from tests.kit.processes import Parapet, endpoint, workspace
 from tests.kit.provider import FakeProvider
 from tests.kit.redis import RedisServer
@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.process, pytest.mark.redis]
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 CHAT = "/v1/chat/completions"
 RULES = "/v1/workspaces/default/alert-rules"
+EVENTS = "/v1/workspaces/default/events"
 WITHIN_S = 0.5
+LISTED_BEFORE_S = 10
 
 
 @pytest.fixture
@@ -45,6 +47,11 @@ async def parapet(server: RedisServer, tmp_path: Path) -> AsyncIterator[Parapet]
             await running.kill()
 
 
+def slug(answer: Answer) -> str:
+    """The kind of a problem."""
+    return str(answer.json["type"]).rpartition("/")[2]
+
+
 async def readiness(parapet: Parapet) -> tuple[int, str]:
     answer = await get(parapet.control_url + "/readyz")
     return answer.status, answer.json["status"]
@@ -60,6 +67,7 @@ async def until(within_s: float, parapet: Parapet, wanted: tuple[int, str]) -> N
 async def test_a_frozen_redis(parapet: Parapet, server: RedisServer) -> None:
     rule = {"name": "first", "condition": {"metric": "violations"}}
     assert (await parapet.control("POST", RULES, rule)).status == 201
+    assert "x-parapet-stale" not in (await parapet.control("GET", RULES)).headers
     assert (await post(parapet.url + CHAT, BODY)).status == 200
     await parapet.events(1)
     status = await parapet.status()
@@ -67,14 +75,20 @@ async def test_a_frozen_redis(parapet: Parapet, server: RedisServer) -> None:
     assert not (parapet.state_dir / "parapet.db").exists()
 
     server.signal(signal.SIGSTOP)
+    frozen = time.monotonic()
     for n in range(6):
-        for method, path, body in (("POST", RULES, rule | {"name": f"n{n}"}), ("GET", RULES, None)):
-            began = time.monotonic()
-            answer = await parapet.control(method, path, body)
-            assert time.monotonic() - began < WITHIN_S
-            assert (answer.status, answer.json["type"].rpartition("/")[2]) == (
-                503, "storage-unavailable",
-            )  # fmt: skip
+        began = time.monotonic()
+        answer = await parapet.control("POST", RULES, rule | {"name": f"n{n}"})
+        assert time.monotonic() - began < WITHIN_S
+        assert (answer.status, slug(answer)) == (503, "storage-unavailable")
+        began = time.monotonic()
+        known = await parapet.control("GET", RULES)
+        assert time.monotonic() - began < WITHIN_S
+        assert (known.status, known.json["data"][0]["name"]) == (200, "first")
+        age_s = time.monotonic() - frozen
+        assert 1 <= int(known.headers["x-parapet-stale"]) <= age_s + LISTED_BEFORE_S + 1
+        unknown = await parapet.control("GET", EVENTS)
+        assert (unknown.status, slug(unknown)) == (503, "storage-unavailable")
         began = time.monotonic()
         assert (await post(parapet.url + CHAT, BODY)).status == 200
         assert time.monotonic() - began < WITHIN_S
@@ -116,14 +130,13 @@ async def test_a_change_on_one_machine_reaches_the_other(
         key = {"name": "board", "role": "viewer", "workspaces": ["default"]}
         shown = (await parapet.control("POST", "/v1/keys", key)).json
         headers = {"authorization": f"Bearer {shown['key']}"}
-        events = "/v1/workspaces/default/events"
         began = time.monotonic()
-        while (await get(other.control_url + events, headers)).status != 200:
+        while (await get(other.control_url + EVENTS, headers)).status != 200:
             assert time.monotonic() - began < 2
             await asyncio.sleep(0.02)
         await parapet.control("DELETE", f"/v1/keys/{shown['key_id']}")
         began = time.monotonic()
-        while (await get(other.control_url + events, headers)).status != 401:
+        while (await get(other.control_url + EVENTS, headers)).status != 401:
             assert time.monotonic() - began < 2
             await asyncio.sleep(0.02)
     finally:

@@ -40,6 +40,7 @@ from proxy.storage.redis.client import new_client
 from proxy.storage.redis.encode import Call, call_of, member_of, pieces_of, result_of
 from proxy.storage.redis.keys import WORKSPACES, Keys
 from proxy.storage.redis.leases import RedisLeases
+from proxy.storage.redis.remembered import Remembered
 from proxy.storage.redis.retention import Trimmer
 from proxy.storage.redis.server import Server, Tell
 
@@ -85,6 +86,7 @@ class RedisStore:
         self._trimmer = Trimmer(self._server)
         self._ids = UlidIds()
         self.leases = RedisLeases(self._server)
+        self._remembered = Remembered(clock)
         self._known: set[str] = set()  # workspaces that retention was told of
         self._run_id = ""
         self._closed = False
@@ -196,9 +198,12 @@ class RedisStore:
         keys = Keys(workspace_id)
         for _ in range(TRIES):
             try:
-                return await self._run(keys, batch)
+                result = await self._run(keys, batch)
             except _HeadMoved:
                 batch = replace(batch, ops=await self._chained(keys, batch.ops))
+            else:
+                self._remembered.committed(workspace_id, batch, result)
+                return result
         raise StoreUnavailable("storage-unavailable", "others write the same log without a pause")
 
     async def _run(self, keys: Keys, batch: Batch) -> CommitResult:
@@ -242,8 +247,11 @@ class RedisStore:
     # --- reading
 
     async def get(self, workspace_id: str, kind: str, doc_id: str) -> tuple[int, bytes] | None:
-        value = await self._hget(Keys(workspace_id).documents(kind), doc_id.encode())
-        return None if value is None else ask.document_of(value)
+        async def there() -> tuple[int, bytes] | None:
+            value = await self._hget(Keys(workspace_id).documents(kind), doc_id.encode())
+            return None if value is None else ask.document_of(value)
+
+        return await self._remembered.get(workspace_id, kind, doc_id, there)
 
     async def revision(self, workspace_id: str, kind: str, doc_id: str) -> int:
         keys = Keys(workspace_id)
@@ -253,7 +261,10 @@ class RedisStore:
         return ask.document_of(value)[0] if value is not None else int(gone or 0)
 
     async def scan(self, workspace_id: str, kind: str) -> Sequence[tuple[str, int, bytes]]:
-        return await ask.documents(self._server, Keys(workspace_id), kind)
+        keys = Keys(workspace_id)
+        return await self._remembered.scan(
+            workspace_id, kind, lambda: ask.documents(self._server, keys, kind)
+        )
 
     def edition(self, workspace_id: str, kind: str) -> None:
         """Other machines write, too."""
