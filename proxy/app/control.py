@@ -45,6 +45,7 @@ from proxy.settings.problems import ConfigError, path_text
 from proxy.settings.schema import Ingest
 from proxy.settings.secrets import ensure_admin_key, ensure_server_key
 from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
+from proxy.spool.keeper import Keeper
 from proxy.spool.reader import SpoolReader
 from proxy.storage.choose import store_of
 from proxy.telemetry.exposition import Registry
@@ -132,6 +133,7 @@ class ControlHalf:
             file_sha256=lambda: self.config_state.sha256,
             changed=self._applying.asked,
         )
+        self._keeper = Keeper(state_dir, clock.monotonic) if self.store.shared else None
         server_key = ensure_server_key(state_dir)
         self._store_tag = tag_of(said, server_key)
         self._deps = ControlDeps(
@@ -148,6 +150,7 @@ class ControlHalf:
             server_key=server_key,
             tell=log.tell,
             key_uses=key_uses,
+            keeper=self._keeper,
         )
         self._runner: web.ServerRunner | None = None
 
@@ -184,6 +187,8 @@ class ControlHalf:
         self._draining = True
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._keeper is not None:
+            await self._keeper.close()
         self._spooler.stop()
         if self._spooling is not None:
             await self._spooling

@@ -212,14 +212,21 @@ RuntimeSent = RuntimeEventSent | RuntimeList | RuntimeEvents
 ChangeSent = ChangeEventSent | ChangeList | ChangeEvents
 
 
+Durability = Annotated[
+    Literal["local"],
+    Field(description="on this machine's disk; stored, and `duplicate` known, when Redis is back"),
+]
+
+
 class Ingested(Told):
     """What became of one event."""
 
     event_id: str
     status: Literal["accepted", "duplicate"]
-    duplicate: bool
-    seq: int
+    duplicate: bool | None
+    seq: int | None
     received_at: Time
+    durability: Durability | None = None
     warnings: list[Warned] | None = None
 
 
@@ -232,6 +239,7 @@ class IngestedItem(Told):
     duplicate: bool | None = None
     seq: int | None = None
     received_at: Time | None = None
+    durability: Durability | None = None
     warnings: list[Warned] | None = None
     errors: list[FieldFault] | None = None
 

@@ -83,24 +83,16 @@ async def as_stored(record: IdempotencyRecord) -> Reply:
 
 async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = as_stored) -> Reply:
     """Act, or answer as the first request with this key was answered."""
-    header = passage.request.headers.get("Idempotency-Key")
-    ttl_s = passage.config.control.idempotency_ttl_hours * 3600
-    if header is None:
-        return await act(Ticket(b"", b"", ttl_s))
-    assert passage.operation is not None, "step 14 comes after step 4"
+    ticket = ticket_of(passage)
+    key, fingerprint = ticket.key, ticket.fingerprint
+    if not key:
+        return await act(ticket)
     workspace_id = passage.workspace_id or SERVER_WORKSPACE
-    template = f"{passage.operation.method}\0{passage.operation.template}\0{read_key(header)}"
-    if passage.workspace_id is None:  # SECURITY: no tenant meets the replies of another
-        bound = passage.caller.workspaces
-        template += "\0" + ("*" if bound is None else ",".join(sorted(bound)))
-    key = hashlib.sha256(template.encode()).digest()
-    fingerprint = fingerprint_of(passage)
     found = await _waited(deps, workspace_id, key, fingerprint)
     if found is None:
         try:
             found = await _stored(deps, workspace_id, key, fingerprint)
             if found is None:
-                ticket = Ticket(key, fingerprint, ttl_s)
                 return await _act(passage, deps, workspace_id, ticket, act)
         except StoreConflict as conflict:
             if conflict.reason != "idem":
@@ -114,6 +106,20 @@ async def once(passage: Passage, deps: ControlDeps, act: Act, replay: Replay = a
     reply.headers["Idempotent-Replayed"] = "true"
     deps.metrics.add("idempotent_replays_total")
     return reply
+
+
+def ticket_of(passage: Passage) -> Ticket:
+    """What this request may be recognised by; without a key when it names none."""
+    header = passage.request.headers.get("Idempotency-Key")
+    ttl_s = passage.config.control.idempotency_ttl_hours * 3600
+    if header is None:
+        return Ticket(b"", b"", ttl_s)
+    assert passage.operation is not None, "step 14 comes after step 4"
+    template = f"{passage.operation.method}\0{passage.operation.template}\0{read_key(header)}"
+    if passage.workspace_id is None:  # SECURITY: no tenant meets the replies of another
+        bound = passage.caller.workspaces
+        template += "\0" + ("*" if bound is None else ",".join(sorted(bound)))
+    return Ticket(hashlib.sha256(template.encode()).digest(), fingerprint_of(passage), ttl_s)
 
 
 async def _act(

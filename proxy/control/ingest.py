@@ -16,10 +16,11 @@ from proxy.control.body import too_large
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.incoming import EVENT_BYTES, Family, Read, Reader
+from proxy.control.keeping import keep
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.validation import Where, field_of, pointer_of, read_json
-from proxy.model.batch import Appended
-from proxy.model.events import NewEvent, iso
+from proxy.model.batch import Appended, StoreUnavailable
+from proxy.model.events import Came, NewEvent, iso
 from proxy.model.exchange import Json
 from proxy.model.ports import IdempotencyRecord
 from proxy.wire import jsonbody
@@ -101,7 +102,19 @@ async def _ingest(family: Family, passage: Passage, deps: ControlDeps) -> Reply:
         chosen = [item for item in read if item.event is not None]
         return _reply(read, await accept(chosen, None), items.single, then_ms, first_time=False)
 
-    return await once(passage, deps, act, replay)
+    try:
+        return await once(passage, deps, act, replay)
+    except StoreUnavailable as down:
+        chosen = [item for item in read if item.event is not None]
+        await keep(
+            down,
+            passage,
+            deps,
+            [item.event for item in chosen if item.event is not None],
+            Came(source, now_ms, ttl_s),
+            _recipe(chosen, now_ms),
+        )
+        return _kept_reply(read, items.single, now_ms)
 
 
 def _apart(passage: Passage) -> Items:
@@ -281,6 +294,28 @@ def _reply(
         if item.warnings:
             result["warnings"] = item.warnings
         results.append(result)
+    return _whole(read, results, counts, single)
+
+
+def _kept_reply(read: Sequence[Read], single: bool, at_ms: int) -> Reply:
+    """What is not stored yet has no number, and whether it is a repetition will be seen then."""
+    results: list[dict[str, Json]] = []
+    counts = {"accepted": 0, "duplicate": 0, "rejected": 0}
+    for item in read:
+        if item.event is None:
+            counts["rejected"] += 1
+            results.append(_rejected(item, item.errors))
+            continue
+        counts["accepted"] += 1
+        result: dict[str, Json] = {
+            "event_id": _event_id(item.event),
+            "status": "accepted",
+            "duplicate": None,
+            "seq": None,
+            "received_at": iso(at_ms),
+            "durability": "local",
+        }
+        results.append({**result, "warnings": item.warnings} if item.warnings else result)
     return _whole(read, results, counts, single)
 
 

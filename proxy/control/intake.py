@@ -13,7 +13,7 @@ from typing import Any
 from proxy.control.decisions import decision_ops
 from proxy.model.batch import Append, Appended, Batch, Op
 from proxy.model.documents import SEVERITY_RANK
-from proxy.model.events import EVENTS_LOG, SCHEMA_VERSION, NewEvent, iso
+from proxy.model.events import EVENTS_LOG, SCHEMA_VERSION, Came, NewEvent, iso
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids, Store
 from proxy.spool.packed import stored
@@ -48,21 +48,19 @@ class EventIntake:
 
         `source` is `proxy/<node>/<slot>`, `api/<key_id>`, `watcher/<id>` or `control`.
         `dedupe_ttl_s` is for events that may be sent again; those of a spool cannot come twice,
-        since its cursor is committed with them.  One outcome per event, in order.  Raises
+        since its cursor is committed with them.  An event that says how it `came` keeps its own
+        source, time and recognition.  One outcome per event, in order.  Raises
         StoreConflict (of `also`), StoreUnavailable.
         """
         at_ms = self._clock.now_ms() if received_ms is None else received_ms
-        stamp: dict[str, Json] = {
-            "workspace_id": workspace_id,
-            "schema_version": SCHEMA_VERSION,
-            "received_at": iso(at_ms),
-            "source": source,
-        }
+        stamp = _stamp(workspace_id, at_ms, source)
         brief = jsonbody.dumps((SCHEMA_VERSION, stamp["received_at"], source))
         ops = [
             _packed(event, brief, at_ms)
             if event.packed
             else _append(event, stamp, at_ms, dedupe_ttl_s)
+            if event.came is None
+            else _kept(event, event.came, workspace_id)
             for event in events
         ]
         kind = source.partition("/")[0]
@@ -89,6 +87,21 @@ class EventIntake:
 
     def __repr__(self) -> str:
         return f"<EventIntake {len(self._waiting)} workspaces waited for>"
+
+
+def _stamp(workspace_id: str, received_ms: int, source: str) -> dict[str, Json]:
+    return {
+        "workspace_id": workspace_id,
+        "schema_version": SCHEMA_VERSION,
+        "received_at": iso(received_ms),
+        "source": source,
+    }
+
+
+def _kept(event: NewEvent, came: Came, workspace_id: str) -> Append:
+    """An event that was accepted before it could be stored."""
+    stamp = _stamp(workspace_id, came.received_ms, came.source)
+    return _append(event, stamp, came.received_ms, came.dedupe_ttl_s)
 
 
 def _packed(event: NewEvent, stamp: bytes, received_ms: int) -> Append:

@@ -96,6 +96,15 @@ _PRICE = re.compile(
 _SCALE = {"": 1, "K": 1_000, "M": 1_000_000}
 
 
+@dataclass(slots=True, frozen=True)
+class Came:
+    """How events came in that reach the log later: they were kept meanwhile."""
+
+    source: str
+    received_ms: int
+    dedupe_ttl_s: int
+
+
 @dataclass(slots=True)
 class NewEvent:
     """An event on its way into the log.
@@ -103,13 +112,14 @@ class NewEvent:
     `body` is the envelope without what the store side adds (`seq`, `workspace_id`, `received_at`,
     `schema_version`, `source`).  `content_hash` is over what the sender said; empty: over `body`.
     `packed`: all that the event says, as the log keeps it; then `body` holds only what it is
-    searched by.
+    searched by.  `came`: how, when that was before it goes into the log.
     """
 
     body: dict[str, Json]
     at_ms: int
     content_hash: bytes = b""
     packed: bytes = b""
+    came: Came | None = None
 
 
 def derived(prefix: str, length: int, *parts: str) -> str:

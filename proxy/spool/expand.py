@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import starmap
 from typing import Any, Final, cast
 
+from proxy.model.batch import Idem
 from proxy.model.events import (
     FAILOVER_DECISION,
     POLICY_RESULT,
@@ -52,11 +53,13 @@ class BadLine(ValueError):
 @dataclass(slots=True)
 class Expanded:
     """What one line says: events of one workspace, the request's own first, and the Parapet key
-    that the request was made with."""
+    that the request was made with.  `idem`: what must be known of their request once they are in
+    the log."""
 
     workspace_id: str
     events: list[NewEvent]
     key_id: str | None = None
+    idem: Idem | None = None
 
 
 def events_of(line: bytes) -> Expanded:

@@ -15,11 +15,12 @@ bytes; it is removed 60 s after the position file is past it.
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.runtime.ids import base62
+from proxy.spool import kept
 from proxy.spool.expand import BadLine, Expanded
 from proxy.spool.packed import read_line
 from proxy.spool.segment import (
@@ -38,6 +39,11 @@ CHUNK_LINES = 1000
 READ_BYTES = 1 << 20  # the longest line, too
 NOTE_EVERY_S = 1.0
 KEEP_READ_S = 60.0
+_READ_LINE: dict[Lane, Callable[[bytes], Expanded]] = {
+    "plain": read_line,
+    "critical": read_line,
+    "api": kept.read_line,
+}
 
 
 @dataclass(slots=True)
@@ -190,7 +196,7 @@ class SpoolReader:
                 state.skipping = False
             elif line:
                 try:
-                    said = read_line(line)
+                    said = _READ_LINE[state.lane](line)
                 except BadLine:
                     if newest and after == len(data) < READ_BYTES:
                         return at  # perhaps not wholly written: wait

@@ -179,7 +179,7 @@ class SpoolWriter:
     def _keep_cap(self) -> None:
         held = Holdings(self._root)
         held.look()
-        cap = min(self._cap_bytes, (held.free + held.bytes) // CAP_OF_FREE_DISK)
+        cap = cap_of(held, self._cap_bytes)
         for lane, dropped in held.shrink(cap).items():
             self.dropped[lane] += dropped
         over = held.bytes > cap
@@ -226,10 +226,19 @@ class Holdings:
                         )
         self.bytes = sum(held.bytes for held in self._held)
 
+    @property
+    def lasting(self) -> int:
+        """Bytes that wait to be read and are not plain telemetry."""
+        waiting = (max(0, h.bytes - h.committed) for h in self._held if h.lane != "plain")
+        return sum(waiting)
+
     def shrink(self, cap: int) -> dict[Lane, int]:
-        """Remove segments until the cap is kept: lines that were lost with them, by class."""
+        """Remove segments until the cap is kept: lines that were lost with them, by class.
+
+        What the API has acknowledged (class `api`) goes only when it was read."""
         lost: dict[Lane, int] = {}
-        for held in sorted((h for h in self._held if not h.growing), key=_first_to_go):
+        may_go = [h for h in self._held if not h.growing and not _acknowledged(h)]
+        for held in sorted(may_go, key=_first_to_go):
             if self.bytes <= cap:
                 break
             with contextlib.suppress(FileNotFoundError):  # another worker's helper was faster
@@ -239,6 +248,15 @@ class Holdings:
                     lost[held.lane] = lost.get(held.lane, 0) + lines
             self.bytes -= held.bytes
         return lost
+
+
+def cap_of(held: Holdings, cap_bytes: int) -> int:
+    """At most `cap_bytes`, and a tenth of what the disk has for us."""
+    return min(cap_bytes, (held.free + held.bytes) // CAP_OF_FREE_DISK)
+
+
+def _acknowledged(held: _Held) -> bool:
+    return held.lane == "api" and held.committed < held.bytes
 
 
 def _first_to_go(held: _Held) -> tuple[bool, bool, float]:

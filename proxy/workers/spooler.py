@@ -19,7 +19,7 @@ loses nothing either: the reader gives a chunk again until it is done.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -174,10 +174,10 @@ class Spooler:
             groups.setdefault(line.said.workspace_id, []).append(line)
         cursor = f"spool/{self._spool_id}/{chunk.slot}/{chunk.lane}"
         self._lanes[cursor] = chunk.slot, chunk.lane
-        source = f"proxy/{self._node}/{chunk.slot}"
+        origin = "api" if chunk.lane == "api" else "proxy"  # an event of `api` has its own source
+        source = f"{origin}/{self._node}/{chunk.slot}"
         for workspace_id, lines in groups.items():
-            for start in range(0, len(lines), self._batch_lines):
-                some = lines[start : start + self._batch_lines]
+            for some in _batches(lines, self._batch_lines):
                 await self._insist(workspace_id, some, cursor, source)
 
     async def _insist(
@@ -194,6 +194,9 @@ class Spooler:
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
             except StoreConflict as moved:
+                if moved.reason == "idem":
+                    await self._without_record(workspace_id, lines, cursor, source)
+                    return
                 # it is elsewhere: a commit of ours whose answer was lost, or a forgotten one
                 with contextlib.suppress(StoreUnavailable):
                     if await self._set_back():
@@ -215,7 +218,8 @@ class Spooler:
             return
         events = [event for line in fresh for event in line.said.events]
         move = Cursor(cursor, old, fresh[-1].end)
-        await self._accept(workspace_id, events, source=source, also=(move,))
+        records = [line.said.idem for line in fresh if line.said.idem is not None]
+        await self._accept(workspace_id, events, source=source, also=(move, *records))
         self._cursors[workspace_id, cursor] = move.new
         for line in fresh:
             if line.said.key_id is not None and line.said.events:
@@ -263,9 +267,31 @@ class Spooler:
         lines[0].said.events.clear()
         await self._insist(workspace_id, lines, cursor, source)
 
+    async def _without_record(
+        self, workspace_id: str, lines: Sequence[SpoolLine], cursor: str, source: str
+    ) -> None:
+        """Of one of the requests there is a finished record: it was repeated when the store was
+        back, or its answer was lost.  Its events are recognised by their ids."""
+        for line in lines:
+            if len(lines) == 1:
+                line.said.idem = None
+            await self._insist(workspace_id, [line], cursor, source)
+
     async def _position(self, workspace_id: str, cursor: str) -> int:
         known = self._cursors.get((workspace_id, cursor))
         if known is None:
             known = await self._store.cursor(workspace_id, cursor)
             self._cursors[workspace_id, cursor] = known
         return known
+
+
+def _batches(lines: Sequence[SpoolLine], limit: int) -> Iterator[Sequence[SpoolLine]]:
+    """Runs of at most `limit` lines, and of not many more events of requests with several."""
+    start = events = 0
+    for index, line in enumerate(lines):
+        if index > start and (index - start >= limit or events >= limit):
+            yield lines[start:index]
+            start = index
+            events = 0
+        events += len(line.said.events) if line.said.events and line.said.events[0].came else 0
+    yield lines[start:]

@@ -32,6 +32,7 @@ from proxy.settings.overlay import InForce, overlay
 from proxy.settings.schema import Config, Control, Ingest, Workspace
 from proxy.settings.snapshot import compile_snapshot
 from proxy.storage.coord import LocalCoord
+from proxy.spool.keeper import Keeper
 from proxy.telemetry.exposition import Registry
 from tests.kit.fakes import CountingIds, FakeClock
 from tests.kit.store import MemoryStore
@@ -161,6 +162,7 @@ class World:
     runner: web.ServerRunner = field(init=False)
     in_force: InForce | None = None
     key_uses: KeyUses = field(default_factory=KeyUses)
+    keeper: Keeper | None = None
 
     def config(self) -> ControlConfig:
         return ControlConfig.of(
@@ -280,6 +282,7 @@ async def running(
         server_key=b"k" * 32,
         contract=world.contract,
         key_uses=world.key_uses,
+        keeper=world.keeper,
         tell=lambda event, fields, fault: world.told.append((event, fields)),
     )
     listener = socket.create_server(("127.0.0.1", 0))

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,9 @@ BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}]}
 CHAT = "/v1/chat/completions"
 RULES = "/v1/workspaces/default/alert-rules"
 EVENTS = "/v1/workspaces/default/events"
+AT = "2024-03-15T14:30:00Z"
 WITHIN_S = 0.5
+DRAINED_S = 10
 LISTED_BEFORE_S = 10
 
 
@@ -211,3 +214,46 @@ async def test_what_left_the_file_is_gone_also_when_started_without_redis(
     await until(5, parapet, (200, "ready"))
     assert await answered("/v1/status", "oldkey000000", old) == 401
     assert await served("new") == 200
+
+
+async def test_events_that_come_while_redis_is_away_are_stored_once(
+    parapet: Parapet, server: RedisServer
+) -> None:
+    """Also when the control process is killed meanwhile, and when they are sent again."""
+
+    async def sent(number: int, **headers: str) -> dict[str, Any]:
+        began = time.monotonic()
+        event = {"event_id": f"evt-{number}", "route_id": "chat", "timestamp": AT}
+        answer = await parapet.control("POST", "/v1/ingest/runtime", event, **headers)
+        assert time.monotonic() - began < WITHIN_S
+        assert answer.status == 202, answer.text
+        return dict(answer.json)
+
+    assert (await sent(0))["seq"] == 1
+    server.signal(signal.SIGSTOP)
+    for number in range(10):
+        said = await sent(number, **{"idempotency-key": f"k-{number}"})
+        assert (said["seq"], said["duplicate"], said["durability"]) == (None, None, "local")
+    os.kill(await parapet.pid_of("control"), signal.SIGKILL)
+    await until(15, parapet, (200, "degraded"))
+    for number in range(5, 20):
+        await sent(number, **{"idempotency-key": f"k-{number}"})
+    server.signal(signal.SIGCONT)
+    await until(3, parapet, (200, "ready"))
+    for number in range(20):
+        await sent(number)
+    began = time.monotonic()
+    while (await parapet.status())["spool"]["bytes"]:
+        assert time.monotonic() - began < DRAINED_S
+        await asyncio.sleep(0.05)
+    events = await parapet.events(20, route_id="chat")
+    assert sorted(each["event_id"] for each in events) == sorted(f"evt-{n}" for n in range(20))
+    again = await parapet.control(
+        "POST",
+        "/v1/ingest/runtime",
+        {"event_id": "evt-7", "route_id": "chat", "timestamp": AT},
+        **{"idempotency-key": "k-7"},
+    )
+    assert (again.status, again.json["event_id"]) == (202, "evt-7")
+    assert again.headers["idempotent-replayed"] == "true"
+    assert len(await parapet.events(20, route_id="chat")) == 20
