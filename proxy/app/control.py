@@ -16,6 +16,7 @@ from proxy.app.applying import Applying
 from proxy.app.cluster import Cluster, warnings_of
 from proxy.app.declared import declared, shipped_packs
 from proxy.app.filewatch import differing, restart_only, stamps
+from proxy.app.gauges import show_storage
 from proxy.app.learning import Learning
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
@@ -107,6 +108,7 @@ class ControlHalf:
             batch_lines=self.store.batch_lines,
             restarts=lambda: self.store.restarts,
             used=key_uses.note,
+            tell_forgotten=self.store.forgot,
         )
         self._spooling: asyncio.Task[None] | None = None
         admin_key = loaded.admin_key
@@ -345,25 +347,15 @@ class ControlHalf:
 
     async def _beat(self) -> None:
         """How late the loop runs, and what the metrics show of store and spool."""
-        rollbacks = 0
+        restarts = self.store.restarts
         while True:
             before = self._clock.monotonic()
             await self._clock.sleep(0.5)
             self._lag_s = max(0.0, self._clock.monotonic() - before - 0.5)
-            spool = self._spooler.progress()
-            self.metrics.set("spool_bytes", (), spool.waiting_bytes)
-            self.metrics.set("spool_lag_seconds", (), spool.lag_s)
-            self.metrics.set("spool_corrupt_total", (), spool.corrupt)
-            self.metrics.set("store_writable", (), int(self.store.writable()))
-            self.metrics.set("store_queue_depth", (), self.store.queue_depth())
-            link = self.store.link()
-            if link is not None:
-                self.metrics.set("redis_up", (), int(link["up"] is True))
-                self.metrics.set("redis_rollbacks_total", (), spool.rollbacks)
-                if spool.rollbacks > rollbacks:
-                    detail = "the store had forgotten commits: the spool is read again"
-                    self._log.warning("store.rolled_back", {"detail": detail})
-                    rollbacks = spool.rollbacks
+            show_storage(self.metrics, self._spooler.progress(), self.store)
+            if self.store.restarts != restarts:
+                restarts = self.store.restarts
+                self._deps.parsed.clear()
             for worker in self._workers.states():
                 slot = (str(worker.slot),)
                 self.metrics.set("worker_restarts_total", slot, worker.restarts)

@@ -50,5 +50,9 @@ class Parsed:
             _, gone = self._collections.popitem(last=False)
             held -= len(gone.documents)
 
+    def clear(self) -> None:
+        """After the store lost its last commits: a revision may come again."""
+        self._collections.clear()
+
     def __len__(self) -> int:
         return sum(len(each.documents) for each in self._collections.values())

@@ -95,6 +95,8 @@ class _Reader:
         self._left = query.max_events
         self._position = 0
         self._live = False  # until it has caught up, old events do not count as falling behind
+        self._setbacks = deps.store.setback(self._workspace_id, EVENTS_LOG).times
+        self._told: int | None = None  # a reset whose setback is not known yet
         self._scanned: int | None = None  # how far a query came that met its bound
         now = deps.clock.monotonic()
         self._due = now + query.timeout_s if query.timeout_s is not None else None
@@ -118,9 +120,10 @@ class _Reader:
     async def _step(self, bell: asyncio.Event) -> bool:
         """Send what there is, or wait.  False: it was too much."""
         head = await self._head()
-        if head < self._position:  # the store lost its end and says so
-            await self._say("stream.reset", head)
-            self._position = head
+        whole_to = min(head, self._lost(head))
+        if whole_to < self._position:  # the store lost its end and says so
+            await self._say("stream.reset", whole_to)
+            self._position = whole_to
         if head == self._position:
             self._live = True
             await self._rest(bell)
@@ -129,6 +132,17 @@ class _Reader:
             return True
         await self._say("stream.overflow", self._position)
         return False
+
+    def _lost(self, head: int) -> int:
+        """Up to where the log is what it was.  It may be longer again when that is known."""
+        if head < self._position:
+            self._told = head
+        setback = self._deps.store.setback(self._workspace_id, EVENTS_LOG)
+        if setback.times == self._setbacks:
+            return head
+        self._setbacks = setback.times
+        told, self._told = self._told, None
+        return head if told is not None and told <= setback.whole_to else setback.whole_to
 
     async def _first(self, after: int, head: int) -> int:
         """Where to begin; a gap between there and what the log still holds is told."""

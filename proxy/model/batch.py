@@ -236,6 +236,15 @@ class StoredEvent:
     body: bytes
 
 
+@dataclass(slots=True, frozen=True)
+class Setback:
+    """`times`: how often a log was found without its last entries (a Redis that crashed).
+    `whole_to`: the last `seq` that was the same before and after, the last time."""
+
+    times: int = 0
+    whole_to: int = 0
+
+
 @dataclass(slots=True)
 class LogPage:
     """`total` is None when the filter met the bound on rows read (`partial`).

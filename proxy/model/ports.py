@@ -10,6 +10,7 @@ from proxy.model.batch import (
     LogFilter,
     LogPage,
     OutboxRow,
+    Setback,
     StoredEvent,
 )
 from proxy.model.coord import NodeBeat, Quota
@@ -163,6 +164,10 @@ class Store(Protocol):
 
     async def head(self, workspace_id: str, log: str) -> int:
         """The last `seq`, 0 when the log is empty."""
+        ...
+
+    def setback(self, workspace_id: str, log: str) -> Setback:
+        """Whether the log has lost its end since this process began."""
         ...
 
     async def cursor(self, workspace_id: str, name: str) -> int: ...

@@ -63,7 +63,7 @@ def read_line(line: bytes) -> Expanded:
             NewEvent(said, at_ms, bytes.fromhex(content_hash), came=came)
             for at_ms, content_hash, said in events
         ]
-        return Expanded(workspace_id, found, None if idem is None else _read(idem))
+        return Expanded(workspace_id, found, idem=None if idem is None else _read(idem))
     except (TypeError, ValueError, KeyError, IndexError) as fault:
         raise BadLine(str(fault)) from fault
 

@@ -21,7 +21,8 @@ DATABASE: Final = "parapet.db"  # under state_dir
 class Engine(Store, Protocol):
     """A store with its lifetime.  `engine` is `sqlite` or `redis`; `batch_lines`: how many lines of
     a spool one commit should hold; `trouble`: what the operator must know, None when all is well;
-    `restarts`: how often it may have forgotten its last commits; `shared`: other machines write it.
+    `restarts`: how often it may have forgotten its last commits, `rollbacks`: how often it has;
+    `shared`: other machines write it.
     """
 
     @property
@@ -32,6 +33,8 @@ class Engine(Store, Protocol):
     def batch_lines(self) -> int: ...
     @property
     def restarts(self) -> int: ...
+    @property
+    def rollbacks(self) -> int: ...
     @property
     def trouble(self) -> str | None: ...
     @property
@@ -49,6 +52,10 @@ class Engine(Store, Protocol):
 
     async def outbox_pending(self) -> int:
         """Rows of the outbox in all workspaces.  Raises StoreUnavailable."""
+        ...
+
+    def forgot(self) -> None:
+        """Somebody found out that a commit is gone."""
         ...
 
     def queue_depth(self) -> int:

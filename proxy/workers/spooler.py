@@ -73,8 +73,8 @@ class _SetBack(Exception):
 
 class Spooler:
     """The loop.  `node` names this machine in the events' source; a commit has at most
-    `batch_lines`; `restarts` counts how often the store may have forgotten something; `used`
-    is told of each request's key."""
+    `batch_lines`; `restarts` counts how often the store may have forgotten something,
+    `tell_forgotten` hears that it has; `used` is told of each request's key."""
 
     def __init__(
         self,
@@ -87,8 +87,10 @@ class Spooler:
         batch_lines: int = CHUNK_LINES,
         restarts: Callable[[], int] = lambda: 0,
         used: Used = _nobody_asks,
+        tell_forgotten: Callable[[], None] = lambda: None,
     ) -> None:
         self._used = used
+        self._tell_forgotten = tell_forgotten
         self._restarts = restarts
         self._restarts_seen = restarts()
         self._lanes: dict[str, tuple[str, Lane]] = {}
@@ -250,7 +252,9 @@ class Spooler:
         for (slot, lane_name), position in back.items():
             self._reader.set_back(slot, lane_name, position)
         self._cursors.clear()
-        self._rollbacks += bool(back)
+        if back:
+            self._rollbacks += 1
+            self._tell_forgotten()
         return bool(back)
 
     async def _one_by_one(

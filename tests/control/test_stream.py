@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from proxy.control import stream
-from proxy.model.batch import LogFilter, LogPage, StoreUnavailable
+from proxy.model.batch import LogFilter, LogPage, Setback, StoreUnavailable
+from proxy.model.events import EVENTS_LOG
 from proxy.model.tenancy import ApiKey
 from proxy.settings.schema import Control
 from tests.control.world import (
@@ -212,6 +213,51 @@ async def test_a_position_the_log_does_not_have_is_a_reset(world: World) -> None
         assert (reset.event, reset.id, reset.data) == ("stream.reset", "1", {"seq": 1})
         await put(world, "b")
         assert (await events.next()).data["event_id"] == "b"
+
+
+async def test_a_log_that_lost_its_end_is_a_reset_also_when_it_is_longer_again(
+    world: World,
+) -> None:
+    assert isinstance(world.store, MemoryStore)
+    await put(world, "a", "b", "c")
+    async with opened(world, "?after=0") as events:
+        assert [(await events.next()).id for _ in range(3)] == ["1", "2", "3"]
+        world.store.lost["default", EVENTS_LOG] = Setback(1, 1)
+        world.intake.ring("default")
+        reset = await events.next()
+        assert (reset.event, reset.id, reset.data) == ("stream.reset", "1", {"seq": 1})
+        assert [(await events.next()).id for _ in range(2)] == ["2", "3"]
+        await put(world, "d")
+        assert (await events.next()).id == "4"
+    async with opened(
+        world, "?after=4"
+    ) as events:  # a setback of before is nothing to a new reader
+        await put(world, "e")
+        assert (await events.next()).id == "5"
+
+
+class Shrinking(MemoryStore):
+    """Its log of events may be cut, which is known a little later."""
+
+    def cut(self, end: int) -> None:
+        del self._rooms["default"].logs[EVENTS_LOG][end:]
+
+
+async def test_a_reader_who_saw_the_end_go_back_is_told_once() -> None:
+    clock = FakeClock()
+    store = Shrinking(clock)
+    async with running(store, clock=clock) as world:
+        await put(world, "a", "b", "c")
+        async with opened(world, "?after=3") as events:
+            store.cut(1)
+            world.intake.ring("default")
+            reset = await events.next()
+            assert (reset.event, reset.id) == ("stream.reset", "1")
+            await put(world, "d")
+            assert (await events.next()).data["event_id"] == "d"
+            store.lost["default", EVENTS_LOG] = Setback(1, 1)
+            await put(world, "e")
+            assert (await events.next()).data["event_id"] == "e"
 
 
 def narrow(address: tuple[Any, ...]) -> socket.socket:

@@ -31,8 +31,8 @@ from proxy.settings.load import Loaded
 from proxy.settings.overlay import InForce, overlay
 from proxy.settings.schema import Config, Control, Ingest, Workspace
 from proxy.settings.snapshot import compile_snapshot
-from proxy.storage.coord import LocalCoord
 from proxy.spool.keeper import Keeper
+from proxy.storage.coord import LocalCoord
 from proxy.telemetry.exposition import Registry
 from tests.kit.fakes import CountingIds, FakeClock
 from tests.kit.store import MemoryStore

@@ -11,6 +11,7 @@ The server listens on a loopback port, writes an append-only file, and dies with
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ class RedisServer:
 
     def __init__(self, home: Path, *, options: tuple[str, ...] = ()) -> None:
         self._home = home
+        self._copy = home.with_name(f"{home.name}.copy")
         self._options = ("--appendonly", "yes", *options)
         self._process: subprocess.Popen[bytes] | None = None
         (self.port,) = free_ports(1)
@@ -73,6 +75,18 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def remember(self) -> None:
+        """What is on its disk now."""
+        shutil.rmtree(self._copy, ignore_errors=True)
+        shutil.copytree(self._home, self._copy)
+
+    def lose(self) -> None:
+        """It crashes and has lost all that came after `remember`."""
+        self.kill()
+        shutil.rmtree(self._home)
+        shutil.copytree(self._copy, self._home)
+        self.start()
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)

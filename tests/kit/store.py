@@ -30,6 +30,7 @@ from proxy.model.batch import (
     OutboxRetry,
     OutboxRow,
     Put,
+    Setback,
     StoreConflict,
     StoredEvent,
     StoreUnavailable,
@@ -109,6 +110,7 @@ class MemoryStore:
         self._rooms: dict[str, _Room] = {}
         self._editions: Counter[tuple[str, str]] = Counter()
         self.can_write = True
+        self.lost: dict[tuple[str, str], Setback] = {}
         self.forget_leases()
 
     def forget_leases(self) -> None:
@@ -191,6 +193,9 @@ class MemoryStore:
 
     async def head(self, workspace_id: str, log: str) -> int:
         return len(self._room(workspace_id).logs.get(log, []))
+
+    def setback(self, workspace_id: str, log: str) -> Setback:
+        return self.lost.get((workspace_id, log), Setback())
 
     async def cursor(self, workspace_id: str, name: str) -> int:
         return self._room(workspace_id).cursors.get(name, 0)

@@ -50,6 +50,11 @@ async def parapet(server: RedisServer, tmp_path: Path) -> AsyncIterator[Parapet]
             await running.kill()
 
 
+def spawn_get(url: str, headers: dict[str, str]) -> "asyncio.Task[Answer]":
+    """An answer that takes its time."""
+    return asyncio.create_task(get(url, headers))  # noqa: TID251
+
+
 def slug(answer: Answer) -> str:
     """The kind of a problem."""
     return str(answer.json["type"]).rpartition("/")[2]
@@ -257,3 +262,48 @@ async def test_events_that_come_while_redis_is_away_are_stored_once(
     assert (again.status, again.json["event_id"]) == (202, "evt-7")
     assert again.headers["idempotent-replayed"] == "true"
     assert len(await parapet.events(20, route_id="chat")) == 20
+
+
+async def test_t_st_05_redis_lost_its_last_second(parapet: Parapet, server: RedisServer) -> None:
+    """It is said, records of traffic are complete, and whoever follows the events is told."""
+
+    async def sent(first: int, count: int) -> None:
+        events = [
+            {"event_id": f"evt-{first + n}", "route_id": "api", "timestamp": AT}
+            for n in range(count)
+        ]
+        answer = await parapet.control("POST", "/v1/ingest/runtime", events)
+        assert (answer.status, answer.json["rejected"]) == (202, 0)
+
+    for _ in range(3):
+        assert (await post(parapet.url + CHAT, BODY)).status == 200
+    await parapet.events(3, route_id="chat")
+    await sent(0, 5)
+    await asyncio.to_thread(server.remember)
+    for _ in range(4):
+        assert (await post(parapet.url + CHAT, BODY)).status == 200
+    await parapet.events(7, route_id="chat")
+    await sent(5, 5)
+    key = {"authorization": f"Bearer {parapet.admin_key}"}
+    url = f"{parapet.control_url}{EVENTS}/stream?after=0&timeout_s=8"
+    following = spawn_get(url, key)
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(server.lose)
+    await until(5, parapet, (200, "ready"))
+    events = await parapet.events(12, route_id="chat,api")
+    await sent(4, 2)  # one that was kept, and one that was lost
+    text = (await following).text
+    assert text.count("event: stream.reset") == 1
+    before, _, after = text.partition("event: stream.reset")
+    assert before.count("data: {") == 17
+    assert '"seq":8' in after.splitlines()[1]
+    events = await parapet.events(13, route_id="chat,api")
+    ids = [each["event_id"] for each in events]
+    assert len(set(ids)) == len(ids) == 13  # 7 requests, 5 of the API and the one sent again
+    assert {f"evt-{n}" for n in range(6)} < set(ids)
+    assert after.count("data: {") - 1 == 5
+    link = (await parapet.status())["redis"]
+    assert (link["rollbacks"], bool(link["last_rollback_at"])) == (1, True)
+    metrics = (await parapet.control("GET", "/metrics")).text
+    assert "parapet_redis_rollbacks_total 1\n" in metrics
+    assert parapet.log.count("store.rolled_back") == 1

@@ -1,13 +1,13 @@
 """A store that came back without its last commits: what it forgot is read again (T-ST-05)."""
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from proxy.model.batch import LogFilter
+from proxy.model.batch import Append, Batch, LogFilter, Op, Setback, StoreUnavailable
 from proxy.spool.reader import SpoolReader
 from proxy.storage.redis.engine import RedisStore, open_store
 from proxy.wire import jsonbody
@@ -113,7 +113,7 @@ async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
 async def test_t_st_05_redis_crashes_and_has_lost_its_last_second(
     server: RedisServer, tmp_path: Path
 ) -> None:
-    home, copy = tmp_path / "state", tmp_path / "copy"
+    home = tmp_path / "state"
     clock, lines = HandNow(), list[str]()
     await asyncio.to_thread(write, home, "0", 1, 0, 40)
     async with open_store(server.url, clock, lambda event, fields: lines.append(event)) as store:
@@ -125,23 +125,68 @@ async def test_t_st_05_redis_crashes_and_has_lost_its_last_second(
             node="n",
             batch_lines=store.batch_lines,
             restarts=lambda: store.restarts,
+            tell_forgotten=store.forgot,
         )
         await all_of(worker)
-        await asyncio.sleep(1.2)  # now it is in the append-only file
-        await asyncio.to_thread(shutil.copytree, tmp_path / "redis", copy)
+        await asyncio.to_thread(server.remember)
         await asyncio.to_thread(write, home, "0", 2, 40, 30)
         await all_of(worker)
         assert len(await stored(store)) == 70
-        await asyncio.to_thread(server.kill)
-        await asyncio.to_thread(shutil.rmtree, tmp_path / "redis")
-        await asyncio.to_thread(shutil.copytree, copy, tmp_path / "redis")
-        await asyncio.to_thread(server.start)
-        for _ in range(250):
-            await asyncio.sleep(0.02)
-            if store.restarts:
-                break
+        await asyncio.to_thread(server.lose)
+        await until(5, lambda: store.restarts == 1)
         assert len(await stored(store)) == 40
         await all_of(worker)
         assert await stored(store) == sorted(f"req-{n}" for n in range(70))
-        assert worker.progress().rollbacks == 1
-    assert "redis.restarted" in lines
+        assert worker.progress().rollbacks == store.rollbacks == 1
+        await asyncio.sleep(1.5)  # what the spooler found out is the same rollback
+        assert store.rollbacks == 1
+    assert [lines.count(each) for each in ("redis.restarted", "store.rolled_back")] == [1, 1]
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("more", [0, 2, 30], ids=["shorter", "shorter yet", "longer again"])
+async def test_a_log_that_lost_its_end_is_found_out(server: RedisServer, more: int) -> None:
+    """Also when it is longer than it was before anybody looks."""
+    clock, lines = HandNow(), list[str]()
+
+    def events(first: int, count: int) -> tuple[Op, ...]:
+        return tuple(Append("events", b"{}", f"e-{first + n}") for n in range(count))
+
+    async with open_store(server.url, clock, lambda event, fields: lines.append(event)) as store:
+        await store.commit("default", Batch("cm-1", events(0, 10)))
+        await store.commit("other", Batch("cm-2", events(0, 5)))
+        await asyncio.to_thread(server.remember)
+        await store.commit("default", Batch("cm-3", events(10, 7)))
+        assert await store.head("default", "events") == 17
+        assert store.setback("default", "events") == Setback(0, 0)
+        await asyncio.to_thread(server.lose)
+        for n in range(more):
+            await insist(store, Batch(f"cm-4-{n}", events(100 + n, 1)))
+        await until(5, lambda: store.rollbacks == 1)
+        assert store.setback("default", "events") == Setback(1, 10)
+        assert store.setback("other", "events") == Setback(0, 0)
+        link = store.link()
+        assert link["rollbacks"] == 1
+        assert isinstance(link["last_rollback_at"], str)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await until(5, lambda: store.restarts == 2)
+        assert store.rollbacks == 1
+    assert lines.count("store.rolled_back") == 1
+
+
+async def insist(store: RedisStore, batch: Batch) -> None:
+    while True:
+        try:
+            await store.commit("default", batch)
+        except StoreUnavailable:
+            await asyncio.sleep(0.001)
+        else:
+            return
+
+
+async def until(seconds: float, is_so: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < seconds, "not in time"
+        await asyncio.sleep(0.02)

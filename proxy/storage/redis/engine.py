@@ -22,11 +22,12 @@ from proxy.model.batch import (
     Op,
     OutboxRow,
     Retention,
+    Setback,
     StoreConflict,
     StoredEvent,
     StoreUnavailable,
 )
-from proxy.model.events import EVENTS_LOG
+from proxy.model.events import EVENTS_LOG, iso
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.runtime.ids import UlidIds
@@ -40,6 +41,7 @@ from proxy.storage.redis.client import new_client
 from proxy.storage.redis.encode import Call, call_of, member_of, pieces_of, result_of
 from proxy.storage.redis.keys import WORKSPACES, Keys
 from proxy.storage.redis.leases import RedisLeases
+from proxy.storage.redis.marks import Marks
 from proxy.storage.redis.remembered import Remembered
 from proxy.storage.redis.retention import Trimmer
 from proxy.storage.redis.server import Server, Tell
@@ -66,7 +68,8 @@ class _HeadMoved(Exception):
 
 class RedisStore:
     """`trouble`: what the operator must know of the server, None when all is well.  `restarts`:
-    how often another server, or the same one anew, may have forgotten its last commits."""
+    how often another server, or the same one anew, may have forgotten its last commits;
+    `rollbacks`: how often it had."""
 
     engine: Final = "redis"
     shared: Final = True
@@ -93,6 +96,11 @@ class RedisStore:
         self._keeper: asyncio.Task[None] | None = None
         self.trouble: str | None = None
         self.restarts = 0
+        self.rollbacks = 0
+        self._marks = Marks()
+        self._forgot = False
+        self._rolled_back_ms: int | None = None
+        self._rolled_back_run = ""
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._server!r}>"
@@ -134,7 +142,21 @@ class RedisStore:
         since = self._server.breaker.open_since_s
         away_s = None if since is None else round(self._clock.monotonic() - since, 1)
         trouble = self.trouble or self._server.write_trouble
-        return {"up": since is None, "away_seconds": away_s, "trouble": trouble}
+        at_ms = self._rolled_back_ms
+        return {
+            "up": since is None,
+            "away_seconds": away_s,
+            "trouble": trouble,
+            "rollbacks": self.rollbacks,
+            "last_rollback_at": None if at_ms is None else iso(at_ms),
+        }
+
+    def forgot(self) -> None:
+        """Somebody found out that a commit is gone: looked into within a second."""
+        self._forgot = True
+
+    def setback(self, workspace_id: str, log: str) -> Setback:
+        return self._marks.setback(workspace_id, log)
 
     # --- writing
 
@@ -196,6 +218,7 @@ class RedisStore:
             await self._server.call("SADD", WORKSPACES, workspace_id)
             self._known.add(workspace_id)
         keys = Keys(workspace_id)
+        before = self._marks.known(workspace_id, batch)
         for _ in range(TRIES):
             try:
                 result = await self._run(keys, batch)
@@ -203,6 +226,7 @@ class RedisStore:
                 batch = replace(batch, ops=await self._chained(keys, batch.ops))
             else:
                 self._remembered.committed(workspace_id, batch, result)
+                self._marks.committed(workspace_id, batch, result.appended, before)
                 return result
         raise StoreUnavailable("storage-unavailable", "others write the same log without a pause")
 
@@ -283,7 +307,9 @@ class RedisStore:
 
     async def head(self, workspace_id: str, log: str) -> int:
         name = Keys(workspace_id).seq(log)
-        return int(await self._server.call("GET", name) or 0)
+        head = int(await self._server.call("GET", name) or 0)
+        self._marks.saw(workspace_id, log, head)
+        return head
 
     async def cursor(self, workspace_id: str, name: str) -> int:
         return int(await self._hget(Keys(workspace_id).cursors(), name.encode()) or 0)
@@ -340,12 +366,30 @@ class RedisStore:
             run_id = _info(await self._server.call("INFO", "server")).get("run_id", "")
             if run_id != self._run_id:
                 await self._check()
+            if run_id != self._run_id and self._run_id:
+                await self._compare()
+            self._marks.suspects.clear()
         except StoreUnavailable:
             return
         if run_id != self._run_id and self._run_id:
             self.restarts += 1
             self._tell("redis.restarted", {"detail": "another server, or the same one anew"})
         self._run_id = run_id
+        if self._forgot and run_id != self._rolled_back_run:
+            self.rollbacks += 1
+            self._rolled_back_ms, self._rolled_back_run = self._clock.now_ms(), run_id
+            detail = "Redis has forgotten its last commits: kept spools are read again"
+            self._tell("store.rolled_back", {"detail": detail})
+        self._forgot = False
+
+    async def _compare(self) -> None:
+        """Do the logs still end where they did?  Raises StoreUnavailable."""
+        for (workspace_id, log), known in self._marks.ends().items():
+            end = int(await self._server.call("GET", Keys(workspace_id).seq(log)) or 0)
+            whole_to = min(end, self._marks.suspects.get((workspace_id, log), end))
+            if whole_to < known:
+                self._marks.lost((workspace_id, log), whole_to, end)
+                self._forgot = True
 
     async def _check(self) -> None:
         """Raises StoreUnavailable."""

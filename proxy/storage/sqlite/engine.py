@@ -24,6 +24,7 @@ from proxy.model.batch import (
     OutboxRow,
     Put,
     Retention,
+    Setback,
     StoreConflict,
     StoredEvent,
 )
@@ -47,6 +48,7 @@ class SqliteStore:
     shared: Final = False
     batch_lines: Final = 1000
     restarts: Final = 0
+    rollbacks: Final = 0
 
     def __init__(self, path: Path, clock: Clock, bounds: Bounds = DEFAULT) -> None:
         self._clock = clock
@@ -135,6 +137,13 @@ class SqliteStore:
 
     async def head(self, workspace_id: str, log: str) -> int:
         return await self._readers.ask(partial(ask.head, ws=workspace_id, log=log))
+
+    def setback(self, workspace_id: str, log: str) -> Setback:
+        """What was acknowledged is on disk."""
+        return Setback()
+
+    def forgot(self) -> None:
+        """It does not."""
 
     async def cursor(self, workspace_id: str, name: str) -> int:
         return await self._readers.ask(partial(ask.cursor, ws=workspace_id, name=name))
