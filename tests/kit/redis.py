@@ -56,15 +56,18 @@ class RedisServer:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def start(self) -> None:
+    def start(
+        self, more: tuple[str, ...] = (), until: tuple[bytes, ...] = (b"+PONG", b"-NOAUTH")
+    ) -> None:
+        """With `more` options; it is there when it answers a PING like that."""
         self._home.mkdir(parents=True, exist_ok=True)
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", str(self._home), "--loglevel", "warning", *self._options]
+        command += ["--dir", str(self._home), "--loglevel", "warning", *self._options, *more]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + STARTED_WITHIN_S
-        while time.monotonic() < until:
+        limit = time.monotonic() + STARTED_WITHIN_S
+        while time.monotonic() < limit:
             with contextlib.suppress(OSError):
-                if self.command("PING").startswith((b"+PONG", b"-NOAUTH")):
+                if self.command("PING").startswith(until):
                     return
             time.sleep(0.01)
         raise AssertionError("redis-server did not start")

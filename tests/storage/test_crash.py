@@ -8,13 +8,18 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from proxy.model.batch import LogFilter
 from proxy.runtime.clock import SystemClock
+from proxy.storage.redis.engine import RedisStore
+from proxy.storage.redis.engine import open_store as open_redis
 from proxy.storage.sqlite.engine import SqliteStore, open_store
+from tests.kit.redis import RedisServer, silent
 
 pytestmark = pytest.mark.process
 WS = "workspace-123"
@@ -22,10 +27,11 @@ WS = "workspace-123"
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from proxy.model.batch import Append, Batch, Cursor, Put
+from proxy.model.batch import Append, Batch, Count, Cursor, Put
 from proxy.runtime.clock import SystemClock
+from proxy.storage.redis.engine import open_store as open_redis
 from proxy.storage.sqlite.bounds import Bounds
-from proxy.storage.sqlite.engine import open_store
+from proxy.storage.sqlite.engine import open_store as open_sqlite
 from proxy.storage.faults import CannotOpen
 
 async def client(store, name):
@@ -34,14 +40,20 @@ async def client(store, name):
         ops = [Append("events", b"%d" % n, f"{name}-{position}-{n}", bytes(32), 3600, at_ms=1)
                for n in range(3)]
         ops += [Cursor(name, position, position + 1), Put("doc", name, b"%d" % (position + 1))]
-        await store.commit("workspace-123", Batch("cm", tuple(ops)))
+        ops += [Count(position % 7, name, {0: 3, 1: position}), Count(0, "all", {0: 3})]
+        batch = Batch(f"cm-{name}-{position}", tuple(ops))
+        await store.commit("workspace-123", batch)
         position += 1
         print(name, position, flush=True)
 
+def opened(place):
+    if place.startswith("redis://"):
+        return open_redis(place, SystemClock(), lambda event, fields: None)
+    return open_sqlite(Path(place), SystemClock(), Bounds(segment_entries=50))
+
 async def main():
     try:
-        small = Bounds(segment_entries=50)
-        async with open_store(Path(sys.argv[1]), SystemClock(), small) as store:
+        async with opened(sys.argv[1]) as store:
             print("ready", flush=True)
             await asyncio.gather(*(client(store, name) for name in "abcdefgh"))
     except CannotOpen as fault:
@@ -92,14 +104,23 @@ asyncio.run(main())
 """
 
 
-async def start(script: str, path: Path) -> asyncio.subprocess.Process:
+Opened = AbstractAsyncContextManager[SqliteStore | RedisStore]
+
+
+def opened(place: str) -> Opened:
+    if place.startswith("redis://"):
+        return open_redis(place, SystemClock(), silent)
+    return open_store(Path(place), SystemClock())
+
+
+async def start(script: str, path: Path | str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, str(path),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
 
 
-async def killed_after(path: Path, lines: int) -> dict[str, int]:
+async def killed_after(path: str, lines: int) -> dict[str, int]:
     """Run a child, kill it when it has said so many lines: the last position each client heard."""
     child = await start(CHILD, path)
     assert child.stdout is not None
@@ -116,8 +137,9 @@ async def killed_after(path: Path, lines: int) -> dict[str, int]:
     return heard
 
 
-async def compare(store: SqliteStore, heard: dict[str, int]) -> None:
+async def compare(store: SqliteStore | RedisStore, heard: dict[str, int]) -> None:
     total = 0
+    counted = Counter[tuple[int, str, int]]()
     for name in "abcdefgh":
         position = await store.cursor(WS, name)
         assert position - heard.get(name, 0) in (0, 1), name
@@ -127,15 +149,32 @@ async def compare(store: SqliteStore, heard: dict[str, int]) -> None:
             assert await store.event(WS, f"{name}-{position - 1}-{n}") is not None
             assert await store.event(WS, f"{name}-{position}-{n}") is None
         total += 3 * position
+        for before in range(position):
+            counted[before % 7, name, 0] += 3
+            counted[before % 7, name, 1] += before
+    counted[0, "all", 0] = total
+    rows = await store.rollup(WS, 0, 7)
+    assert {row[:3]: row[3] for row in rows if row[3]} == {k: n for k, n in counted.items() if n}
     page = await store.range(WS, "events", LogFilter(limit=1))
     assert (page.total, await store.head(WS, "events")) == (total, total)
 
 
-async def test_r05_t_st_01_what_was_acknowledged_is_stored_after_sigkill(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "p.db")
+    server: RedisServer = request.getfixturevalue("redis")
+    return server.url
+
+
+async def test_r05_t_st_01_what_was_acknowledged_is_stored_after_sigkill(
+    place: str, tmp_path: Path
+) -> None:
+    """Events, positions, documents, and the sums of the rollups."""
     heard: dict[str, int] = {}
     for lines in (1, 40, 173, 401):
-        heard |= await killed_after(tmp_path / "p.db", lines)
-        async with open_store(tmp_path / "p.db", SystemClock()) as store:
+        heard |= await killed_after(place, lines)
+        async with opened(place) as store:
             assert store.writable()
             await compare(store, heard)
             heard = {name: await store.cursor(WS, name) for name in "abcdefgh"}

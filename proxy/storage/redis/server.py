@@ -177,18 +177,19 @@ class Server:
             with _no_cancellation_lost():
                 async with asyncio.timeout_at(until):
                     answer = await work(self._client)
-        except _AWAY as why:
+        except fault.DataError as why:
+            raise ValueError(f"this cannot be stored: {why}") from why
+        except (fault.RedisError, TimeoutError, OSError) as why:
+            if not _no_answer(why):
+                self._closed()
+                refused = f"Redis refused: {why}"[:200]
+                raise StoreUnavailable("storage-unavailable", refused) from why
             now, silent = self._clock.monotonic(), isinstance(why, _SILENT)
             counts = patient or not silent
             self._doubted = self._doubted or not counts
             if counts and self.breaker.failed(now, now - began if silent else 0.0):
                 self._tell("redis.away", {"detail": f"{type(why).__name__}: {why}"[:200]})
             raise _Lost from why
-        except fault.DataError as why:
-            raise ValueError(f"this cannot be stored: {why}") from why
-        except fault.RedisError as why:
-            self._closed()
-            raise StoreUnavailable("storage-unavailable", f"Redis refused: {why}"[:200]) from why
         self._closed()
         return answer
 
@@ -211,6 +212,12 @@ def _no_cancellation_lost() -> Iterator[None]:
     finally:
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
+
+
+def _no_answer(why: Exception) -> bool:
+    """Nothing was said of the question.  A server that wants a password hangs up on a long question
+    with a `Protocol error`; that is none of ours."""
+    return isinstance(why, _AWAY) or str(why).startswith("Protocol error")
 
 
 def _away() -> StoreUnavailable:
