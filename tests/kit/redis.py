@@ -112,6 +112,7 @@ class Cutter:
     """Forwards to a server, and on demand closes a connection instead of giving an answer back.
 
     `cuts` counts what was cut after the server had answered, so after it had done the work.
+    `delay_s`: how much later than said every answer arrives.
     """
 
     def __init__(self, port: int) -> None:
@@ -119,6 +120,7 @@ class Cutter:
         self._armed = False
         self._open: set[asyncio.StreamWriter] = set()
         self.cuts = 0
+        self.delay_s = 0.0
         self.port = 0
 
     @property
@@ -157,6 +159,7 @@ class Cutter:
                 if to_cut.is_set():
                     self.cuts += 1
                     return
+                await asyncio.sleep(self.delay_s)
                 writer.write(data)
 
         async with self._closing(writer, onward):

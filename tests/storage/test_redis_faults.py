@@ -11,7 +11,7 @@ import pytest
 from proxy.model.batch import Append, Batch, Count, Cursor, LogFilter, StoreUnavailable
 from proxy.model.exchange import Json
 from proxy.storage.redis.engine import RedisStore, open_store
-from tests.kit.redis import RedisServer
+from tests.kit.redis import Cutter, RedisServer
 from tests.kit.redis_faults import FAULTS, forgetful
 from tests.kit.store import HandNow
 
@@ -83,6 +83,29 @@ async def test_t_st_04_nobody_waits_it_is_said_once_and_it_is_back_soon(
     )  # fmt: skip
     assert slowest_s < WITHIN_S
     print(f"{fault}: {refused} refused, slowest {slowest_s:.3f} s, back {back_s:.2f} s")  # noqa: T201
+
+
+async def test_t_st_04_a_server_that_is_half_a_second_away(redis: RedisServer) -> None:
+    """Every question is answered, too late; what was done is found out by its id."""
+    told = Told()
+    async with Cutter(redis.port) as cutter, open_store(cutter.url, HandNow(), told) as store:
+        for number in range(20):
+            await write(store, number)
+        cutter.delay_s = 0.5
+        for _ in range(20):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await write(store, 20)
+            assert time.monotonic() - began < WITHIN_S
+        cutter.delay_s = 0.0
+        mended = time.monotonic()
+        while not store.writable():
+            assert time.monotonic() - mended < BACK_WITHIN_S
+            await asyncio.sleep(0.01)
+        for number in range(20, 40):
+            await write(store, number)
+        await stored_once(store, 40)
+    assert told.lines == ["redis.away", "redis.back"]
 
 
 async def test_t_st_04_forgotten_scripts_are_noticed_by_nobody(redis: RedisServer) -> None:
