@@ -1,5 +1,5 @@
-"""Control, or its Redis, is killed again and again while clients ingest and change things
-(T-ST-01, T-ST-04, T-IDM-05), over each store.
+"""Control is killed again and again, its Redis killed or frozen, while clients ingest and change
+things (T-ST-01, T-ST-04, T-IDM-05), over each store.
 
 Clients say everything until they hear that it is done: a lost answer and a 5xx are followed by the
 same request with the same key.  The book holds what they heard; in the end the store must hold
@@ -24,6 +24,7 @@ import pytest
 from tests.kit.httpclient import Answer, request
 from tests.kit.processes import Parapet, endpoint, workspace
 from tests.kit.redis import RedisServer
+from tests.kit.redis_faults import Fault, frozen, killed
 
 pytestmark = pytest.mark.process
 
@@ -36,17 +37,17 @@ PLENTY = {"control_read": 100_000, "control_write": 100_000, "ingest": 100_000}
 
 @dataclass(frozen=True)
 class Setup:
-    """Which store, and what is killed.  `every`: how many kills stand for one of control."""
+    """Which store, and what becomes of it in turn with kills of control."""
 
     store: Literal["sqlite", "redis"]
-    killed: Literal["control", "redis"]
-    every: int = 1
+    fault: Fault | None = None
 
 
 SETUPS = [
-    pytest.param(Setup("sqlite", "control"), id="control-over-sqlite"),
-    pytest.param(Setup("redis", "control"), id="control-over-redis", marks=pytest.mark.redis),
-    pytest.param(Setup("redis", "redis", 2), id="redis-itself", marks=pytest.mark.redis),
+    pytest.param(Setup("sqlite"), id="control-over-sqlite"),
+    pytest.param(Setup("redis"), id="control-over-redis", marks=pytest.mark.redis),
+    pytest.param(Setup("redis", killed), id="redis-killed", marks=pytest.mark.redis),
+    pytest.param(Setup("redis", frozen), id="redis-frozen", marks=pytest.mark.redis),
 ]
 
 
@@ -269,11 +270,12 @@ def control_pid(parapet: Parapet) -> int | None:
     return None
 
 
-async def kill_redis(server: RedisServer, chance: random.Random) -> None:
+async def break_redis(server: RedisServer, fault: Fault, chance: random.Random) -> None:
     await asyncio.sleep(chance.random())
-    await asyncio.to_thread(server.kill)
+    broken = fault(server)
+    await asyncio.to_thread(broken.__enter__)
     await asyncio.sleep(chance.random() * 1.5)
-    await asyncio.to_thread(server.start)
+    await asyncio.to_thread(broken.__exit__, None, None, None)
 
 
 async def kill_again_and_again(
@@ -282,9 +284,8 @@ async def kill_again_and_again(
     """At random moments; control every fifth time in its start, whenever that is."""
     chance = random.Random(times)
     for number in range(times):
-        if setup.killed == "redis" and number % setup.every == 0:
-            assert server is not None
-            await kill_redis(server, chance)
+        if server is not None and setup.fault is not None and number % 2 == 0:
+            await break_redis(server, setup.fault, chance)
             continue
         if number % 5 == 4:
             await asyncio.sleep(0.1 + chance.random() * 0.6)
@@ -442,7 +443,7 @@ async def test_t_st_01_ten_kills(
     book = await told_is_stored(parapet, server, setup, 10)
     assert book.retries >= 10
     assert len(book.events) > 100
-    assert (book.local > 0) == (setup.killed == "redis")
+    assert (book.local > 0) == (setup.fault is not None)
     print(book.summary)  # noqa: T201
 
 
