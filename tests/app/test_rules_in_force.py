@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from proxy.app.control import ControlHalf
 from proxy.app.data import DataHalf, DrainLimits
 from proxy.app.serve import learning
@@ -16,11 +18,13 @@ from proxy.control.readiness import ProcessState, WorkerState
 from proxy.model.exchange import Json
 from proxy.model.tenancy import SnapshotDoc
 from proxy.runtime.clock import SystemClock
+from proxy.settings.known import Known, keep_documents, tag_of
 from proxy.settings.load import Loaded, load_config
-from proxy.settings.secrets import SecretReader
+from proxy.settings.secrets import SecretReader, ensure_server_key
 from proxy.settings.snapshot import compile_snapshot
 from proxy.telemetry.logs import Log
 from tests.kit.fakes import CountingIds
+from tests.kit.processes import free_ports
 
 FIRST, SECOND, THIRD = "first-secret-of-a-provider", "second-secret-of-it", "third-secret-of-it"
 
@@ -163,3 +167,41 @@ async def test_a_worker_stops_as_its_configuration_says(tmp_path: Path) -> None:
         assert data.drain_settings() == DrainLimits(0, 7, 9)
     finally:
         await asyncio.to_thread(data.spool.close)
+
+
+# --- a start while the store is away
+
+
+def away(state_dir: Path, *routes: str) -> str:
+    """A file with these routes, over a Redis that is not there."""
+    said = json.loads(config(state_dir))
+    (port,) = free_ports(1)
+    said["store"] = f"redis://127.0.0.1:{port}/0"
+    said["workspaces"][0]["routes"] = [{"id": route, "endpoint": "e"} for route in routes]
+    return json.dumps(said)
+
+
+async def routes_in_force(tmp_path: Path) -> list[str]:
+    told = Told()
+    async with control(tmp_path, told):
+        snapshot = told.published[-1]
+    assert len(told.lines("config.without_store")) == 1
+    return [route.id for rules in snapshot.workspaces for route in rules.routes]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "nothing known"])
+async def test_a_start_without_the_store_is_of_the_file_of_today(
+    tmp_path: Path, known: bool
+) -> None:
+    """And of what was known of the store, never of what was in force."""
+    (tmp_path / "key").write_text(FIRST)
+    (tmp_path / "parapet.yaml").write_text(away(tmp_path, "stays", "leaves"))
+    assert await routes_in_force(tmp_path) == ["stays", "leaves"]
+    text = away(tmp_path, "stays")
+    (tmp_path / "parapet.yaml").write_text(text)
+    documents: Known = {("default", "route"): [("made", {"id": "made", "endpoint": "e"})]}
+    server_key = await asyncio.to_thread(ensure_server_key, tmp_path)
+    tag = tag_of(json.loads(text)["store"], server_key)
+    if known:
+        await asyncio.to_thread(keep_documents, tmp_path, tag, documents)
+    assert await routes_in_force(tmp_path) == (["stays", "made"] if known else ["stays"])
