@@ -46,6 +46,7 @@ from proxy.settings.problems import ConfigError, path_text
 from proxy.settings.schema import Ingest
 from proxy.settings.secrets import ensure_admin_key, ensure_server_key
 from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
+from proxy.spool.cursors import CursorFile
 from proxy.spool.keeper import Keeper
 from proxy.spool.reader import SpoolReader
 from proxy.storage.choose import store_of
@@ -95,6 +96,8 @@ class ControlHalf:
         self.metrics = Registry(VERSION)
         said = loaded.reader.value(loaded.config.store)
         self.store = store_of(said, state_dir, clock, log.warning)
+        server_key = ensure_server_key(state_dir)
+        self._store_tag = tag_of(said, server_key)
         self.intake = EventIntake(self.store, clock, ids, self.metrics, engine=self.store.engine)
         self.node_id = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64] or "node"
         self._reader = SpoolReader(state_dir)
@@ -109,6 +112,7 @@ class ControlHalf:
             restarts=lambda: self.store.restarts,
             used=key_uses.note,
             tell_forgotten=self.store.forgot,
+            memory=CursorFile(state_dir, self._store_tag) if self.store.shared else None,
         )
         self._spooling: asyncio.Task[None] | None = None
         admin_key = loaded.admin_key
@@ -136,8 +140,6 @@ class ControlHalf:
             changed=self._applying.asked,
         )
         self._keeper = Keeper(state_dir, clock.monotonic) if self.store.shared else None
-        server_key = ensure_server_key(state_dir)
-        self._store_tag = tag_of(said, server_key)
         self._deps = ControlDeps(
             store=self.store,
             coord=self._cluster.coord,

@@ -82,9 +82,11 @@ class _LaneState:
 
 class SpoolReader:
     """`waiting_bytes`: written and not yet committed.  `corrupt`: bad lines.  `gaps`: segments
-    that were gone before they were read."""
+    that were gone before they were read.  `before_note` is called, in a thread, before a position
+    file is written."""
 
     def __init__(self, state_dir: Path) -> None:
+        self.before_note: Callable[[], None] = lambda: None
         self._root = spool_dir(state_dir)
         self._lanes: dict[tuple[str, Lane], _LaneState] = {}
         self._one_at_a_time = threading.Lock()  # a call whose awaiter was cancelled goes on
@@ -136,8 +138,8 @@ class SpoolReader:
 
     def set_back(self, slot: str, lane: Lane, position: int) -> None:
         """The store forgot what lies behind `position`: it is read again, as far as it is kept."""
-        state = self._lanes[slot, lane]
-        if position < state.committed:
+        state = self._lanes.get((slot, lane))  # none: it has no segment any more
+        if state is not None and position < state.committed:
             state.read = state.committed = position
             state.chunk, state.skipping = None, False
             state.passed_at.clear()
@@ -216,6 +218,7 @@ class SpoolReader:
         """Write the position file, and remove what it has been past for long enough."""
         state.noted_at = now_s
         if state.committed != state.noted:
+            self.before_note()
             with contextlib.suppress(OSError):  # no room: an old position does no harm
                 write_position(directory, state.lane, state.committed)
                 state.noted = state.committed

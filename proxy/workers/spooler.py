@@ -10,7 +10,8 @@ A cursor is named `spool/<spool id>/<slot>/<class>`; its value is a position (`s
 segment number * 2**40 + offset behind the line).
 
 A store that came back without its last commits (a Redis that crashed) has older cursors than we
-remember: the lanes are set back to them, and what was forgotten is read again.
+remember, or than the process before us did: the lanes are set back to them, and what was forgotten
+is read again.
 
 A chunk is given up by nothing: while the store is away it waits here and the rest waits on disk.
 Only a line that no store could hold is left out, alone, and counted.  A step that is cancelled
@@ -26,13 +27,15 @@ from typing import Protocol
 from proxy.model.batch import Appended, Cursor, Op, StoreConflict, StoreUnavailable
 from proxy.model.events import NewEvent
 from proxy.model.ports import Clock, Store
+from proxy.spool.cursors import CursorFile
 from proxy.spool.reader import CHUNK_LINES, Chunk, SpoolLine, SpoolReader
-from proxy.spool.segment import Lane
+from proxy.spool.segment import LANES, Lane
 
 GATHER_S = 0.1  # lines gather meanwhile: many small commits would cost the workers their caches
 MOVED_S = 0.05
 RETRY_S = 0.25
 RETRY_MAX_S = 2.0
+NEVER_SEEN = -1
 
 
 class Accept(Protocol):
@@ -74,7 +77,8 @@ class _SetBack(Exception):
 class Spooler:
     """The loop.  `node` names this machine in the events' source; a commit has at most
     `batch_lines`; `restarts` counts how often the store may have forgotten something,
-    `tell_forgotten` hears that it has; `used` is told of each request's key."""
+    `tell_forgotten` hears that it has, `memory` is for what the process before this one knew;
+    `used` is told of each request's key."""
 
     def __init__(
         self,
@@ -88,9 +92,11 @@ class Spooler:
         restarts: Callable[[], int] = lambda: 0,
         used: Used = _nobody_asks,
         tell_forgotten: Callable[[], None] = lambda: None,
+        memory: CursorFile | None = None,
     ) -> None:
         self._used = used
         self._tell_forgotten = tell_forgotten
+        self._memory = memory
         self._restarts = restarts
         self._restarts_seen = restarts()
         self._lanes: dict[str, tuple[str, Lane]] = {}
@@ -137,6 +143,7 @@ class Spooler:
         try:
             if not self._spool_id:
                 self._spool_id = await asyncio.to_thread(self._reader.identity)
+                await self._recall()
             chunks = await asyncio.to_thread(self._reader.poll, now_s)
         except OSError:
             self._faults += 1
@@ -228,6 +235,19 @@ class Spooler:
                 self._used(line.said.key_id, line.said.events[0].at_ms)
         self._lines += len(fresh)
         self._events += len(events)
+
+    async def _recall(self) -> None:
+        """What the process before this one knew; the store is held against it at once."""
+        memory = self._memory
+        if memory is None:
+            return
+        for (workspace_id, name), at in (await asyncio.to_thread(memory.read)).items():
+            _, spool_id, slot, lane = name.split("/")
+            if spool_id == self._spool_id and lane in LANES:
+                self._cursors[workspace_id, name] = at
+                self._lanes[name] = slot, lane
+                self._restarts_seen = NEVER_SEEN
+        self._reader.before_note = lambda: memory.write(dict(self._cursors))
 
     async def _forgot(self) -> bool:
         """The store was away or began anew: does it still know what we committed?"""

@@ -378,3 +378,28 @@ async def test_t_st_05_redis_lost_its_last_second(parapet: Parapet, server: Redi
     metrics = (await parapet.control("GET", "/metrics")).text
     assert "parapet_redis_rollbacks_total 1\n" in metrics
     assert parapet.log.count("store.rolled_back") == 1
+
+
+async def test_t_st_05_the_control_process_was_down_as_well(
+    parapet: Parapet, server: RedisServer
+) -> None:
+    """As after a power cut of a machine with both: what is still in the spool is read again."""
+
+    async def traffic(count: int, total: int) -> None:
+        for _ in range(count):
+            assert (await post(parapet.url + CHAT, BODY)).status == 200
+        await parapet.events(total, route_id="chat")
+
+    await traffic(3, 3)
+    await asyncio.to_thread(server.remember)
+    await traffic(4, 7)
+    await asyncio.sleep(2.5)  # the position file is ahead of what Redis will know
+    os.kill(await parapet.pid_of("control"), signal.SIGKILL)
+    await asyncio.to_thread(server.lose)
+    await until(10, parapet, (200, "ready"))
+    events = await parapet.events(7, within_s=10, route_id="chat")
+    assert len({event["event_id"] for event in events}) == len(events) == 7
+    began = time.monotonic()
+    while (await parapet.status())["redis"]["rollbacks"] != 1:
+        assert time.monotonic() - began < 3
+        await asyncio.sleep(0.05)

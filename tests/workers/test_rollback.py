@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.model.batch import Append, Batch, LogFilter, Op, Setback, StoreUnavailable
+from proxy.spool.cursors import CursorFile
 from proxy.spool.reader import SpoolReader
 from proxy.storage.redis.engine import RedisStore, open_store
 from proxy.wire import jsonbody
@@ -23,6 +24,13 @@ class Forgetful(MemoryStore):
     """Remembers a moment and can be put back to it."""
 
     restarts = 0
+    silent = 0  # so many questions for a cursor are not answered
+
+    async def cursor(self, workspace_id: str, name: str) -> int:
+        if self.silent:
+            self.silent -= 1
+            raise StoreUnavailable("storage-unavailable", "away")
+        return await super().cursor(workspace_id, name)
 
     def remember(self) -> None:
         self._then = {name: room.copy() for name, room in self._rooms.items()}
@@ -49,7 +57,14 @@ async def stored(store: MemoryStore | RedisStore) -> list[str]:
     return sorted(found)
 
 
-def spooler(home: Path, store: Forgetful, clock: HandClock, *, told: bool) -> Spooler:
+def spooler(
+    home: Path,
+    store: Forgetful,
+    clock: HandClock,
+    *,
+    told: bool,
+    memory: CursorFile | None = None,
+) -> Spooler:
     return Spooler(
         SpoolReader(home),
         store,
@@ -58,6 +73,7 @@ def spooler(home: Path, store: Forgetful, clock: HandClock, *, told: bool) -> Sp
         node="n",
         batch_lines=3,
         restarts=lambda: store.restarts if told else 0,
+        memory=memory,
     )
 
 
@@ -100,6 +116,43 @@ async def test_a_restart_that_forgot_nothing_changes_nothing(tmp_path: Path) -> 
     store.forget()
     await all_of(worker)
     assert await stored(store) == sorted(f"req-{n}" for n in range(10))
+    assert worker.progress().rollbacks == 0
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["there at the start", "away at the start"])
+async def test_what_was_forgotten_while_nobody_looked_is_read_again(
+    tmp_path: Path, away: bool
+) -> None:
+    """Machine and store were down together: the position files are ahead of the store."""
+    clock = HandClock()
+    store = Forgetful(clock)
+
+    def started(tag: str = "this store") -> Spooler:
+        return spooler(tmp_path, store, clock, told=True, memory=CursorFile(tmp_path, tag))
+
+    await asyncio.to_thread(write, tmp_path, "0", 1, 0, 10)
+    worker = started()
+    await all_of(worker)
+    await worker.drain()
+    store.remember()
+    await asyncio.to_thread(write, tmp_path, "0", 2, 10, 10)
+    worker = started()
+    await all_of(worker)
+    await worker.drain()
+    store.forget()
+    worker = started("another store")
+    await all_of(worker)
+    assert (len(await stored(store)), worker.progress().rollbacks) == (10, 0)
+    worker = started()
+    if away:  # then the next commit finds it out
+        await asyncio.to_thread(write, tmp_path, "0", 3, 20, 2)
+        store.silent = 1
+    await all_of(worker)
+    assert await stored(store) == sorted(f"req-{n}" for n in range(22 if away else 20))
+    assert worker.progress().rollbacks == 1
+    await worker.drain()
+    worker = started()
+    await all_of(worker)
     assert worker.progress().rollbacks == 0
 
 
