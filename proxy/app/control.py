@@ -239,11 +239,11 @@ class ControlHalf:
             names = [workspace.id for workspace in loaded.config.workspaces]
             documents = await living_documents(self.store, names)
             if self._fresh_file or documents != self._documents:
+                await self._bring(await asyncio.to_thread(overlay, loaded, documents))
                 if self.store.shared:
                     await asyncio.to_thread(
                         keep_documents, self._state_dir, self._store_tag, documents
                     )
-                await self._bring(await asyncio.to_thread(overlay, loaded, documents))
                 self._documents = documents
             await self._learning.targets(self._in_force.loaded)
             self._stale = False
