@@ -5,9 +5,9 @@ import contextlib
 import platform
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 
@@ -27,10 +27,9 @@ from proxy.control.living import Documents, living_documents
 from proxy.control.readiness import (
     ConfigState,
     NodeStatus,
-    ProcessState,
     Readiness,
     SpoolState,
-    WorkerState,
+    WorkersView,
 )
 from proxy.control.server import build_control
 from proxy.model.batch import StoreUnavailable
@@ -56,13 +55,6 @@ from proxy.workers.spooler import Spooler
 
 WATCH_S: Final = 1.0
 REDIS_DEDUPE_DAYS: Final = 2
-
-
-class WorkersView(Protocol):
-    """What the control half knows of the data workers, whichever way they are attached."""
-
-    def states(self) -> Sequence[WorkerState]: ...
-    def processes(self) -> Sequence[ProcessState]: ...
 
 
 Publish = Callable[[SnapshotDoc], None]

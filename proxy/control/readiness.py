@@ -1,5 +1,6 @@
 """What the process tells of itself: the port behind /healthz, /readyz and /v1/status."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -81,6 +82,13 @@ class Readiness:
     @property
     def ready(self) -> bool:
         return self.config and self.storage and self.workers and not self.draining
+
+
+class WorkersView(Protocol):
+    """What the control half knows of the data workers, whichever way they are attached."""
+
+    def states(self) -> Sequence[WorkerState]: ...
+    def processes(self) -> Sequence[ProcessState]: ...
 
 
 class StatusSource(Protocol):

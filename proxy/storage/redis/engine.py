@@ -35,7 +35,7 @@ from proxy.runtime.tasks import spawn
 from proxy.storage.chain import GENESIS, follow, links
 from proxy.storage.faults import CannotOpen
 from proxy.storage.recognition import event_key
-from proxy.storage.redis import outbox
+from proxy.storage.redis import fitness, outbox
 from proxy.storage.redis import query as ask
 from proxy.storage.redis.client import new_client
 from proxy.storage.redis.encode import Call, call_of, member_of, pieces_of, result_of
@@ -47,8 +47,6 @@ from proxy.storage.redis.retention import Trimmer
 from proxy.storage.redis.server import Server, Tell
 
 TRIES: Final = 16  # of a commit to a chain that others lengthen as well
-ROLLUP_ROWS: Final = 200_000
-ROLLUP_FIELDS: Final = 2_000  # in one answer
 _REASONS: Final[
     dict[str, Literal["revision", "exists", "missing", "unique", "fence", "idem", "cursor"]]
 ] = {
@@ -326,20 +324,7 @@ class RedisStore:
         self, workspace_id: str, since_minute: int, until_minute: int
     ) -> Sequence[tuple[int, str, int, int]]:
         """(minute, series, counter, n), half-open, by minute."""
-        keys = Keys(workspace_id)
-        hours = await self._server.call(
-            "ZRANGEBYSCORE", keys.rollups(), since_minute // 60, (until_minute - 1) // 60
-        )
-        rows: list[tuple[int, str, int, int]] = []
-        for hour in hours:
-            sums = await ask.fields_of(self._server, keys.rollup(int(hour)), ROLLUP_FIELDS)
-            for field, n in sums.items():
-                minute, counter, series = field.decode().split("/", 2)
-                if since_minute <= int(minute) < until_minute:
-                    rows.append((int(minute), series, int(counter), int(n)))
-            if len(rows) > ROLLUP_ROWS:
-                break
-        return sorted(rows)[:ROLLUP_ROWS]
+        return await ask.rollup(self._server, Keys(workspace_id), since_minute, until_minute)
 
     async def outbox(
         self, workspace_id: str, *, after_id: int = 0, limit: int = 100
@@ -363,9 +348,9 @@ class RedisStore:
     async def _look(self) -> None:
         """Is it the server that we know, and would it keep what it acknowledges?"""
         try:
-            run_id = _info(await self._server.call("INFO", "server")).get("run_id", "")
+            run_id = await fitness.run_id_of(self._server)
             if run_id != self._run_id:
-                await self._check()
+                self.trouble = await fitness.trouble_of(self._server, self._tell)
             if run_id != self._run_id and self._run_id:
                 await self._compare()
             self._marks.suspects.clear()
@@ -390,28 +375,6 @@ class RedisStore:
             if whole_to < known:
                 self._marks.lost((workspace_id, log), whole_to, end)
                 self._forgot = True
-
-    async def _check(self) -> None:
-        """Raises StoreUnavailable."""
-        memory = _info(await self._server.call("INFO", "memory"))
-        disk = _info(await self._server.call("INFO", "persistence"))
-        policy = memory.get("maxmemory_policy", "unknown")
-        self.trouble = None
-        if policy != "noeviction":
-            self.trouble = (
-                f"Redis has maxmemory-policy {policy}: it would drop what must be kept; "
-                "set maxmemory-policy noeviction"
-            )
-            self._tell("redis.unfit", {"detail": self.trouble})
-        if disk.get("aof_enabled") != "1":
-            detail = "appendonly is off: a crash of Redis loses all since its last save"
-            self._tell("redis.not_durable", {"detail": detail})
-
-
-def _info(text: bytes) -> dict[str, str]:
-    """What INFO says: `name:value` by line."""
-    lines = (line.partition(":") for line in text.decode().splitlines())
-    return {name: value for name, colon, value in lines if colon}
 
 
 @asynccontextmanager

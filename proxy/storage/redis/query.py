@@ -17,6 +17,8 @@ from proxy.wire import jsonbody
 READ_ENTRIES: Final = 50_000  # by one question; above it the page is partial
 PAGE_ENTRIES: Final = 1_000
 CHUNK_ENTRIES: Final = 250  # in one answer: it must arrive within the time-out
+ROLLUP_ROWS: Final = 200_000
+ROLLUP_FIELDS: Final = 2_000  # in one answer
 SCAN_FIELDS: Final = 100  # in one answer; a document may be large
 
 Entry = tuple[bytes, list[bytes]]  # id, names and values in turn
@@ -190,3 +192,22 @@ class _Search:
             and (self._since is None or at_ms >= self._since)
             and (self._until is None or at_ms < self._until)
         )
+
+
+async def rollup(
+    server: Server, keys: Keys, since_minute: int, until_minute: int
+) -> list[tuple[int, str, int, int]]:
+    """(minute, series, counter, n), half-open, by minute.  Raises StoreUnavailable."""
+    hours = await server.call(
+        "ZRANGEBYSCORE", keys.rollups(), since_minute // 60, (until_minute - 1) // 60
+    )
+    rows: list[tuple[int, str, int, int]] = []
+    for hour in hours:
+        sums = await fields_of(server, keys.rollup(int(hour)), ROLLUP_FIELDS)
+        for field, n in sums.items():
+            minute, counter, series = field.decode().split("/", 2)
+            if since_minute <= int(minute) < until_minute:
+                rows.append((int(minute), series, int(counter), int(n)))
+        if len(rows) > ROLLUP_ROWS:
+            break
+    return sorted(rows)[:ROLLUP_ROWS]
