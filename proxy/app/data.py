@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from proxy.gateway.handlers import Front
 from proxy.gateway.listener import FrontServer
-from proxy.gateway.snapshot import Rules, SnapshotError, build_guards, build_rules
+from proxy.gateway.snapshot import Kept, Rules, SnapshotError, build_guards, build_rules, with_keys
 from proxy.gateway.turn import Gateway
 from proxy.model.exchange import Json
 from proxy.model.observations import (
@@ -85,6 +85,8 @@ class DataHalf:
         self.transports = Transports(clock, self._observe, proxies=proxies)
         self.spool = SpoolWriter(state_dir, str(slot), self._observe)
         self._rules: Rules | None = None
+        self._kept = Kept()
+        self._newest: SnapshotDoc | None = None
         self._applying = asyncio.Lock()
         self._draining = False
         self._lag_s = 0.0
@@ -128,16 +130,25 @@ class DataHalf:
         return await self.apply_snapshot(snapshot)
 
     async def apply_snapshot(self, snapshot: SnapshotDoc) -> tuple[int, str]:
-        """One after the other: an older one never comes after a newer one."""
+        """One after the other, and an older one never after a newer one.
+
+        SECURITY: keys wait for nobody, also those of a snapshot that is refused in the end: a
+        revoked one opens nothing while packs are compiled."""
+        if self._newest is None or snapshot.version > self._newest.version:
+            self._newest = snapshot
+            if self._rules is not None:
+                self._rules = with_keys(self._rules, snapshot)
         async with self._applying:
-            return await self._apply_next(snapshot)
+            return await self._apply_next(self._newest)
 
     async def _apply_next(self, snapshot: SnapshotDoc) -> tuple[int, str]:
         if self._rules is not None and snapshot.version <= self._rules.version:
             return self._rules.version, ""
         try:
-            guards = await self._threads.run(lambda: build_guards(snapshot))
+            guards = await self._threads.run(lambda: build_guards(snapshot, self._kept))
             rules = build_rules(snapshot, guards, self.transports, self._secrets.optional)
+            if self._newest is not None and self._newest is not snapshot:
+                rules = with_keys(rules, self._newest)
         except (SnapshotError, SecretFault, ValueError) as fault:
             return self._refuse(snapshot.version, str(fault))
         self._rules = rules

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from proxy.control.compiling import compiled, settled
 from proxy.control.documents import get_document, insistent, may_change, write
 from proxy.control.frame import ControlDeps, Passage, Query, Reply
 from proxy.control.idempotency import Ticket, once
@@ -28,18 +29,16 @@ from proxy.control.kinds import (
     one_of,
     stored,
 )
-from proxy.control.problems import FieldError, Problem, invalid
+from proxy.control.problems import FieldError, Problem
 from proxy.control.routing import POLICY_NAME, ROUTE, chosen
-from proxy.control.validation import Where, field_of, pointer_of, read_as
+from proxy.control.validation import read_as
 from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort, whole
-from proxy.guardrails.compile import check_pack
-from proxy.guardrails.faults import PackFault
 from proxy.model.batch import ABSENT, Delete, Op, Put
 from proxy.model.documents import Instant, Severity
 from proxy.model.exchange import Json
 from proxy.model.policy import SEMVER, Action, Policy, PolicyPack
 from proxy.settings import overlay
-from proxy.settings.packs import PackShelf, PackSource, builtin_packs, path_of, settle
+from proxy.settings.packs import PackShelf, PackSource, builtin_packs
 from proxy.wire import jsonbody
 
 VERSION_NAME: Final = "policy_version"
@@ -154,35 +153,10 @@ async def _compiled(said: Object, passage: Passage, deps: ControlDeps) -> list[J
     """The warnings of the engine.  Raises Problem 422 with every fault that it finds."""
     pack = PolicyPack.model_validate(content_of(said))
     if pack.extends is None:
-        faults, odd = await asyncio.to_thread(check_pack, pack)
-        if faults:
-            raise invalid([_error(each) for each in faults])
-        return [_warning(each) for each in odd]
+        return await compiled(pack)
     shelf = await shelf_of(passage, deps)
     await settled(shelf, source_of(said))
     return []
-
-
-async def settled(shelf: PackShelf, source: PackSource) -> PackSource:
-    """The pack with what it extends, compiled.  Raises Problem 422 with all that is wrong."""
-    found, problems, _ = await asyncio.to_thread(settle, shelf, [source])
-    if problems:
-        raise invalid([_fault("invalid_value", each.message, each.path) for each in problems])
-    return found[source.pack.policy_pack_id]
-
-
-def _fault(code: str, message: str, where: Where, extra: Object | None = None) -> FieldError:
-    return FieldError(code, message, field_of(where), pointer_of(where), extra=extra)
-
-
-def _error(fault: PackFault) -> FieldError:
-    extra: Object | None = None if fault.position is None else {"position": fault.position}
-    return _fault(fault.code, fault.message, tuple(path_of(fault.field)), extra)
-
-
-def _warning(fault: PackFault) -> Json:
-    where = tuple(path_of(fault.field))
-    return {"pointer": pointer_of(where), "code": fault.code, "detail": fault.message}
 
 
 def source_of(said: Object) -> PackSource:

@@ -5,7 +5,7 @@ reference.  Pools, breakers and counters live elsewhere and survive the swap.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,7 +15,15 @@ from proxy.model.documents import Secret
 from proxy.model.failover import FailoverPolicy
 from proxy.model.policy import PolicyPack
 from proxy.model.ports import Upstream, Upstreams
-from proxy.model.tenancy import CREDENTIALS, ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
+from proxy.model.tenancy import (
+    CREDENTIALS,
+    ApiKey,
+    Endpoint,
+    GuardSettings,
+    Route,
+    SnapshotDoc,
+    WorkspaceRules,
+)
 from proxy.routing.match import RouteTable
 from proxy.wire.prices import PriceBook, parse_prices
 from proxy.wire.providers.registry import Adapter, adapter_of
@@ -109,13 +117,30 @@ class Rules:
         return f"<Rules v{self.version} {routes} routes {len(self.keys)} keys>"
 
 
-# by workspace and the route's packs; a text is the reason why there is none
-Guards = dict[tuple[str, tuple[str, ...]], Guard | str | None]
+Names = tuple[str, tuple[str, ...]]  # a workspace and the packs of a route
+Guards = dict[Names, Guard | str | None]  # a text is the reason why there is none
 
 
-def build_guards(doc: SnapshotDoc) -> Guards:
-    """Compile and warm the packs of every route: the long part, run beside the loop."""
+@dataclass(slots=True)
+class Kept:
+    """The guards of the snapshot before, each with what it was made of: what stays the same is not
+    compiled again."""
+
+    guards: dict[Names, tuple[list[PolicyPack], GuardSettings, Guard | str | None]] = field(
+        default_factory=dict
+    )
+
+    def __repr__(self) -> str:
+        return f"<Kept {len(self.guards)} guards>"
+
+
+def build_guards(doc: SnapshotDoc, kept: Kept | None = None) -> Guards:
+    """Compile and warm the packs of every route: the long part, run beside the loop.
+
+    `kept` is looked at, and holds afterwards what this snapshot is made of."""
     guards: Guards = {}
+    before = kept.guards if kept is not None else {}
+    now: dict[Names, tuple[list[PolicyPack], GuardSettings, Guard | str | None]] = {}
     for rules in doc.workspaces:
         packs = {(pack.policy_pack_id, pack.version): pack for pack in rules.policies}
         newest = {pack.policy_pack_id: pack for pack in rules.policies}
@@ -124,30 +149,49 @@ def build_guards(doc: SnapshotDoc) -> Guards:
             if names in guards or route.id in rules.unusable:
                 continue
             try:
-                guards[names] = _guard(names[1], packs, newest, doc)
+                chosen = _chosen(names[1], packs, newest)
+                known = before.get(names)
+                if known is not None and known[:2] == (chosen, doc.guard):
+                    now[names] = known
+                else:
+                    now[names] = chosen, doc.guard, _guard(chosen, doc.guard)
+                guards[names] = now[names][2]
             except (PackError, SnapshotError) as fault:
                 guards[names] = f"its packs cannot be used: {fault}"
+    if kept is not None:
+        kept.guards = now
     return guards
 
 
 def build_rules(doc: SnapshotDoc, guards: Guards, upstreams: Upstreams, resolve: Resolve) -> Rules:
     """Build everything else.  What cannot be built makes its routes unusable, and no others."""
-    workspaces, keys, models = {}, {}, set[str]()
+    workspaces, models = {}, set[str]()
     for rules in doc.workspaces:
         workspaces[rules.id] = _workspace(rules, guards, upstreams, resolve)
-        for key in rules.keys:
-            named = frozenset(key.workspaces or [rules.id])
-            keys[key.id] = KeyView(key, named, "*" in named)
         for endpoint in rules.endpoints:
             models |= {*endpoint.models, *endpoint.models.values()}
         for route in rules.routes:
             models |= {name for name in route.match.models if "*" not in name}
+    prices = parse_prices(doc.prices, doc.price_version)
+    known = frozenset(models) | prices.known_models()
+    return Rules(doc.version, doc, workspaces, _keys(doc, workspaces), prices, known)
+
+
+def with_keys(rules: Rules, doc: SnapshotDoc) -> Rules:
+    """The same rules for the keys of another snapshot: nothing is compiled for them."""
+    return replace(rules, keys=_keys(doc, rules.workspaces))
+
+
+def _keys(doc: SnapshotDoc, workspaces: dict[str, WorkspaceView]) -> dict[str, KeyView]:
+    keys = {}
+    for rules in doc.workspaces:
+        for key in rules.keys:
+            named = frozenset(key.workspaces or [rules.id])
+            keys[key.id] = KeyView(key, named, "*" in named)
     for view in keys.values():
         bound = set(workspaces) if view.anywhere else workspaces.keys() & view.workspaces
         view.home = workspaces[next(iter(bound))] if len(bound) == 1 else None
-    prices = parse_prices(doc.prices, doc.price_version)
-    known = frozenset(models) | prices.known_models()
-    return Rules(doc.version, doc, workspaces, keys, prices, known)
+    return keys
 
 
 def _secrets(endpoint: Endpoint, resolve: Resolve) -> tuple[bytes, ...]:
@@ -200,14 +244,12 @@ def _workspace(
     return WorkspaceView(rules.id, table, routes, endpoints, guarded)
 
 
-def _guard(
+def _chosen(
     names: tuple[str, ...],
     packs: Mapping[tuple[str, str], PolicyPack],
     newest: Mapping[str, PolicyPack],
-    doc: SnapshotDoc,
-) -> Guard | None:
-    if not names:
-        return None
+) -> list[PolicyPack]:
+    """Raises SnapshotError."""
     chosen = []
     for name in names:
         pack_id, _, version = name.partition("@")
@@ -215,7 +257,14 @@ def _guard(
         if pack is None:
             raise SnapshotError(f"policy pack {name} is not in the snapshot")
         chosen.append(pack)
-    guard = compile_guard(chosen, doc.guard)
+    return chosen
+
+
+def _guard(chosen: list[PolicyPack], settings: GuardSettings) -> Guard | None:
+    """Raises PackError."""
+    if not chosen:
+        return None
+    guard = compile_guard(chosen, settings)
     guard.warm()
     return guard
 

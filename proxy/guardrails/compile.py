@@ -5,7 +5,7 @@ Invariant: what this version cannot do is refused with a fault that names the me
 ignored in silence at run time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from proxy.guardrails import samples
@@ -21,15 +21,24 @@ from proxy.model.tenancy import GuardSettings
 
 __all__ = ["PackError", "PackFault", "check_pack", "compile_guard", "compile_rules"]
 
+Over = Callable[[], bool]  # the time that a pack may take to compile is over
+
+TOO_LARGE: Final = "pack_too_large"
 OFTEN: Final = 0.2  # share of the sample sentences that a sensible rule does not hit
 
 
+def _never() -> bool:
+    return False
+
+
 def check_pack(
-    pack: PolicyPack, *, validators: Mapping[str, Validator] = VALIDATORS
+    pack: PolicyPack, *, validators: Mapping[str, Validator] = VALIDATORS, over: Over = _never
 ) -> tuple[list[PackFault], list[PackFault]]:
-    """The faults that refuse the pack, and the warnings that come with it."""
+    """The faults that refuse the pack, and the warnings that come with it.
+
+    `over` is asked before each rule: once it says so the pack is refused as `pack_too_large`."""
     report = Report()
-    _read(pack, 0, GuardSettings().hold_max_chars, validators, report)
+    _read(pack, 0, GuardSettings().hold_max_chars, validators, report, over)
     return report.faults, report.warnings
 
 
@@ -73,6 +82,7 @@ def _read(
     hold_max: int,
     validators: Mapping[str, Validator],
     report: Report,
+    over: Over = _never,
 ) -> list[LiveRule]:
     _refuse_unbuilt(pack, report)
     facts = PackFacts(pack.policy_pack_id, pack.version, pack.message, order)
@@ -80,6 +90,10 @@ def _read(
     seen: set[str] = set()
     rules: list[LiveRule] = []
     for index, rule in enumerate(pack.rules):
+        if over():
+            detail = f"The pack takes too long to compile: the time is over at rule {index}."
+            report.refuse("rules", TOO_LARGE, detail)
+            break
         if rule.rule_id in seen:
             report.refuse(
                 f"rules[{index}].rule_id", "duplicate_rule_id", f"{rule.rule_id} is there twice."

@@ -50,6 +50,12 @@ class Regex:
         self._compiled = compiled
         self._run: _Run = compiled._regexp.Match  # noqa: SLF001  # the engine, not its wrapper
 
+    @property
+    def size(self) -> int:
+        """Instructions of the program: what it costs to compile, and to keep."""
+        instructions: int = self._compiled._regexp.ProgramSize()  # noqa: SLF001
+        return instructions
+
     def search(self, data: bytes, at: int = 0, group: int = 0) -> tuple[Bounds, Bounds] | None:
         """The leftmost match from `at` on: its bounds, and those of the group ((-1, -1): unset)."""
         spans = self._run(_ANYWHERE, data, at, len(data))

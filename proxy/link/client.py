@@ -10,6 +10,7 @@ from typing import Final
 from proxy.link.frames import LinkBroken, Message, pack, receive
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
+from proxy.runtime.tasks import background
 
 RETRY_S: Final = 0.25
 TOTALS_S: Final = 1.0
@@ -42,7 +43,7 @@ class LinkClient:
                 self._send({"t": "hello", "slot": self._slot, "pid": os.getpid(),
                             "version": self.version})  # fmt: skip
                 while (message := await receive(reader)) is not None:
-                    await self._take(message)
+                    self._take(message)
             except (OSError, LinkBroken):
                 pass  # no control process now: try again
             finally:
@@ -60,10 +61,14 @@ class LinkClient:
     def flush(self) -> None:
         self._send({"t": "totals", "doc": self._totals()})
 
-    async def _take(self, message: Message) -> None:
+    def _take(self, message: Message) -> None:
         doc = message.get("doc")
         if message.get("t") != "snapshot" or not isinstance(doc, dict):
             raise LinkBroken("unknown message")
+        background(self._applied(doc), name="apply snapshot")
+
+    async def _applied(self, doc: dict[str, Json]) -> None:
+        """SECURITY: the link is read on meanwhile: a newer snapshot takes a key away at once."""
         self.version, reason = await self._apply(doc)
         if reason:
             self._send({"t": "rejected", "reason": reason})

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 
 class SystemClock:
@@ -14,3 +15,10 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def cpu_budget(seconds: float) -> Callable[[], bool]:
+    """Whether this thread has computed for longer than that since now.  What others do on the
+    machine does not count."""
+    end = time.thread_time() + seconds
+    return lambda: time.thread_time() > end

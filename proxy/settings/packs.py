@@ -3,13 +3,17 @@
 A workspace's own packs (inline, then files) come before the shipped ones of the same id.
 """
 
+import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from typing import Final
 
 from pydantic import ValidationError
 
-from proxy.guardrails.compile import check_pack
+from proxy.guardrails.compile import Over, check_pack
+from proxy.guardrails.faults import PackFault
 from proxy.model.exchange import Json
 from proxy.model.policy import PolicyPack, Rule
 from proxy.settings.explain import explain
@@ -18,6 +22,7 @@ from proxy.settings.problems import Path as Where
 from proxy.settings.yamlfile import Tree, parse_yaml
 
 BUILTIN = "builtin:packs/"
+KEPT_CHECKS: Final = 1024  # packs that compiled, remembered by their content
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,44 @@ def builtin_packs() -> dict[str, PackSource]:
     return shelf
 
 
+class Checks:
+    """Which packs compile: one that did is not compiled again to see it, at most `limit` of them.
+
+    Any thread may ask."""
+
+    def __init__(self, limit: int = KEPT_CHECKS) -> None:
+        self._limit = limit
+        self._warnings: dict[bytes, list[PackFault]] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Checks {len(self._warnings)} packs>"
+
+    def of(self, pack: PolicyPack, over: Over | None) -> tuple[list[PackFault], list[PackFault]]:
+        """The faults and the warnings of `check_pack`."""
+        content = hashlib.sha256(pack.model_dump_json().encode()).digest()
+        known = self._warnings.get(content)
+        if known is not None:
+            return [], known
+        faults, warnings = check_pack(pack) if over is None else check_pack(pack, over=over)
+        if not faults:
+            with self._lock:
+                if len(self._warnings) >= self._limit:
+                    del self._warnings[next(iter(self._warnings))]
+                self._warnings[content] = warnings
+        return faults, warnings
+
+
+_CHECKS: Final = Checks()
+
+
+def checked(pack: PolicyPack, over: Over | None = None) -> tuple[list[PackFault], list[PackFault]]:
+    """The faults that refuse the pack, and the warnings that come with it; see `check_pack`."""
+    return _CHECKS.of(pack, over)
+
+
 def settle(
-    shelf: PackShelf, wanted: Sequence[PackSource]
+    shelf: PackShelf, wanted: Sequence[PackSource], over: Over | None = None
 ) -> tuple[dict[str, PackSource], list[Problem], list[Problem]]:
     """Follow `extends` and compile each wanted pack: (by id, problems, warnings)."""
     settled: dict[str, PackSource] = {}
@@ -114,7 +155,7 @@ def settle(
             told = error.errors(include_url=False, include_input=False)[0]["msg"]
             problems.append(source.problem(("extends",), f"makes a pack that is not valid: {told}"))
             continue
-        faults, odd = check_pack(whole.effective)
+        faults, odd = checked(whole.effective, over)
         problems += [_told(whole, each.field, each.message, each.position) for each in faults]
         warnings += [_told(whole, each.field, each.message, each.position) for each in odd]
         settled[source.pack.policy_pack_id] = whole

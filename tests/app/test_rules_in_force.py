@@ -16,7 +16,8 @@ from proxy.app.data import DataHalf, DrainLimits
 from proxy.app.serve import learning
 from proxy.control.readiness import ProcessState, WorkerState
 from proxy.model.exchange import Json
-from proxy.model.tenancy import SnapshotDoc
+from proxy.model.policy import PolicyPack
+from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
 from proxy.runtime.clock import SystemClock
 from proxy.settings.known import Known, keep_documents, tag_of
 from proxy.settings.load import Loaded, load_config
@@ -148,6 +149,13 @@ async def test_settings_that_are_not_acted_on_are_told_at_start_and_at_each_relo
         assert len(told.lines("config.not_acted_on")) > before
 
 
+def data_half(state_dir: Path, told: Told) -> DataHalf:
+    return DataHalf(
+        0, state_dir, SystemClock(), CountingIds(), b"k" * 32, SecretReader({}),
+        told.log.bug, told.log.observe,
+    )  # fmt: skip
+
+
 async def test_a_worker_stops_as_its_configuration_says(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(FIRST)
     (tmp_path / "parapet.yaml").write_text(config(tmp_path))
@@ -155,13 +163,7 @@ async def test_a_worker_stops_as_its_configuration_says(tmp_path: Path) -> None:
     async with control(tmp_path, told):
         (snapshot,) = told.published
 
-    def build() -> DataHalf:
-        return DataHalf(
-            0, tmp_path, SystemClock(), CountingIds(), b"k" * 32, SecretReader({}),
-            told.log.bug, told.log.observe,
-        )  # fmt: skip
-
-    data = await asyncio.to_thread(build)
+    data = await asyncio.to_thread(data_half, tmp_path, told)
     try:
         await asyncio.to_thread(lambda: asyncio.run(data.apply_snapshot(snapshot)))
         assert data.drain_settings() == DrainLimits(0, 7, 9)
@@ -205,3 +207,47 @@ async def test_a_start_without_the_store_is_of_the_file_of_today(
     if known:
         await asyncio.to_thread(keep_documents, tmp_path, tag, documents)
     assert await routes_in_force(tmp_path) == (["stays", "made"] if known else ["stays"])
+
+
+def snapshot_of(version: int, keys: Sequence[str], *packs: PolicyPack) -> SnapshotDoc:
+    rules = WorkspaceRules(
+        id="default",
+        endpoints=[Endpoint(id="e", provider="openai")],
+        routes=[Route(id="r", endpoint="e", policy_packs=[each.policy_pack_id for each in packs])],
+        policies=list(packs),
+        keys=[ApiKey(id=each, secret_sha256="0" * 64) for each in keys],
+    )
+    return SnapshotDoc(version=version, sha256="", workspaces=[rules])
+
+
+async def test_a_key_is_revoked_while_packs_are_compiled(tmp_path: Path) -> None:
+    """SECURITY: it opens nothing from the moment the worker hears of it."""
+    rules: list[Json] = [
+        {"rule_id": f"r{place}", "pattern": f"x{place}[a-z0-9]{{1,900}}y", "action": "log"}
+        for place in range(20)
+    ]
+    slow = PolicyPack.model_validate({"policy_pack_id": "slow", "rules": rules})
+    data = await asyncio.to_thread(data_half, tmp_path, Told())
+
+    def in_force() -> tuple[int, list[str]]:
+        now = data.gateway.rules()
+        return now.version, sorted(now.keys)
+
+    async def history() -> list[tuple[int, list[str]]]:
+        await data.apply_snapshot(snapshot_of(1, ["aaaa", "bbbb"]))
+        seen = [in_force()]
+        later = asyncio.gather(
+            data.apply_snapshot(snapshot_of(2, ["aaaa", "bbbb"], slow)),
+            data.apply_snapshot(snapshot_of(3, ["bbbb"], slow)),
+        )
+        await asyncio.sleep(0)
+        seen.append(in_force())
+        await later
+        return [*seen, in_force()]
+
+    try:
+        assert await asyncio.to_thread(lambda: asyncio.run(history())) == [
+            (1, ["aaaa", "bbbb"]), (1, ["bbbb"]), (3, ["bbbb"])
+        ]  # fmt: skip
+    finally:
+        await asyncio.to_thread(data.spool.close)

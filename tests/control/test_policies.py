@@ -255,3 +255,13 @@ async def test_a_base_that_grew_too_large_holds_up_nothing_else(stored: World) -
     assert (await stored.post(f"{W}/routes", route)).status == 201
     why = stored.config().workspaces["default"].unusable
     assert why == {"r": "policy pack child is not there"}
+
+
+async def test_a_pack_that_takes_more_than_two_seconds_to_compile_is_refused(world: World) -> None:
+    rules = [
+        {**RULES[0], "rule_id": f"r{at}", "pattern": f"x{at}\\pL{{1,200}}y"} for at in range(500)
+    ]
+    answer = await world.post(POLICIES, {"id": "slow", "rules": rules})
+    assert answer.status == 422
+    assert [each["code"] for each in answer.doc["errors"]] == ["pack_too_large"]
+    assert (await world.get(f"{POLICIES}/slow")).status == 404

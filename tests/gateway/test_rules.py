@@ -1,6 +1,6 @@
 """What of a snapshot cannot be built makes its own routes unusable, and holds up nobody else."""
 
-from proxy.gateway.snapshot import Rules, build_guards, build_rules
+from proxy.gateway.snapshot import Kept, Rules, build_guards, build_rules
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
 from tests.kit.fakes import ScriptedUpstream, ScriptedUpstreams
@@ -58,3 +58,33 @@ def test_a_pack_that_does_not_compile_costs_its_own_routes() -> None:
     assert found["guarded"].startswith("its packs cannot be used: ")
     assert found["lost"].startswith("its packs cannot be used: ")
     assert found["open"] == ""
+
+
+def test_only_the_packs_that_changed_are_compiled_again() -> None:
+    def snapshot(pattern: str) -> SnapshotDoc:
+        packs = [
+            {
+                "policy_pack_id": name,
+                "rules": [{"rule_id": "x", "pattern": text, "action": "block"}],
+            }
+            for name, text in (("same", "forbidden"), ("other", pattern))
+        ]
+        routes = [
+            Route(id=each, endpoint="good", policy_packs=[each]) for each in ("same", "other")
+        ]
+        rules = WorkspaceRules(
+            id="default",
+            endpoints=[GOOD],
+            routes=routes,
+            policies=[PolicyPack.model_validate(each) for each in packs],
+        )
+        return SnapshotDoc(version=1, sha256="", workspaces=[rules])
+
+    kept = Kept()
+    same, other = ("default", ("same",)), ("default", ("other",))
+    first = build_guards(snapshot("secret"), kept)
+    second = build_guards(snapshot("secrets"), kept)
+    assert second[same] is first[same]
+    assert second[other] is not first[other]
+    build_guards(SnapshotDoc(version=3, sha256=""), kept)
+    assert repr(kept) == "<Kept 0 guards>"

@@ -35,6 +35,8 @@ FAULTS = [
     ({"pattern": "ab", "validator": "nope"}, "rules[0].validator", "unknown_validator"),
     ({"pattern": "ab", "group": 1}, "rules[0].group", "out_of_range"),
     ({"pattern": "ab", "allow": ["a", "(?!b)"]}, "rules[0].allow[1]", "unsupported_regex"),
+    ({"pattern": [r"x\pL{1,200}y"] * 200}, "rules[0].pattern[2]", "regex_too_large"),
+    ({"pattern": "ab", "allow": [r"x\pL{1,200}y"] * 100}, "rules[0].allow[2]", "regex_too_large"),
     ({"pattern": "ab", "config": {"lists": 1}}, "rules[0].config.lists", "extra_forbidden"),
     ({"kind": "terms", "config": {"list": "no"}}, "rules[0].config.list", "unknown_list"),
     (
@@ -178,3 +180,12 @@ def test_settings_of_several_packs_the_strictest_wins() -> None:
     guard = compile_guard([lax, strict], GuardSettings())
     assert (guard.reasoning, guard.tool_args) == ("live", "hold")
     assert (guard.unscannable.binary, guard.unscannable.remote) == ("allow", "block")
+
+
+def test_a_pack_that_takes_too_long_to_compile_is_refused_whole() -> None:
+    answers = iter([False, True, True])
+    rules = [{"pattern": f"word{place}"} for place in range(3)]
+    faults, _ = check_pack(pack(*rules), over=lambda: next(answers))
+    (fault,) = faults
+    assert (fault.field, fault.code) == ("rules", "pack_too_large")
+    assert "at rule 1" in fault.message

@@ -16,6 +16,7 @@ from proxy.guardrails.parse import Alt, Node, RegexFault, parse
 from proxy.guardrails.rules import Pattern
 
 MAX_POSITIONS: Final = 20_000
+MAX_PROGRAMS: Final = 700_000  # instructions of all patterns of one member: twice the largest one
 
 
 class PatternFault(ValueError):
@@ -31,7 +32,11 @@ class PatternFault(ValueError):
 @lru_cache(512)  # a reload compiles only what changed
 def compiled(texts: tuple[str, ...], ignore_case: bool, folding: Folding | None) -> Pattern:
     """One pattern, or several alternatives.  Raises PatternFault."""
-    nodes = [_read(text, index, ignore_case) for index, text in enumerate(texts)]
+    nodes, size = [], 0
+    for index, text in enumerate(texts):
+        node, regex = _read(text, index, ignore_case)
+        nodes.append(node)
+        size = _with(size, regex, index)
     node = nodes[0] if len(nodes) == 1 else Alt(tuple(nodes))
     if shape.positions(node) > MAX_POSITIONS:
         raise PatternFault("regex_too_large", "The pattern has too many places.")
@@ -39,10 +44,19 @@ def compiled(texts: tuple[str, ...], ignore_case: bool, folding: Folding | None)
     return _built(whole, node, ignore_case, folding)
 
 
-def _read(text: str, index: int, ignore_case: bool) -> Node:
+def _with(size: int, regex: Regex, index: int) -> int:
+    """The size of all programs so far.  Raises PatternFault."""
+    size += regex.size
+    if size > MAX_PROGRAMS:
+        detail = "The patterns together are too large for RE2."
+        raise PatternFault("regex_too_large", detail, None, index)
+    return size
+
+
+def _read(text: str, index: int, ignore_case: bool) -> tuple[Node, Regex]:
     try:
         node = parse(text, ignore_case=ignore_case)
-        Regex(text, ignore_case=ignore_case)
+        regex = Regex(text, ignore_case=ignore_case)
     except RegexFault as fault:
         message = f"{fault.construct[0].upper()}{fault.construct[1:]}: not in our dialect."
         raise PatternFault(fault.code, message, fault.position, index) from None
@@ -51,7 +65,7 @@ def _read(text: str, index: int, ignore_case: bool) -> Node:
         raise PatternFault(code, f"RE2: {fault}.", None, index) from None
     if shape.min_width(node) == 0:
         raise PatternFault("empty_match", "The pattern matches the empty string.", None, index)
-    return node
+    return node, regex
 
 
 def _built(
@@ -86,7 +100,8 @@ def compiled_terms(
 
 def allow_check(texts: Sequence[str]) -> list[Regex]:
     """Regexes that a span may match completely to be let alone.  Raises PatternFault."""
-    checks = []
+    checks: list[Regex] = []
+    size = 0
     for index, text in enumerate(texts):
         try:
             parse(text)
@@ -97,4 +112,5 @@ def allow_check(texts: Sequence[str]) -> list[Regex]:
         except LinearError as fault:
             code = "regex_too_large" if fault.too_large else "regex_syntax"
             raise PatternFault(code, f"RE2: {fault}.", None, index) from None
+        size = _with(size, checks[-1], index)
     return checks
