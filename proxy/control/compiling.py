@@ -27,7 +27,11 @@ async def compiled(pack: PolicyPack) -> list[Json]:
 
 
 async def settled(shelf: PackShelf, source: PackSource) -> PackSource:
-    """The pack with what it extends, compiled.  Raises Problem 422 with all that is wrong."""
+    """The pack with what it extends, compiled.  Raises Problem 422 with all that is wrong.
+
+    It takes its own place on the shelf: what extends it extends what is written now."""
+    own = {**shelf.own, source.pack.policy_pack_id: source}
+    shelf = PackShelf(own, shelf.builtin)
     found, problems, _ = await asyncio.to_thread(
         lambda: settle(shelf, [source], cpu_budget(COMPILE_S))
     )

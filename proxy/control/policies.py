@@ -150,12 +150,17 @@ def _check(said: Object, _: Object | None) -> Iterator[FieldError]:
 
 
 async def _compiled(said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
-    """The warnings of the engine.  Raises Problem 422 with every fault that it finds."""
+    """The warnings of the engine.  Raises Problem 422 with every fault that it finds; a reader is
+    warned of what has become wrong since."""
     pack = PolicyPack.model_validate(content_of(said))
     if pack.extends is None:
         return await compiled(pack)
-    shelf = await shelf_of(passage, deps)
-    await settled(shelf, source_of(said))
+    try:
+        await settled(await shelf_of(passage, deps), source_of(said))
+    except Problem as problem:
+        if passage.request.method in ("POST", "PUT", "PATCH"):
+            raise
+        return [each.doc() for each in problem.errors]
     return []
 
 
@@ -205,11 +210,15 @@ def _keep(doc: Object, query: ListQuery) -> bool:
 
 
 def _references(said: Object) -> list[Reference]:
-    routes = said.get("route_ids")
-    return [
+    routes, base = said.get("route_ids"), said.get("extends")
+    found = [
         Reference(f"#/route_ids/{place}", "route", "route", str(name))
         for place, name in enumerate(routes if isinstance(routes, list) else ())
     ]
+    if isinstance(base, str):
+        pack_id = base.partition("@")[0]
+        found.append(Reference("#/extends", POLICY_NAME, "policy", pack_id, "policy_pack_id"))
+    return found
 
 
 def _rank(doc: Object, name: str) -> Json:
@@ -324,6 +333,8 @@ async def activate_policy(passage: Passage, deps: ControlDeps) -> Reply:
 
             if said == one.said:
                 return reply(one)
+            if said.get("extends") is not None:
+                await _compiled(said, passage, deps)
             revision = Revision(said, one.beside)
             return reply(
                 await write(

@@ -32,12 +32,13 @@ async def unused(kind: Kind, one: Stored, passage: Passage, deps: ControlDeps) -
     if not kind.referrers or not strict(passage):
         return
     found: list[Json] = []
-    for referrer in kind.referrers:
+    for referrer in (*kind.referrers, kind):
         for other in (await everything(referrer, passage, deps)).values():
             found += [
                 {"type": referrer.name, "id": other.id, "pointer": reference.pointer}
                 for reference in referrer.references(other.said)
                 if (reference.kind, reference.id) == (kind.name, one.id)
+                and (referrer.name, other.id) != (kind.name, one.id)
             ]
     if found:
         detail = f"{len(found)} references name this {kind.noun}"

@@ -265,3 +265,37 @@ async def test_a_pack_that_takes_more_than_two_seconds_to_compile_is_refused(wor
     assert answer.status == 422
     assert [each["code"] for each in answer.doc["errors"]] == ["pack_too_large"]
     assert (await world.get(f"{POLICIES}/slow")).status == 404
+
+
+async def test_packs_cannot_extend_each_other_in_a_ring(world: World) -> None:
+    await made(world, {"id": "pa", "rules": RULES})
+    await made(world, {"id": "pb", "extends": "pa", "rules": []})
+    ring = await world.call("PUT", f"{POLICIES}/pa", {"extends": "pb"})
+    assert (ring.status, ring.codes()) == (422, [("extends", "invalid_value")])
+    itself = await world.call("PUT", f"{POLICIES}/pa", {"extends": "pa"})
+    assert (itself.status, itself.codes()) == (422, [("extends", "invalid_value")])
+    await made(world, {"id": "pc", "extends": "pb", "rules": []})
+    assert (await world.call("PUT", f"{POLICIES}/pb", {"extends": None})).status == 200
+    assert (await world.call("PUT", f"{POLICIES}/pa", {"extends": "pb"})).status == 200
+    back = await world.post(f"{POLICIES}/pb/activate", {"version": "1.0.0"})
+    assert (back.status, back.codes()) == (422, [("extends", "invalid_value")])
+
+
+async def test_a_pack_that_others_extend_is_not_removed_where_references_are_strict(
+    world: World,
+) -> None:
+    await made(world, {"id": "base", "rules": RULES})
+    await made(world, {"id": "child", "extends": "base", "rules": []})
+    strict = {**ADMIN, "Prefer": "handling=strict"}
+    refused = await world.call("DELETE", f"{POLICIES}/base", headers=strict)
+    assert (refused.status, refused.slug) == (409, "in-use")
+    assert refused.doc["referenced_by"] == [
+        {"type": "policy", "id": "child", "pointer": "#/extends"}
+    ]
+    assert (await world.call("DELETE", f"{POLICIES}/base")).status == 204
+    child = await world.get(f"{POLICIES}/child")
+    assert child.status == 200
+    assert {each["code"] for each in child.doc["warnings"]} == {
+        "unknown_reference", "invalid_value"
+    }  # fmt: skip
+    assert (await world.call("DELETE", f"{POLICIES}/child", headers=strict)).status == 204
