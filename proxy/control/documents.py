@@ -97,6 +97,7 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
             put = Put(kind.name, doc_id, body, ABSENT, kind.unique(one.told))
             ops = (put, row, *revision.ops, *ticket.ops(Reply.json(201, kept, headers)))
             await _commit(kind, passage, deps, one, edit, ops)
+        await _lives(kind, passage, deps, one)
         await _in_force(kind, deps)
         if once_shown is not None:
             show(shown, once_shown)
@@ -241,6 +242,15 @@ async def _in_force(kind: Kind, deps: ControlDeps) -> None:
     if kind.live:
         await deps.coord.notify()
         await deps.apply()
+
+
+async def _lives(kind: Kind, passage: Passage, deps: ControlDeps, one: Stored) -> None:
+    """A document of a workspace that was removed meanwhile goes after it.  Raises Problem 404."""
+    if kind.server_wide or passage.workspace in deps.config().workspaces:
+        return
+    ops = (Delete(kind.name, one.id), *kind.removed(one))
+    await deps.store.commit(kind.place(passage), Batch(deps.ids.new("cm-"), ops))
+    raise Problem("not-found", "the workspace was removed meanwhile")
 
 
 def may_change(one: Stored, passage: Passage) -> None:

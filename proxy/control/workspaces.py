@@ -144,7 +144,10 @@ async def remove_workspace(passage: Passage, deps: ControlDeps) -> Reply:
         await removed_with(WORKSPACE, passage, deps, one)
         return Reply(204, media="")
 
-    return await insistent(step)
+    removed = await insistent(step)
+    while await _empty(passage.params[WORKSPACE.parameter], deps):
+        pass
+    return removed
 
 
 async def _inside(workspace_id: str, passage: Passage, deps: ControlDeps) -> list[tuple[str, str]]:
@@ -179,16 +182,19 @@ async def _forsake(workspace_id: str, passage: Passage, deps: ControlDeps) -> No
         await write(KEY, passage, deps, one, Revision(said, beside), verb)
 
 
-async def _empty(workspace_id: str, deps: ControlDeps) -> None:
-    """Remove what lives there, before the workspace itself: a repeated call goes on where this one
-    was cut off, and nothing is left for a namesake to inherit.  What was still to be sent of it is
-    not sent any more."""
+async def _empty(workspace_id: str, deps: ControlDeps) -> bool:
+    """Remove what lives there: before the workspace itself, so that a repeated call goes on where
+    this one was cut off, and after it, until nothing comes any more and nothing is left for a
+    namesake.  What was still to be sent of it is not sent.  Answers whether there was anything."""
     ops: list[Op] = []
     for kind in (*OWN_KINDS, *FOLLOWING_KINDS):
         ops += [Delete(kind, doc_id) for doc_id, _, _ in await deps.store.scan(workspace_id, kind)]
+    found = bool(ops)
     for start in range(0, len(ops), STEP):
         batch = Batch(deps.ids.new("cm-"), tuple(ops[start : start + STEP]))
         await deps.store.commit(workspace_id, batch)
     while rows := await deps.store.outbox(workspace_id, limit=STEP):
+        found = True
         batch = Batch(deps.ids.new("cm-"), tuple(OutboxDone(row.id, ANY) for row in rows))
         await deps.store.commit(workspace_id, batch)
+    return found

@@ -1,5 +1,6 @@
 """Workspaces over the API (control-api.md §12.1)."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -137,3 +138,25 @@ async def test_only_who_administers_the_server_makes_and_removes(world: World) -
         await world.call("DELETE", f"{ALL}/default", headers=admin),
     ):
         assert (answer.status, answer.doc["reason"]) == (403, "role_restriction")
+
+
+async def test_what_is_written_while_a_workspace_is_removed_goes_with_it(stored: World) -> None:
+    """Each writer makes documents until he hears that the workspace is not there any more."""
+    await made(stored, TEAM)
+    own = f"{ALL}/team-blue"
+    rules = [{"rule_id": "word", "pattern": "forbidden", "action": "log"}]
+
+    async def writes(writer: int) -> None:
+        for count in range(40):
+            name = f"p{writer}-{count}"
+            answer = await stored.post(f"{own}/policies", {"id": name, "rules": rules})
+            if answer.status == 404:
+                return
+            assert answer.status == 201, answer.body
+
+    writers = asyncio.gather(*(writes(writer) for writer in range(6)))
+    await asyncio.sleep(0.05)
+    assert (await stored.call("DELETE", f"{own}?cascade=true")).status == 204
+    await writers
+    for kind in ("policy", "policy_version"):
+        assert [name for name, _, _ in await stored.store.scan("team-blue", kind)] == []

@@ -163,6 +163,7 @@ class World:
     in_force: InForce | None = None
     key_uses: KeyUses = field(default_factory=KeyUses)
     keeper: Keeper | None = None
+    applying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def config(self) -> ControlConfig:
         return ControlConfig.of(
@@ -177,6 +178,11 @@ class World:
         )
 
     async def apply(self) -> None:
+        """One after the other, as in the process: nothing older comes after something newer."""
+        async with self.applying:
+            await self._apply()
+
+    async def _apply(self) -> None:
         """What the store holds, laid under what the workspaces of this test are."""
         named = [each.id for each in self.workspaces]
         documents = await living_documents(self.store, named)
