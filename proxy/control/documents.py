@@ -32,7 +32,7 @@ from proxy.control.references import unused
 from proxy.control.secrets import MASK, masked, unmasked
 from proxy.control.shown import SHOWN_ONCE, Once, show
 from proxy.control.wire import ListQuery, Order, page_reply, read_sort
-from proxy.model.batch import ABSENT, Append, Delete, Op, Put, StoreConflict
+from proxy.model.batch import ABSENT, Append, Batch, Delete, Op, Put, StoreConflict
 from proxy.model.exchange import Json
 
 TRIES: Final = 3  # of a change that met another one
