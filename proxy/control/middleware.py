@@ -44,6 +44,7 @@ from proxy.storage.coord import Buckets
 from proxy.wire import jsonbody
 
 HANDLER_S: Final = 30.0
+LINE_BYTES: Final = 8190
 PASSAGE: Final = web.RequestKey("passage", Passage)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _ALWAYS: Final = ("healthz", "readyz", "metrics")  # answered while draining, too
@@ -197,7 +198,7 @@ class Checks:
         if problem.slug == "forbidden":
             await self.denials.tell(passage, problem)
         elif problem.slug == "unauthenticated":
-            self.denials.unauthenticated(passage)
+            await self.denials.unauthenticated(passage)
         return problem_reply(passage, problem)
 
 
@@ -208,6 +209,8 @@ def _check_framing(request: web.BaseRequest) -> None:
         raise Problem("invalid-header", "a request has exactly one Host", close=True)
     if request.version not in (HttpVersion10, HttpVersion11):
         raise Problem("invalid-header", "only HTTP/1.0 and HTTP/1.1 are spoken here", close=True)
+    if len(request.method) + len(request.raw_path) + len("  HTTP/1.1") > LINE_BYTES:
+        raise Problem("uri-too-long", extra={"limit": LINE_BYTES}, close=True)
     if not request.raw_path.startswith("/"):
         raise Problem("invalid-header", "the request target is not a path", close=True)
 

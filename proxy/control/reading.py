@@ -41,6 +41,7 @@ def validated(
 
     `sent` is the body, in which pointers resolve; `old` what was said before."""
     errors: list[FieldError] = []
+    replaces = passage.request.method == "PUT"
     plain = {name: value for name, value in doc.items() if name != "labels"}
     labels: Object = {"labels": doc["labels"]} if doc.get("labels") is not None else {}
     said: Object = {}
@@ -49,7 +50,7 @@ def validated(
             # strict: a text is no number, as the description says
             model = adapter.validate_json(jsonbody.dumps(part), strict=True)
         except ValidationError as fault:
-            errors += errors_of(fault, sent)
+            errors += map(_hinted, errors_of(fault, sent)) if replaces else errors_of(fault, sent)
         else:
             said |= adapter.dump_python(model, mode="json", by_alias=True, exclude_unset=True)
     if not errors:
@@ -64,6 +65,13 @@ def validated(
 
 
 _LABELLED: Final = TypeAdapter(Labelled)
+_HINT: Final = "PUT replaces this member whole; PATCH changes what is inside it"
+
+
+def _hinted(error: FieldError) -> FieldError:
+    if error.code == "missing" and "." in error.field:
+        error.extra = {**(error.extra or {}), "hint": _HINT}
+    return error
 
 
 def alone(kind: Kind, sent: Object, passage: Passage) -> None:

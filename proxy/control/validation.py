@@ -17,6 +17,7 @@ from proxy.model.exchange import Json
 from proxy.wire import jsonbody
 
 MAX_DEPTH: Final = 32
+MAX_READ: Final = 200  # errors of one body, of which MAX_ERRORS are told
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f]")
 _QUOTED: Final = re.compile(r"'([^']*)'")
 Where = tuple[str | int, ...]
@@ -177,7 +178,7 @@ def errors_of(
 ) -> Iterator[FieldError]:
     """pydantic's errors in our words.  `start` is where the validated value stands in the body."""
     told: set[tuple[str, str]] = set()
-    for error in fault.errors(include_url=False, include_input=False):
+    for error in fault.errors(include_url=False, include_input=False)[:MAX_READ]:
         missing = error["type"] == "missing"
         where = (*start, *_resolved(error["loc"], body, missing=missing))
         ours = CODES.get(error["type"], _OTHER)

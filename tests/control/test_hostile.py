@@ -228,3 +228,32 @@ async def test_links_of_a_long_log_lead_where_they_say(world: World) -> None:
 def _link(text: str) -> tuple[str, str]:
     address, _, rel = text.partition(">; rel=")
     return rel.strip('"'), address.removeprefix("<")
+
+
+async def test_a_put_of_half_a_member_is_told_how_it_would_go(world: World) -> None:
+    rule = {"name": "n", "condition": {"metric": "latency", "threshold_ms": 5}}
+    path = (await world.post(f"{W}/alert-rules", rule)).headers["Location"]
+    answer = await world.call("PUT", path, {"condition": {"threshold_ms": 1}})
+    assert answer.status == 422
+    assert "PATCH" in answer.doc["errors"][0]["hint"]
+
+
+async def test_thousands_of_unknown_members_are_refused_soon(world: World) -> None:
+    body = json.dumps({f"m{n}": 0 for n in range(20_000)}).encode()
+    began = time.perf_counter()
+    headers = {**ADMIN, "Content-Type": "application/json"}
+    answer = await world.call("POST", f"{W}/alert-rules", headers=headers, data=body)
+    assert (answer.status, answer.doc["errors_truncated"]) == (422, True)
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS"])
+async def test_a_request_line_has_its_limit_whatever_the_method(world: World, method: str) -> None:
+    def line(size: int) -> bytes:
+        path = "/healthz?" + "x" * (size - len(f"{method} /healthz? HTTP/1.1"))
+        assert len(f"{method} {path} HTTP/1.1") == size
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        return head.encode()
+
+    assert b" 414 " not in (await world.raw(line(8190))).partition(b"\r\n")[0]
+    assert b" 414 " in (await world.raw(line(8191))).partition(b"\r\n")[0]
