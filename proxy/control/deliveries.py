@@ -22,7 +22,7 @@ from proxy.model.events import iso
 from proxy.model.ports import Ids
 from proxy.runtime.ids import random_bytes
 from proxy.settings.notices import Delivery
-from proxy.upstream.addresses import literal, may_connect
+from proxy.upstream.addresses import forbidden
 
 SECRETS: Final = (
     ("config", "webhook_url"),
@@ -37,6 +37,7 @@ BOUND: Final = (
     (("config", "url"), (("config", "secret"), ("config", "headers", EACH))),
     (("config", "smtp", "host"), (("config", "smtp", "password"),)),
 )
+_BLOCKED: Final = "is not an address to send to"
 _URLS: Final = ("webhook_url", "url")
 _HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _OBSERVED: Final[Object] = {
@@ -77,6 +78,10 @@ def _check(said: Object, old: Object | None) -> Iterator[FieldError]:
         url = config.get(name)
         if isinstance(url, str):
             yield from _check_url(url, name)
+    smtp = config.get("smtp")
+    if isinstance(smtp, dict) and forbidden(str(smtp.get("host") or "")):
+        at = "config.smtp.host"
+        yield FieldError("blocked_address", _BLOCKED, at, "#/config/smtp/host")
     headers = config.get("headers")
     for name in headers if isinstance(headers, dict) else ():
         if name.lower() in _HEADERS or name.lower().startswith("webhook-"):
@@ -93,15 +98,14 @@ def _check_url(url: str, name: str) -> Iterator[FieldError]:
     field, pointer = f"config.{name}", f"#/config/{name}"
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host, _ = parts.hostname or "", parts.port
     except ValueError:
         parts, host = urlsplit(""), ""
-    if parts.scheme != "https" or not host:
+    if parts.scheme != "https" or not host or any(c <= " " or c == "\x7f" for c in url):
         yield FieldError("invalid_value", "must be an https URL", field, pointer)
         return
-    address = literal(host)
-    if parts.username or (address is not None and not may_connect(address, allow_private=False)):
-        yield FieldError("blocked_address", "is not an address to send to", field, pointer)
+    if parts.username or forbidden(host):
+        yield FieldError("blocked_address", _BLOCKED, field, pointer)
 
 
 def _generated(said: Object) -> tuple[Object, Once | None]:

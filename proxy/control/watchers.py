@@ -7,6 +7,7 @@ is an entry of the log `diffs` whose `type` is the watcher's id.
 
 from collections.abc import Iterator
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -20,6 +21,7 @@ from proxy.model.batch import LogFilter
 from proxy.model.documents import Severity
 from proxy.model.ports import Ids
 from proxy.settings.notices import Watcher
+from proxy.upstream.addresses import forbidden
 
 DIFFS_LOG: Final = "diffs"
 _OBSERVED: Final[Object] = {
@@ -51,6 +53,9 @@ def _id(said: Object, _: Ids) -> str:
 
 
 def _check(said: Object, _: Object | None) -> Iterator[FieldError]:
+    if forbidden(urlsplit(str(said["source_url"])).hostname or ""):
+        at, pointer = "source_url", "#/source_url"
+        yield FieldError("blocked_address", "is not an address to look at", at, pointer)
     selector = said.get("selector")
     if not isinstance(selector, dict):
         return

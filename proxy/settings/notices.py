@@ -4,12 +4,25 @@ Members, bounds and defaults are alerts.md §1, §7, §11 and control-api.md §1
 them and refuses what is wrong with them; `settings/later.py` says which are acted on.
 """
 
-from typing import Annotated, Literal
+import base64
+import binascii
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from proxy.model.documents import COMPOSED, Doc, Name, Number, Secret, Severity, Slug
+from proxy.model.documents import (
+    COMPOSED,
+    Doc,
+    EnvRef,
+    FileRef,
+    Name,
+    Number,
+    Secret,
+    Severity,
+    Slug,
+)
+from proxy.model.tenancy import HeaderName, HeaderValue
 from proxy.settings.values import TimeZone
 
 Metric = Literal[
@@ -30,11 +43,28 @@ Aggregation = Literal["p50", "p90", "p95", "p99", "avg", "max", "sum"]
 GroupBy = Literal["route_id", "provider", "model", "endpoint_id", "policy_id", "rule_id"]
 Targets = Annotated[list[Slug], Field(max_length=20)]
 HeaderText = Annotated[str, StringConstraints(pattern=r"^[^\r\n\x00]*$", max_length=200)]
+HeaderSecret = Annotated[HeaderValue, StringConstraints(min_length=1)] | EnvRef | FileRef
+SECRET_PREFIX: Final = "whsec_"
+SECRET_BYTES: Final = range(24, 65)
 TargetEvent = Literal["alert", "resolved", "incident", "digest", "system"]
 _TOLD: tuple[TargetEvent, ...] = ("alert", "resolved", "digest", "system")
 _TIMES = ("latency", "ttft")
 _COUNTS = ("failover", "change", "incident", "violations")
 _RATES = ("error_rate", "violation_rate")
+
+
+def _signing(value: str) -> str:
+    """Of webhooks, as alerts.md §7 has it; the text of a fault never holds it."""
+    try:
+        key = base64.b64decode(value.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not value.startswith(SECRET_PREFIX) or len(key) not in SECRET_BYTES:
+        raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes")
+    return value
+
+
+SigningSecret = Annotated[str, AfterValidator(_signing)] | EnvRef | FileRef
 
 
 class Filters(Doc):
@@ -109,13 +139,13 @@ class SlackConfig(Doc):
 class Smtp(Doc):
     """A mail server; `host` null: none."""
 
-    host: str | None = None
+    host: str | None = Field(None, pattern=r"^[^\s\x00-\x1f\x7f/@]+$", max_length=253)
     port: int = Field(587, ge=1, le=65_535)
     starttls: Literal["required", "opportunistic", "off"] = "required"
     implicit_tls: bool = False
     username: str | None = None
     password: Secret | None = None
-    from_: str | None = Field(None, alias="from")
+    from_: HeaderText | None = Field(None, alias="from")
 
 
 class EmailConfig(Doc):
@@ -128,8 +158,8 @@ class EmailConfig(Doc):
 
 class WebhookConfig(Doc):
     url: Secret
-    secret: Secret | None = None
-    headers: dict[str, Secret] = Field(default_factory=dict, max_length=20)
+    secret: SigningSecret | None = None
+    headers: dict[HeaderName, HeaderSecret] = Field(default_factory=dict, max_length=20)
     timeout_seconds: int = Field(15, ge=1, le=30)
     schema_version: str | None = None
 

@@ -93,7 +93,8 @@ def may_connect(address: str, *, allow_private: bool) -> bool:
 
 def literal(host: str) -> str | None:
     """The address that a host name is by itself, in any form that resolvers understand: `10.1.2.3`,
-    `::1`, but `127.1`, `0x7f000001` and `2130706433` as well.  None: it is a name."""
+    `::1`, but `127.1`, `0x7f000001`, `2130706433` and `127.0.0.1.` as well.  None: it is a name."""
+    host = host.removesuffix(".")
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -102,6 +103,12 @@ def literal(host: str) -> str | None:
         return socket.inet_ntoa(socket.inet_aton(host)) if host[:1].isdigit() else None
     except OSError:
         return None
+
+
+def forbidden(host: str) -> bool:
+    """It is an address by itself, and none that anything is sent to."""
+    address = literal(host)
+    return address is not None and not may_connect(address, allow_private=False)
 
 
 def _judge_v4(address: ipaddress.IPv4Address) -> Judgement:

@@ -23,6 +23,17 @@ HOOK: dict[str, Any] = {
 }
 
 
+OWN_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+def hook(**config: Any) -> dict[str, Any]:
+    return {"config": {"url": "https://example.com/in", **config}}
+
+
+def mail(**smtp: Any) -> dict[str, Any]:
+    return {"type": "email", "config": {"to": ["a@example.com"], "smtp": smtp}}
+
+
 async def made(world: World, body: dict[str, Any]) -> dict[str, Any]:
     answer = await world.post(TARGETS, body)
     assert answer.status == 201, answer.body
@@ -92,7 +103,7 @@ async def test_a_generated_secret_is_shown_once(stored: World) -> None:
     assert secret not in second.body.decode()
     assert (await stored.get(f"{TARGETS}/hook")).doc["config"]["secret"] == "***"
     own = await made(
-        stored, {**HOOK, "name": "own", "config": {**HOOK["config"], "secret": "mine"}}
+        stored, {**HOOK, "name": "own", "config": {**HOOK["config"], "secret": OWN_SECRET}}
     )
     assert own["config"]["secret"] == "***"
     assert own["config"]["headers"]["X-Auth"] == "***"
@@ -140,6 +151,9 @@ async def test_references_are_shown_and_fenced(stored: World) -> None:
         ("https://169.254.169.254/latest", "blocked_address"),
         ("https://[::ffff:10.0.0.1]/", "blocked_address"),
         ("https://user@example.com/", "blocked_address"),
+        ("https://127.0.0.1./", "blocked_address"),
+        ("https://example.com:99999/", "invalid_value"),
+        ("https://exam\nple.com/", "invalid_value"),
         ("https://hooks.slack.com/***", "masked_secret"),
     ],
 )
@@ -162,6 +176,18 @@ async def test_addresses_that_nothing_is_sent_to(world: World, url: str, code: s
         ({"config": {"url": "https://e.com", "timeout_seconds": 99}},
          "config.timeout_seconds", "less_than_equal"),
         ({"config": {}}, "config.url", "missing"),
+        (hook(headers={"X-A": "a\nX-B: c"}), "config.headers.X-A", "pattern"),
+        (hook(headers={"X-A": ""}), "config.headers.X-A", "too_short"),
+        (hook(headers={"X-A\nB: c": "a"}), "config.headers.X-A\nB: c", "pattern"),
+        (hook(headers={"": "x"}), "config.headers.", "pattern"),
+        (hook(secret="x"), "config.secret", "invalid_value"),
+        (hook(secret="whsec_!!!"), "config.secret", "invalid_value"),
+        (hook(secret="whsec_" + "A" * 28), "config.secret", "invalid_value"),
+        (hook(secret="whsec_" + "A" * 88), "config.secret", "invalid_value"),
+        (mail(host="a.example", **{"from": "x\nBcc: a@b"}), "config.smtp.from", "pattern"),
+        (mail(host="127.0.0.1"), "config.smtp.host", "blocked_address"),
+        (mail(host="169.254.169.254"), "config.smtp.host", "blocked_address"),
+        (mail(host="a.example X"), "config.smtp.host", "pattern"),
     ],
 )  # fmt: skip
 async def test_what_a_target_cannot_be(

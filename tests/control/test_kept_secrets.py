@@ -11,11 +11,12 @@ from proxy.wire import jsonbody
 from tests.control.found import START_MS
 from tests.control.world import ADMIN, World, bearer, running
 
+MINE, NEW = (f"whsec_{letter * 44}" for letter in "AB")
 TARGETS = "/v1/workspaces/default/deliveries"
 RULES = "/v1/workspaces/default/alert-rules"
 DAY_MS = 86_400_000
 CONFIG: dict[str, Any] = {
-    "url": "https://example.com/in?token=abc", "secret": "mine", "headers": {"X-Auth": "hush"},
+    "url": "https://example.com/in?token=abc", "secret": MINE, "headers": {"X-Auth": "hush"},
 }  # fmt: skip
 MAIL: dict[str, Any] = {
     "to": ["a@example.com"], "smtp": {"host": "mail.example.com", "password": "pw"},
@@ -42,7 +43,7 @@ REDIRECTS = [
     # method   config that is sent                                          refused
     ("PUT",   {"url": ELSEWHERE, "secret": "***", "headers": {"X-Auth": "***"}},
      [("config.secret", "#/config/secret"), ("config.headers.X-Auth", "#/config/headers/X-Auth")]),
-    ("PUT",   {"url": ELSEWHERE, "secret": "new", "headers": {"X-Auth": "***"}},
+    ("PUT",   {"url": ELSEWHERE, "secret": NEW, "headers": {"X-Auth": "***"}},
      [("config.headers.X-Auth", "#/config/headers/X-Auth")]),
     ("PATCH", {"url": ELSEWHERE},
      [("config.secret", "#/config/url"), ("config.headers.X-Auth", "#/config/url")]),
@@ -53,9 +54,9 @@ REDIRECTS = [
     ("PATCH", {"url": "https://example.com/other"},              []),
     ("PATCH", {"url": "https://EXAMPLE.com/other"},              []),
     ("PATCH", {"url": "https://example.com:443/other"},          []),
-    ("PATCH", {"url": ELSEWHERE, "secret": "mine", "headers": {"X-Auth": "hush"}}, []),
-    ("PATCH", {"url": ELSEWHERE, "secret": "new", "headers": None}, []),
-    ("PUT",   {"url": ELSEWHERE, "secret": "new"},               []),
+    ("PATCH", {"url": ELSEWHERE, "secret": MINE, "headers": {"X-Auth": "hush"}}, []),
+    ("PATCH", {"url": ELSEWHERE, "secret": NEW, "headers": None}, []),
+    ("PUT",   {"url": ELSEWHERE, "secret": NEW},               []),
     ("PUT",   {"url": ELSEWHERE, "secret": {"$env": "PARAPET_SECRET_X"}}, []),
 ]
 # fmt: on
@@ -105,7 +106,7 @@ async def test_rotating_a_secret(stored: World) -> None:
     kept = await held(stored)
     assert kept["said"]["config"]["secret"] == secret
     assert kept["beside"] == {
-        "previous_secret": "mine", "previous_secret_until": START_MS + DAY_MS,
+        "previous_secret": MINE, "previous_secret_until": START_MS + DAY_MS,
     }  # fmt: skip
     read = await stored.get(path)
     for shown in (first.body, second.body, read.body):
@@ -116,11 +117,11 @@ async def test_rotating_a_secret(stored: World) -> None:
     assert b"delivery.rotate_secret" in page.entries[0].body
     renamed = await stored.call("PUT", path, {**read.doc, "name": "renamed"})
     assert renamed.status == 200, renamed.body
-    assert (await held(stored))["beside"]["previous_secret"] == "mine"
+    assert (await held(stored))["beside"]["previous_secret"] == MINE
     again = await stored.call("POST", path + "/rotate-secret")
     assert again.doc["config"]["secret"] != secret
     assert (await held(stored))["beside"]["previous_secret"] == secret
-    moved = {"config": {"url": ELSEWHERE, "secret": "new", "headers": None}}
+    moved = {"config": {"url": ELSEWHERE, "secret": NEW, "headers": None}}
     assert (await stored.call("PATCH", path, moved)).status == 200
     assert "beside" not in await held(stored)
 

@@ -54,6 +54,8 @@ async def test_watchers_are_listed(stored: World) -> None:
         ({"source_url": "file:///etc/passwd"}, "source_url", "pattern"),
         ({"source_url": "https://user@example.com"}, "source_url", "pattern"),
         ({"source_url": "http://["}, "source_url", "invalid_value"),
+        ({"source_url": "http://169.254.169.254/latest"}, "source_url", "blocked_address"),
+        ({"source_url": "https://2130706433/"}, "source_url", "blocked_address"),
         ({"interval_seconds": 10}, "interval_seconds", "greater_than_equal"),
         ({"selector": {"type": "regex", "value": "(a"}}, "selector.value", "regex_syntax"),
         ({"selector": {"type": "regex", "value": "(?=a)"}}, "selector.value", "regex_syntax"),

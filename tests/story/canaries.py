@@ -49,7 +49,7 @@ def targets(where: str, host: str = "hooks.example.com") -> list[dict[str, Any]]
     slack = {"webhook_url": f"https://{host}/services/T/B/{c['slack']}"}
     hook = {
         "url": f"https://{host}/in?token={c['url']}",
-        "secret": c["secret"],
+        "secret": f"whsec_{c['secret']}",
         "headers": {"X-Auth": c["hook-header"]},
     }
     mail = {"to": ["a@example.com"], "smtp": {"host": host, "password": c["smtp"]}}
