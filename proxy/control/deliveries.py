@@ -20,9 +20,9 @@ from proxy.control.wire import ListQuery
 from proxy.model.documents import slug
 from proxy.model.events import iso
 from proxy.model.ports import Ids
+from proxy.runtime.addresses import forbidden
 from proxy.runtime.ids import random_bytes
 from proxy.settings.notices import Delivery
-from proxy.upstream.addresses import forbidden
 
 SECRETS: Final = (
     ("config", "webhook_url"),

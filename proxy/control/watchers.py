@@ -20,8 +20,8 @@ from proxy.guardrails.linear import LinearError, Regex
 from proxy.model.batch import LogFilter
 from proxy.model.documents import Severity
 from proxy.model.ports import Ids
+from proxy.runtime.addresses import forbidden
 from proxy.settings.notices import Watcher
-from proxy.upstream.addresses import forbidden
 
 DIFFS_LOG: Final = "diffs"
 _OBSERVED: Final[Object] = {

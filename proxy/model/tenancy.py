@@ -61,8 +61,8 @@ class Endpoint(Doc):
     session_token: Secret | None = None
     access_token: Secret | None = None
     region: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$")
-    project: str | None = None
-    location: str | None = None
+    project: str | None = Field(None, pattern=r"^[A-Za-z0-9.:_-]{1,128}$")
+    location: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$")
     models: dict[str, str] = Field(default_factory=dict)
     allow_private: bool = False
     supports_prefill: bool = False

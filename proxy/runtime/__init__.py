@@ -1,3 +1,3 @@
 """The only door to time, chance, ids and tasks. Everything above takes these through a port, so
-that tests can move time.
+that tests can move time.  Beside them stands which addresses may be spoken to.
 """

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import ApiKey, Endpoint
+from proxy.runtime.addresses import judge, literal
 from proxy.settings.problems import Path, Problem
 from proxy.settings.schema import Config, Workspace
 from proxy.settings.values import knows_zone
 
 NEEDS_BASE_URL = ("azure-openai", "openai-compatible")
-_METADATA = ("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
 _METADATA_NAMES = ("metadata.google.internal", "metadata.goog", "instance-data.ec2.internal")
 
 
@@ -141,21 +141,19 @@ def _address(endpoint: Endpoint, at: Path) -> Iterator[Problem]:
         yield Problem(at, "is not a URL: its host or port is malformed")
         return
     name = host.rstrip(".").lower()
-    if name in _METADATA or name in _METADATA_NAMES:
+    address = literal(name)
+    if name in _METADATA_NAMES or (address is not None and judge(address) == "metadata"):
         yield Problem(at, "is a cloud metadata address, which is never allowed")
     elif not endpoint.allow_private and is_private(name):
         yield Problem(at, "is a loopback or private address; set allow_private: true to allow it")
 
 
 def is_private(host: str) -> bool:
-    """A name or literal that cannot be a public address.  Names are judged without asking DNS."""
+    """A name or an address, however written, that is not public.  DNS is not asked."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return not address.is_global or address.is_multicast
+    address = literal(host)
+    return address is not None and judge(address) != "public"
 
 
 def _failover(

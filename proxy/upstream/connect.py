@@ -13,8 +13,9 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from proxy.model.ports import TransportFault
+from proxy.runtime import addresses
 from proxy.runtime.tasks import spawn
-from proxy.upstream import addresses, failures
+from proxy.upstream import failures
 from proxy.upstream.origin import ForwardProxy, Origin, Proxies
 from proxy.upstream.resolver import Resolver
 from proxy.upstream.tls import TlsContexts, Trust

@@ -182,3 +182,13 @@ async def test_names_that_look_alike_are_the_same(stored: World) -> None:
     assert (await stored.post(RULES, rule)).status == 201
     answer = await stored.post(RULES, {**rule, "name": "cafe\u0301"})
     assert (answer.status, answer.slug) == (409, "already-exists")
+
+
+async def test_a_kept_credential_does_not_follow_to_another_region(world: World) -> None:
+    endpoints = "/v1/workspaces/default/endpoints"
+    sent = {"id": "b", "provider": "bedrock", "region": "eu-west-1", "api_key": "bedrock-key"}
+    assert (await world.post(endpoints, sent)).status == 201
+    moved = await world.call("PATCH", f"{endpoints}/b", {"region": "us-east-1"})
+    assert (moved.status, moved.codes()) == (422, [("api_key", "masked_secret")])
+    told = {"region": "us-east-1", "api_key": "bedrock-key"}
+    assert (await world.call("PATCH", f"{endpoints}/b", told)).status == 200

@@ -1,4 +1,4 @@
-"""Which addresses an endpoint may have (T-SSRF-05, T-TRAP-41).
+"""Which addresses may be spoken to (T-SSRF-05, T-TRAP-41).
 
 Private and loopback addresses are for endpoints with `allow_private`.  The metadata services of
 clouds, which hand out credentials to whoever asks, are for nobody.  The list is explicit:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.upstream.addresses import judge, literal, may_connect
+from proxy.runtime.addresses import judge, literal, may_connect
 
 # fmt: off
 JUDGED = [
@@ -70,6 +70,7 @@ LITERALS = [
     ("127.0.0.1",                "127.0.0.1"),
     ("127.1",                    "127.0.0.1"),
     ("2130706433",               "127.0.0.1"),
+    ("127.0.0.1.",               "127.0.0.1"),
     ("0x7f000001",               "127.0.0.1"),
     ("017700000001",             "127.0.0.1"),
     ("0xa9.254.169.254",         "169.254.169.254"),
