@@ -28,7 +28,7 @@ Found = dict[tuple[str, str], list[Declared]]
 def declared(loaded: Loaded) -> Found:
     """By workspace and kind.  What has no id of its own gets it from its name."""
     found: Found = {}
-    for index, workspace in enumerate(loaded.config.workspaces):
+    for index, workspace in enumerate(loaded.config.declared_workspaces):
         at = f"{loaded.path.name}#/workspaces/{index}"
         found.setdefault((SERVER_WORKSPACE, WORKSPACE.name), []).append((at, _workspace(workspace)))
         for place, key in enumerate(workspace.keys):

@@ -81,7 +81,7 @@ class _Overlay:
 
     def _workspaces(self) -> list[Workspace]:
         """Those of the file, then those of the store; the default always exists."""
-        found = list(self._loaded.config.workspaces)
+        found = list(self._loaded.config.declared_workspaces)
         own = {each.id for each in found}
         found += self._stored(SERVER_WORKSPACE, "workspace", Workspace, own)
         if all(each.id != DEFAULT for each in found):

@@ -174,3 +174,8 @@ class Config(Doc):
     workspaces: list[Workspace] = Field(
         default_factory=lambda: [Workspace(id="default")], max_length=1000
     )
+
+    @property
+    def declared_workspaces(self) -> list[Workspace]:
+        """Those that stand in the file: the default workspace exists without that."""
+        return self.workspaces if "workspaces" in self.model_fields_set else []

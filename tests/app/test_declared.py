@@ -81,3 +81,9 @@ def test_a_failover_policy_is_called_as_its_decisions_call_it(
     ((_, shown),) = found["default", "failover_policy"]
     (policy,) = config.workspaces[0].failover_policies
     assert (shown["id"], policy.effective_id) == (policy_id, policy_id)
+
+
+def test_a_file_without_workspaces_declares_none() -> None:
+    """The default one can be changed over the API then."""
+    loaded = Loaded(Config(), Path("/etc/parapet.yaml"), (), "")
+    assert declared(loaded) == {}

@@ -229,3 +229,12 @@ def test_an_endpoint_whose_credential_cannot_be_sent_is_left_out() -> None:
     found = laid({}, {"endpoint": [{**E, "api_key": "sk-é-abcdef"}], "route": [R]})
     assert found.refused[0].startswith("default/endpoint/e: ")
     assert rules(found).unusable == {"r": "endpoint e is not there"}
+
+
+def test_the_default_workspace_is_the_stores_when_the_file_declares_none() -> None:
+    loaded = Loaded(Config(), Path("/etc/parapet.yaml"), (), "")
+    said: Any = {"id": "default", "name": "Main", "settings": {"timezone": "Europe/Berlin"}}
+    found = overlay(loaded, {("_server", "workspace"): [("default", said)]})
+    assert found.shadowed == []
+    (only,) = found.loaded.config.workspaces
+    assert (only.id, only.name, only.settings.timezone) == ("default", "Main", "Europe/Berlin")
