@@ -18,6 +18,7 @@ from proxy.control.idempotency import Ticket, once
 from proxy.control.kinds import (
     Kind,
     Object,
+    Reference,
     Revision,
     Stored,
     everything,
@@ -31,7 +32,7 @@ from proxy.control.shown import SHOWN_ONCE, Once
 from proxy.control.validation import read_as
 from proxy.control.wire import ListQuery
 from proxy.model.documents import Doc, Instant, Name, Slug
-from proxy.model.events import iso, parse_time
+from proxy.model.events import SERVER_WORKSPACE, iso, parse_time
 from proxy.model.exchange import Json
 from proxy.model.ports import Ids
 from proxy.model.tenancy import KeyRole, Limits
@@ -83,6 +84,18 @@ class Rotation(BaseModel):
 def _check(said: Object, _: Object | None) -> Iterator[FieldError]:
     if said.get("role") is None and not said.get("scopes"):
         yield FieldError("missing", "a key needs a role or scopes", "role", "#/role")
+
+
+def _references(said: Object) -> list[Reference]:
+    workspaces, route = workspaces_of(said), said.get("route")
+    found = [
+        Reference(f"#/workspaces/{at}", "workspace", "workspace", name, within=(SERVER_WORKSPACE,))
+        for at, name in enumerate(workspaces)
+        if name != ALL_WORKSPACES
+    ]
+    if isinstance(route, str):
+        found.append(Reference("#/route", "route", "route", route, within=tuple(workspaces)))
+    return found
 
 
 def granted(said: Object) -> frozenset[str]:
@@ -218,6 +231,7 @@ KEY: Final = Kind(
     id_of=_id,
     keep=_keep,
     sorts=("name", "created_at", "updated_at", "status"),
+    references=_references,
     check=_check,
     permit=_permit,
     generated=_generated,

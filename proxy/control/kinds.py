@@ -41,14 +41,15 @@ class Labelled(Doc):
 
 @dataclass(slots=True, frozen=True)
 class Reference:
-    """A member that names another document.  `pointer` is where, `kind` what it should be,
-    `member` where such a document has its id."""
+    """A member that names another document.  `pointer` is where, `kind` what it should be, `member`
+    where such a document has its id, `within` the workspaces that may have it (`*`: any)."""
 
     pointer: str
     kind: str
     noun: str
     id: str
     member: str = "id"
+    within: tuple[str, ...] | None = None  # that of the request
 
 
 def _no_references(_: Object) -> list[Reference]:

@@ -7,12 +7,14 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from proxy.control.config import ALL_WORKSPACES
 from proxy.control.frame import ControlDeps, Passage
-from proxy.control.kinds import Kind, Labelled, Object
+from proxy.control.kinds import Kind, Labelled, Object, Reference
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.references import strict
 from proxy.control.secrets import refused, strayed
 from proxy.control.validation import check_unique, errors_of, read_json, unfit
+from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
 from proxy.wire import jsonbody
 
@@ -95,18 +97,13 @@ async def warnings_of(kind: Kind, said: Object, passage: Passage, deps: ControlD
 async def _unresolved(kind: Kind, said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
     """Warnings for what the document names and is not there.  Raises Problem 422 when that was to
     be strict."""
-    known: dict[str, frozenset[str]] = {}
+    known: dict[tuple[str, tuple[str, ...] | None], frozenset[str]] = {}
     warnings: list[Json] = []
     for reference in kind.references(said):
-        if reference.kind not in known:
-            workspace_id = passage.workspace_id or ""  # one that is made has nothing yet
-            rows = await deps.store.scan(workspace_id, reference.kind) if workspace_id else ()
-            declared = passage.config.declared(workspace_id, reference.kind)
-            fixed = [*declared, *passage.config.shipped(reference.kind)]
-            known[reference.kind] = frozenset(
-                [doc_id for doc_id, _, _ in rows] + [str(doc[reference.member]) for _, doc in fixed]
-            )
-        if reference.id not in known[reference.kind]:
+        where = reference.kind, reference.within
+        if where not in known:
+            known[where] = await _ids(reference, passage, deps)
+        if reference.id not in known[where]:
             warnings.append(
                 {
                     "pointer": reference.pointer,
@@ -117,3 +114,18 @@ async def _unresolved(kind: Kind, said: Object, passage: Passage, deps: ControlD
     if warnings and passage.request.method in ("POST", "PUT", "PATCH") and strict(passage):
         raise Problem("unknown-reference", extra={"errors": warnings})
     return warnings
+
+
+async def _ids(reference: Reference, passage: Passage, deps: ControlDeps) -> frozenset[str]:
+    """All that may be named there; one that is made has nothing yet."""
+    config, kind = passage.config, reference.kind
+    places = reference.within
+    if places is None:
+        places = (passage.workspace_id,) if passage.workspace_id else ()
+    elif ALL_WORKSPACES in places:
+        places = tuple(config.workspaces)
+    found = set(config.workspaces) if places == (SERVER_WORKSPACE,) else set()
+    for place in places:
+        found |= {doc_id for doc_id, _, _ in await deps.store.scan(place, kind)}
+        found |= {str(doc[reference.member]) for _, doc in config.declared(place, kind)}
+    return frozenset(found | {str(doc[reference.member]) for _, doc in config.shipped(kind)})

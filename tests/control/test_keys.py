@@ -265,3 +265,18 @@ async def test_no_tenant_meets_the_replies_of_another(stored: World) -> None:
     assert (foreign.status, own.status) == (404, 200)
     again = await stored.post(path, {}, {**theirs, "Idempotency-Key": "2"})
     assert (again.doc["key"], again.headers["ETag"]) == ("***", own.headers["ETag"])
+
+
+async def test_a_key_for_what_is_not_there_is_made_with_a_warning(stored: World) -> None:
+    body = {"name": "k", "role": "app", "workspaces": ["default", "future"], "route": "nope"}
+    made = await stored.post(KEYS, body)
+    assert made.status == 201
+    pointers = [each["pointer"] for each in made.doc["warnings"]]
+    assert pointers[:2] == ["#/workspaces/1", "#/route"]
+    strict = {**ADMIN, "Prefer": "handling=strict"}
+    refused = await stored.post(KEYS, body, strict)
+    assert (refused.status, refused.slug) == (422, "unknown-reference")
+    assert [each["pointer"] for each in refused.doc["errors"]] == ["#/workspaces/1", "#/route"]
+    for workspaces in (["default"], ["other", "default"], ["*"]):
+        known = {**body, "workspaces": workspaces, "route": "prod-chat"}
+        assert (await stored.post(KEYS, known, strict)).status == 201, workspaces
