@@ -87,6 +87,7 @@ async def create(kind: Kind, passage: Passage, deps: ControlDeps) -> Reply:
             last = await deps.store.revision(kind.place(passage), kind.name, doc_id)
             one = stored(kind, doc_id, last + 1, body)
             one.warnings = warnings
+            _free(kind, passage, one, None)
             headers = {"Location": f"{passage.path.rstrip('/')}/{doc_id}", "ETag": one.etag}
             shown = one.representation(kind, passage, deps)
             if once_shown is not None:
@@ -226,6 +227,7 @@ async def write(
     body = body_of(revision.said, one.created_ms or now_ms, now_ms, revision.beside)
     changed = stored(kind, one.id, one.revision + 1, body)
     changed.state = one.state
+    _free(kind, passage, changed, one.told)
     async with deps.audit.chain(deps.store, kind.place(passage), now_ms) as chain:
         edit = _Edit(verb, one.said, revision.said)
         row = _row(kind, passage, deps, chain, one, edit)
@@ -291,6 +293,14 @@ def _row(
     before, after = (masked(doc, kind.secrets, deps.server_key) for doc in (edit.old, edit.new))
     action = f"{kind.name}.{edit.verb}"
     return chain.row(passage.actor, action, (kind.name, one.id), changes_of(before, after))
+
+
+def _free(kind: Kind, passage: Passage, one: Stored, before: Object | None) -> None:
+    """Raises Problem 409 when a document of the file holds what is new and only one may hold."""
+    new = set(kind.unique(one.told)) - set(kind.unique(before) if before is not None else ())
+    for other in declared(kind, passage).values() if new else ():
+        if other.id != one.id and not new.isdisjoint(kind.unique(other.told)):
+            raise _held(kind, passage, one)
 
 
 def _held(kind: Kind, passage: Passage, one: Stored) -> Problem:

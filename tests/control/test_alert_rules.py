@@ -346,3 +346,14 @@ async def test_t_org_01_rules_of_the_file_are_read_only() -> None:
         assert (taken.status, taken.slug) == (409, "already-exists")
         await made(world, rule("mine", id="mine"))
         assert {each["id"] for each in (await world.get(RULES)).doc["data"]} == {"filed", "mine"}
+
+
+async def test_a_name_of_the_file_is_taken() -> None:
+    async with running(declared={("default", "alert_rule"): [FILE_RULE]}) as world:
+        taken = await world.post(RULES, rule("from the file"))
+        assert (taken.status, taken.slug) == (409, "already-exists")
+        assert taken.doc["existing"] == "from the file"
+        assert (await world.post(RULES, rule("x", id="mine"))).status == 201
+        renamed = await world.call("PATCH", f"{RULES}/mine", {"name": "from the file"})
+        assert (renamed.status, renamed.slug) == (409, "already-exists")
+        assert (await world.call("PATCH", f"{RULES}/mine", {"severity": "low"})).status == 200
