@@ -1,7 +1,8 @@
 """POST …/deliveries/{targetId}/rotate-secret: a new secret for a webhook (control-api.md §12.5).
 
 The secret before stands beside the target for 24 hours, in which messages carry both signatures;
-it is never shown.  A retry with the same Idempotency-Key changes nothing and gets the mask.
+it is never shown.  A webhook that has lost its secret gets one.  A retry with the same
+Idempotency-Key changes nothing and gets the mask.
 """
 
 from typing import Final
@@ -38,13 +39,14 @@ async def _rotate(passage: Passage, deps: ControlDeps, ticket: Ticket) -> Reply:
     assert isinstance(config, dict), "the model says so"
     if one.said["type"] != "webhook":
         raise Problem("conflict", "only a webhook has a secret of ours")
-    if not isinstance(config.get("secret"), str):
+    before = config.get("secret")
+    if before is not None and not isinstance(before, str):
         raise Problem("conflict", "the secret is a reference: change what it names")
     said, secret = with_secret(one.said, config)
-    beside: Object = {
-        "previous_secret": config["secret"],
-        "previous_secret_until": deps.clock.now_ms() + OVERLAP_MS,
-    }
+    beside: Object = {}
+    if before is not None:
+        until_ms = deps.clock.now_ms() + OVERLAP_MS
+        beside = {"previous_secret": before, "previous_secret_until": until_ms}
 
     def recorded(changed: Stored) -> tuple[Op, ...]:
         kept: Object = {

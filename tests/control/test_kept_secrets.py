@@ -192,3 +192,14 @@ async def test_a_kept_credential_does_not_follow_to_another_region(world: World)
     assert (moved.status, moved.codes()) == (422, [("api_key", "masked_secret")])
     told = {"region": "us-east-1", "api_key": "bedrock-key"}
     assert (await world.call("PATCH", f"{endpoints}/b", told)).status == 200
+
+
+async def test_a_webhook_without_secret_gets_one(stored: World) -> None:
+    path = await target(stored, "webhook", CONFIG)
+    bare = await stored.call("PATCH", path, {"config": {"secret": None}})
+    assert (bare.status, bare.doc["config"]["secret"]) == (200, None)
+    answer = await stored.call("POST", path + "/rotate-secret")
+    assert answer.status == 200
+    assert answer.doc["config"]["secret"].startswith("whsec_")
+    assert answer.doc["previous_secret_expires_at"] is None
+    assert (await stored.get(path)).doc["config"]["secret"] == "***"
