@@ -11,7 +11,7 @@ from typing import Final
 from proxy.guardrails import shape
 from proxy.guardrails.checks import terms
 from proxy.guardrails.fold import Folding
-from proxy.guardrails.linear import INNER_MEM_BYTES, PATTERN_MEM_BYTES, LinearError, Regex
+from proxy.guardrails.linear import INNER_MEM_BYTES, LinearError, Regex
 from proxy.guardrails.parse import Alt, Node, RegexFault, parse
 from proxy.guardrails.rules import Pattern
 
@@ -32,16 +32,24 @@ class PatternFault(ValueError):
 @lru_cache(512)  # a reload compiles only what changed
 def compiled(texts: tuple[str, ...], ignore_case: bool, folding: Folding | None) -> Pattern:
     """One pattern, or several alternatives.  Raises PatternFault."""
-    nodes, size = [], 0
+    nodes: list[Node] = []
+    alone: list[Regex] = []
+    size = 0
     for index, text in enumerate(texts):
         node, regex = _read(text, index, ignore_case)
         nodes.append(node)
+        alone.append(regex)
         size = _with(size, regex, index)
     node = nodes[0] if len(nodes) == 1 else Alt(tuple(nodes))
     if shape.positions(node) > MAX_POSITIONS:
         raise PatternFault("regex_too_large", "The pattern has too many places.")
-    whole = texts[0] if len(texts) == 1 else "|".join(f"(?:{text})" for text in texts)
-    return _built(whole, node, ignore_case, folding)
+    try:
+        if len(texts) == 1:
+            return Pattern(alone[0], node, folding=folding)
+        whole = "|".join(f"(?:{text})" for text in texts)
+        return Pattern(Regex(whole, ignore_case=ignore_case), node, folding=folding)
+    except LinearError:
+        raise _too_large() from None
 
 
 def _with(size: int, regex: Regex, index: int) -> int:
@@ -68,19 +76,8 @@ def _read(text: str, index: int, ignore_case: bool) -> tuple[Node, Regex]:
     return node, regex
 
 
-def _built(
-    text: str,
-    node: Node,
-    ignore_case: bool,
-    folding: Folding | None,
-    keywords: tuple[str, ...] | None = None,
-    max_mem: int = PATTERN_MEM_BYTES,
-) -> Pattern:
-    try:
-        regex = Regex(text, ignore_case=ignore_case, max_mem=max_mem)
-        return Pattern(regex, node, folding=folding, keywords=keywords)
-    except LinearError:
-        raise PatternFault("regex_too_large", "The pattern is too large for RE2.") from None
+def _too_large() -> PatternFault:
+    return PatternFault("regex_too_large", "The pattern is too large for RE2.")
 
 
 @lru_cache(64)
@@ -95,7 +92,11 @@ def compiled_terms(
     # What is folded is lower case already.
     ignore_case = ignore_case and folding is None
     node = parse(text, ignore_case=ignore_case)
-    return _built(text, node, ignore_case, folding, keywords, INNER_MEM_BYTES)
+    try:
+        regex = Regex(text, ignore_case=ignore_case, max_mem=INNER_MEM_BYTES)
+        return Pattern(regex, node, folding=folding, keywords=keywords)
+    except LinearError:
+        raise _too_large() from None
 
 
 def allow_check(texts: Sequence[str]) -> list[Regex]:
