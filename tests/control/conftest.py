@@ -18,7 +18,13 @@ async def world() -> AsyncIterator[World]:
         yield found
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("sqlite", marks=pytest.mark.thorough),
+        pytest.param("redis", marks=pytest.mark.redis),
+    ]
+)
 async def stored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """The same, on each engine."""
     clock = FakeClock()

@@ -175,6 +175,7 @@ def _all() -> Any:
 # --- the order
 
 
+@pytest.mark.thorough
 async def test_the_first_failure_wins() -> None:
     control = Control.model_validate({"rate_limits": {"ingest": 1, "control_read": 1}})
     async with running(control=control) as world:

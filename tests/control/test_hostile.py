@@ -211,6 +211,7 @@ async def test_the_user_of_a_foreign_member_is_hidden(world: World) -> None:
     assert told.doc["data"][0]["ext"]["user_id_hash"]
 
 
+@pytest.mark.thorough
 async def test_links_of_a_long_log_lead_where_they_say(world: World) -> None:
     for start in range(0, 10_300, 1000):
         ids = range(start, min(start + 1000, 10_300))

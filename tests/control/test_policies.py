@@ -241,6 +241,7 @@ async def test_a_pack_that_a_route_names_is_not_removed_where_references_are_str
     assert (await world.call("DELETE", f"{POLICIES}/mine")).status == 204
 
 
+@pytest.mark.thorough
 async def test_a_base_that_grew_too_large_holds_up_nothing_else(stored: World) -> None:
     def rules(name: str, count: int) -> list[dict[str, str]]:
         return [{"rule_id": f"{name}{n}", "pattern": f"word{n}"} for n in range(count)]
@@ -257,6 +258,7 @@ async def test_a_base_that_grew_too_large_holds_up_nothing_else(stored: World) -
     assert why == {"r": "policy pack child is not there"}
 
 
+@pytest.mark.thorough
 async def test_a_pack_that_takes_more_than_two_seconds_to_compile_is_refused(world: World) -> None:
     rules = [
         {**RULES[0], "rule_id": f"r{at}", "pattern": f"x{at}\\pL{{1,200}}y"} for at in range(500)

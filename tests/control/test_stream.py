@@ -267,6 +267,7 @@ def narrow(address: tuple[Any, ...]) -> socket.socket:
     return found
 
 
+@pytest.mark.thorough
 async def test_a_reader_that_stops_is_told_and_resumes(world: World) -> None:
     connector = aiohttp.TCPConnector(socket_factory=narrow)
     async with (

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from tests.gateway.fakes import Kitchen, piped, quiet
 
 SEEDS = [
@@ -36,6 +38,7 @@ def mutated(chance: random.Random) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.thorough
 async def test_t_fuzz_02_10_000_mutated_requests() -> None:
     chance = random.Random(20_261_121)
     for _ in range(MUTATIONS):

@@ -167,6 +167,7 @@ FRAMINGS: dict[str, Framing] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch", BATCHES)
 def test_t_gr_01_any_chunking_equals_the_whole_text(batch: int) -> None:
     r = random.Random(7000 + batch)

@@ -122,6 +122,7 @@ def test_events_of_nonsense(docs: list[dict], hold: bool) -> None:
         reader.blocked_end("No.")
 
 
+@pytest.mark.thorough
 @given(objects)
 @settings(max_examples=100, deadline=None)
 def test_bodies_of_nonsense(doc: dict) -> None:
@@ -142,6 +143,7 @@ def test_bodies_of_nonsense(doc: dict) -> None:
     read_error("openai", 400, [], body)
 
 
+@pytest.mark.thorough
 @given(objects, words, nonsense)
 def test_a_splice_is_what_changing_the_parse_would_be(doc: dict, name: str, new: object) -> None:
     body, value = json.dumps(doc, indent=1).encode(), json.dumps(new).encode()

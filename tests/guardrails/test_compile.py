@@ -158,6 +158,7 @@ def test_with_a_kind_the_brackets_are_a_character_class() -> None:
     assert guard.judge([Leaf("x m", "text", "user", ())], "request").block
 
 
+@pytest.mark.thorough
 def test_a_long_term_list_compiles_and_finds() -> None:
     words = [f"term{at:04d} of art" for at in range(800)]
     own = pack({"kind": "terms", "config": {"list": "many"}}, lists={"many": words})

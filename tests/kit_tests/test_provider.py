@@ -53,6 +53,7 @@ async def test_the_client_leaves_a_silent_provider(reply: Reply) -> None:
         assert (entry.end, (entry.end_at or 0) - left_at < 0.05) == ("client gone", True)
 
 
+@pytest.mark.thorough
 async def test_a_huge_answer_is_not_held() -> None:
     async with FakeProvider(huge(3_000_000)) as provider:
         unary = await ask(provider)

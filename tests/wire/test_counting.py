@@ -58,6 +58,7 @@ values = (
 NAMES = sorted({name for case in CASES for name in case["raw"]})
 
 
+@pytest.mark.thorough
 @given(st.dictionaries(st.sampled_from(NAMES), values), st.sampled_from(DIALECTS))
 def test_nonsense_is_counted_as_nothing(raw: dict, dialect: str) -> None:
     usage = read_usage(dialect, raw)

@@ -66,6 +66,7 @@ def fitted(reader: StreamReader, raw: bytes, new: str = "new") -> tuple[list[str
     return [text], reader.mould.event(new)
 
 
+@pytest.mark.thorough
 @given(TEXTS, st.text(LETTERS, max_size=8), st.booleans(), st.booleans(), st.booleans())
 @example(["a", "b", "b"], "c", True, True, True)
 def test_a_mould_says_what_a_parser_says(

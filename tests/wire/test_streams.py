@@ -43,6 +43,7 @@ def watched(reader: StreamReader, name: str, kill_at: int) -> list[Seen]:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_killed_anywhere_is_never_whole_t_w_06(name: str) -> None:
     whole_at = end_of_answer(name)
