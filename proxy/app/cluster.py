@@ -1,11 +1,15 @@
 """What this node shares with the others while it runs: that it is alive, that something changed."""
 
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from proxy.model.coord import NodeBeat
 from proxy.model.ports import Clock
+from proxy.runtime.ids import base62
 from proxy.runtime.tasks import background
+from proxy.settings.files import write_new
 from proxy.storage.choose import Engine, coord_of
 from proxy.telemetry.logs import Log
 
@@ -26,6 +30,7 @@ class Cluster:
         *,
         file_sha256: Callable[[], str],
         changed: Callable[[], Awaitable[None]],
+        process: str = "",
     ) -> None:
         self._clock = clock
         self._log = log
@@ -34,7 +39,7 @@ class Cluster:
         self._changed = changed
         self._shared = store.shared
         self._warned: list[str] = []
-        self.coord = coord_of(said, store, clock, log.warning)
+        self.coord = coord_of(said, store, clock, log.warning, process)
 
     def __repr__(self) -> str:
         return f"<Cluster {self._node_id}, {len(self.nodes())} nodes>"
@@ -71,6 +76,14 @@ class Cluster:
         while True:
             await self.coord.noticed()
             await self._changed()
+
+
+def process_of(state_dir: Path, host: str) -> str:
+    """The name of whatever runs on this state directory, one at a time: the same after a restart,
+    another one for a copy of the directory on another host."""
+    path = state_dir / "process"
+    write_new(path, base62(16).encode())
+    return hashlib.sha256(path.read_bytes() + b"\0" + host.encode()).hexdigest()[:24]
 
 
 def warnings_of(nodes: Sequence[NodeBeat]) -> list[str]:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy.app import upkeep
 from proxy.app.applying import Applying
-from proxy.app.cluster import Cluster, warnings_of
+from proxy.app.cluster import Cluster, process_of, warnings_of
 from proxy.app.declared import declared, shipped_packs
 from proxy.app.filewatch import differing, restart_only, stamps
 from proxy.app.gauges import show_storage
@@ -130,6 +130,7 @@ class ControlHalf:
             self.node_id,
             file_sha256=lambda: self.config_state.sha256,
             changed=self._applying.asked,
+            process=process_of(state_dir, platform.node()),
         )
         self._keeper = Keeper(state_dir, clock.monotonic) if self.store.shared else None
         self._deps = ControlDeps(

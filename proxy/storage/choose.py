@@ -77,8 +77,9 @@ def store_of(said: str, state_dir: Path, clock: Clock, tell: Tell) -> Engine:
         raise CannotOpen(str(why)) from why
 
 
-def coord_of(said: str, store: Engine, clock: Clock, tell: Tell) -> Coordination:
-    """What goes with the store of `store_of`."""
+def coord_of(said: str, store: Engine, clock: Clock, tell: Tell, process: str = "") -> Coordination:
+    """What goes with the store of `store_of`.  `process` names this one, see RedisCoord."""
     if isinstance(store, RedisStore):
-        return RedisCoord(store.server, new_listening_client(said), clock, tell)
+        ears = new_listening_client(said)
+        return RedisCoord(store.server, ears, clock, tell, process=process)
     return LocalCoord(clock)

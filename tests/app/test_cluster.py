@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.app.cluster import BEAT_S, Cluster, warnings_of
+from proxy.app.cluster import BEAT_S, Cluster, process_of, warnings_of
 from proxy.model.coord import NodeBeat
 from proxy.storage.choose import store_of
 from proxy.telemetry.logs import open_log
@@ -28,6 +28,14 @@ NODES = [
 @pytest.mark.parametrize(("nodes", "warnings"), NODES)
 def test_all_nodes_have_one_file(nodes: list[NodeBeat], warnings: list[str]) -> None:
     assert warnings_of(nodes) == warnings
+
+
+def test_a_process_keeps_its_name_and_a_copy_elsewhere_has_another(tmp_path: Path) -> None:
+    name = process_of(tmp_path, "host-a")
+    assert process_of(tmp_path, "host-a") == name
+    assert process_of(tmp_path, "host-b") != name
+    (tmp_path / "process").unlink()
+    assert process_of(tmp_path, "host-a") != name
 
 
 async def test_a_node_alone_knows_itself_and_its_file_of_now(tmp_path: Path) -> None:

@@ -20,12 +20,15 @@ async def machine(
     *,
     hint_s: float = PATIENT_S,
     lease_s: float = 60.0,
+    process: str = "",
     tell: Tell = silent,
 ) -> AsyncIterator[tuple[RedisStore, RedisCoord]]:
     """The store of one machine and what goes with it."""
     async with open_store(url, clock, tell) as store:
         ears = new_listening_client(url)
-        coord = RedisCoord(store.server, ears, clock, tell, hint_s=hint_s, lease_s=lease_s)
+        coord = RedisCoord(
+            store.server, ears, clock, tell, process=process, hint_s=hint_s, lease_s=lease_s
+        )
         await coord.start()
         try:
             yield store, coord

@@ -156,6 +156,20 @@ async def test_to_end_what_never_began(pair: Pair) -> None:
 
 
 @pytest.mark.redis
+async def test_whoever_takes_the_place_of_a_dead_process_has_its_marks(
+    redis: RedisServer, clock: HandClock
+) -> None:
+    redis.command("FLUSHALL")
+    async with machine(redis.url, clock, process="one") as (_, dead):
+        assert await dead.begin(WS, KEY, PRINT) is None
+        async with machine(redis.url, clock, process="two") as (_, other):
+            assert await other.begin(WS, KEY, PRINT) == PRINT
+        async with machine(redis.url, clock, process="one") as (_, heir):
+            assert await heir.begin(WS, KEY, PRINT) is None
+            await heir.end(WS, KEY)
+
+
+@pytest.mark.redis
 async def test_nobody_takes_back_the_mark_of_another(redis: RedisServer, clock: HandClock) -> None:
     async with machine(redis.url, clock) as (_, one), machine(redis.url, clock) as (_, other):
         await one.begin(WS, KEY, PRINT)

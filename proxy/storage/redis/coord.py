@@ -38,7 +38,8 @@ T = TypeVar("T")
 
 
 class RedisCoord:
-    """`process` names this one among all.  `ears`: a client of its own that listens.
+    """`process` names this one among all, and the one that takes its place after a crash: so what
+    the one before had marked is its own.  `ears`: a client of its own that listens.
 
     `hint_s`, `lease_s`: how long a question and a mark may last.
     """
@@ -50,6 +51,7 @@ class RedisCoord:
         clock: Clock,
         tell: Tell,
         *,
+        process: str = "",
         hint_s: float = HINT_S,
         lease_s: float = LEASE_S,
     ) -> None:
@@ -60,7 +62,7 @@ class RedisCoord:
         self._hint_s = hint_s
         self._lease_ms = int(lease_s * 1000)
         self._local = LocalCoord(clock, lease_s)
-        self._process = base62(16)
+        self._process = process or base62(16)
         self._alone_until_s = 0.0
         self._alive: dict[str, NodeBeat] = {}
         self._left: set[tuple[str, bytes]] = set()
