@@ -19,12 +19,9 @@ from proxy.model.events import parse_time
 SLUG = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 _EXACT = 2**53  # beyond it not every integer is a float
-
-
 # 3000 comes back as 3000, not as 3000.0
 Number = Annotated[
-    float,
-    PlainSerializer(lambda n: int(n) if n.is_integer() and abs(n) < _EXACT else n),
+    float, PlainSerializer(lambda n: int(n) if n.is_integer() and abs(n) < _EXACT else n)
 ]
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITY_RANK: dict[str, int] = {"info": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}

@@ -1,9 +1,7 @@
 """Class `api`: acknowledged on disk, never dropped, refused at the cap (storage.md §5)."""
 
 import asyncio
-import resource
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from proxy.spool.kept import LINE_BYTES, lines_of, read_line
 from proxy.spool.reader import Chunk, SpoolReader
 from proxy.spool.segment import Lane, Segment, segments, spool_dir, write_position
 from proxy.spool.writer import Holdings
+from tests.kit.disk import file_limit
 from tests.kit.spool import lines_of as plain_lines
 from tests.kit.spool import write_segment
 from tests.kit.store import HandClock
@@ -177,23 +176,12 @@ async def test_plain_telemetry_makes_room_and_what_was_acknowledged_does_not(
     assert (len(api) > 2, sum(api)) == (True, 100)
 
 
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """The disk of this process is full beyond that."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 async def test_a_full_disk_refuses_and_harms_nothing_that_was_kept(
     tmp_path: Path, clock: HandClock
 ) -> None:
     kept = keeper(tmp_path, clock)
     await kept.keep(lines(1))
-    with files_up_to(len(lines(1)) + 20), pytest.raises(SpoolFull):
+    with file_limit(len(lines(1)) + 20), pytest.raises(SpoolFull):
         await kept.keep(lines(2))
     await kept.keep(lines(3))
     await kept.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from proxy.model.observations import Observation, SpoolLost
 from proxy.spool.reader import SpoolReader
 from proxy.spool.segment import position_of, segments, spool_dir, write_position
 from proxy.spool.writer import Holdings, SpoolWriter
+from tests.kit.disk import file_limit
 from tests.kit.spool import lines_of, write_segment
 
 
@@ -96,17 +96,6 @@ def test_t_st_09_segments_rotate_without_a_gap(tmp_path: Path) -> None:
     found, reader = read_ids(tmp_path)
     assert found == [f"evt-{n}" for n in range(100)]
     assert (reader.corrupt, reader.gaps) == (0, 0)
-
-
-@contextmanager
-def file_limit(size: int) -> Iterator[None]:
-    """No file may grow beyond `size`: a disk that is full there."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_r10_a_full_disk_is_counted_and_served_on(tmp_path: Path) -> None:
