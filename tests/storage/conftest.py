@@ -8,7 +8,7 @@ import pytest
 from proxy.storage.redis.engine import RedisStore
 from proxy.storage.redis.engine import open_store as open_redis
 from proxy.storage.sqlite.engine import SqliteStore, open_store
-from tests.kit.redis import RedisServer, silent
+from tests.kit.redis import PATIENT, RedisServer, silent
 from tests.kit.store import HandClock, HandNow, MemoryStore
 
 ENGINES = ["sqlite", "memory", pytest.param("redis", marks=pytest.mark.redis)]
@@ -30,5 +30,5 @@ async def store(
             yield opened
     else:
         server: RedisServer = request.getfixturevalue("redis")
-        async with open_redis(server.url, clock, silent) as there:
+        async with open_redis(server.url, clock, silent, PATIENT) as there:
             yield there

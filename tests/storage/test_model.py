@@ -43,7 +43,7 @@ from proxy.storage.redis.engine import RedisStore
 from proxy.storage.redis.engine import open_store as open_redis
 from proxy.storage.sqlite.bounds import Bounds
 from proxy.storage.sqlite.engine import SqliteStore, open_store
-from tests.kit.redis import Cutter, RedisServer, silent
+from tests.kit.redis import PATIENT, Cutter, RedisServer, silent
 from tests.kit.store import HandClock, HandNow, MemoryStore
 
 SMALL = Bounds(segment_entries=4)
@@ -255,7 +255,7 @@ def on_redis(server: RedisServer) -> type[Histories]:
         async def _open(self) -> Engine:
             self.cutter = await self.stack.enter_async_context(Cutter(server.port))
             return await self.stack.enter_async_context(
-                open_redis(self.cutter.url, self.clock, silent)
+                open_redis(self.cutter.url, self.clock, silent, PATIENT)
             )
 
         @rule()

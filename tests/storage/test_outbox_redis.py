@@ -17,7 +17,7 @@ from proxy.model.batch import (
 )
 from proxy.storage.redis.engine import RedisStore, open_store
 from proxy.storage.redis.keys import Keys
-from tests.kit.redis import Cutter, RedisServer, silent
+from tests.kit.redis import PATIENT, Cutter, RedisServer, silent
 from tests.kit.store import HandClock
 
 pytestmark = pytest.mark.redis
@@ -33,7 +33,10 @@ async def test_t_st_03_lost_answers_are_settled_and_each_row_is_had_once(
     redis: RedisServer, clock: HandClock
 ) -> None:
     """Of commits, claims and leases; now and then the scripts are forgotten, too."""
-    async with Cutter(redis.port) as cutter, open_store(cutter.url, clock, silent) as store:
+    async with (
+        Cutter(redis.port) as cutter,
+        open_store(cutter.url, clock, silent, PATIENT) as store,
+    ):
         for n in range(100):
             if n % 10 == 0:
                 redis.command("SCRIPT", "FLUSH")
@@ -66,7 +69,7 @@ async def test_t_st_03_lost_answers_are_settled_and_each_row_is_had_once(
 async def test_no_token_is_given_twice_when_the_server_lost_the_last_one(
     redis: RedisServer, clock: HandClock
 ) -> None:
-    async with open_store(redis.url, clock, silent) as store:
+    async with open_store(redis.url, clock, silent, PATIENT) as store:
         first = await store.leases.take(WS, "a", 60)
         assert first is not None
         await asyncio.sleep(0.005)
@@ -77,7 +80,7 @@ async def test_no_token_is_given_twice_when_the_server_lost_the_last_one(
 
 
 async def test_nothing_is_left_of_a_row_that_is_done(redis: RedisServer, clock: HandClock) -> None:
-    async with open_store(redis.url, clock, silent) as store:
+    async with open_store(redis.url, clock, silent, PATIENT) as store:
         await store.commit(WS, Batch("cm-1", posts(5, "g")))
         for n in range(5):
             (row,) = await store.claim(WS, "n", lease_ms=LONG_MS)

@@ -32,7 +32,7 @@ from proxy.model.exchange import Json
 from proxy.storage.faults import CannotOpen
 from proxy.storage.redis.engine import RedisStore, open_store
 from proxy.storage.redis.server import ANSWER_S
-from tests.kit.redis import Cutter, RedisServer, silent
+from tests.kit.redis import PATIENT, Cutter, RedisServer, silent
 from tests.kit.store import HandClock, HandNow
 
 pytestmark = pytest.mark.redis
@@ -82,7 +82,10 @@ async def test_t_st_03_a_thousand_answers_lost_and_each_effect_once(
     redis: RedisServer, clock: HandClock
 ) -> None:
     told = Told()
-    async with Cutter(redis.port) as cutter, open_store(cutter.url, clock, told) as store:
+    async with (
+        Cutter(redis.port) as cutter,
+        open_store(cutter.url, clock, told, PATIENT) as store,
+    ):
         for n in range(1000):
             cutter.cut_next()
             ops: list[Op] = [

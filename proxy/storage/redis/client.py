@@ -28,11 +28,11 @@ SENTINEL_PORT: Final = 26379
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 
 
-def limits(socket_s: float = SOCKET_S) -> dict[str, Any]:
+def limits(socket_s: float = SOCKET_S, connect_s: float = SOCKET_S) -> dict[str, Any]:
     """What every connection of the server is made with."""
     return {
         "socket_timeout": socket_s,
-        "socket_connect_timeout": SOCKET_S,
+        "socket_connect_timeout": connect_s,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
@@ -43,9 +43,14 @@ def limits(socket_s: float = SOCKET_S) -> dict[str, Any]:
     }
 
 
-def new_client(url: str, connections: int = CONNECTIONS, socket_s: float = SOCKET_S) -> Any:
+def new_client(
+    url: str,
+    connections: int = CONNECTIONS,
+    socket_s: float = SOCKET_S,
+    connect_s: float = SOCKET_S,
+) -> Any:
     """A `redis.asyncio.Redis`; it connects with its first command.  Raises ValueError."""
-    kept = {**limits(socket_s), "max_connections": connections}
+    kept = {**limits(socket_s, connect_s), "max_connections": connections}
     if url.startswith("redis+sentinel://"):
         client: Any = _behind_sentinels(url, kept)
     else:

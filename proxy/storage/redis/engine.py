@@ -37,14 +37,14 @@ from proxy.storage.faults import CannotOpen
 from proxy.storage.recognition import event_key
 from proxy.storage.redis import fitness, outbox
 from proxy.storage.redis import query as ask
-from proxy.storage.redis.client import new_client
+from proxy.storage.redis.client import SOCKET_S, new_client
 from proxy.storage.redis.encode import Call, call_of, member_of, pieces_of, result_of
 from proxy.storage.redis.keys import WORKSPACES, Keys
 from proxy.storage.redis.leases import RedisLeases
 from proxy.storage.redis.marks import Marks
 from proxy.storage.redis.remembered import Remembered
 from proxy.storage.redis.retention import Trimmer
-from proxy.storage.redis.server import Server, Tell
+from proxy.storage.redis.server import ANSWER_S, Server, Tell
 
 TRIES: Final = 16  # of a commit to a chain that others lengthen as well
 _REASONS: Final[
@@ -79,11 +79,14 @@ class RedisStore:
         clock: Clock,
         tell: Tell,
         bounds: ask.Bounds = ask.Bounds(),  # noqa: B008
+        patience: float = 1.0,
     ) -> None:
         self._clock = clock
         self._tell = tell
         self._bounds = bounds
-        self._server = Server(new_client(url), clock, tell)
+        socket_s = SOCKET_S * patience
+        client = new_client(url, socket_s=socket_s, connect_s=socket_s)
+        self._server = Server(client, clock, tell, ANSWER_S * patience)
         self._trimmer = Trimmer(self._server)
         self._ids = UlidIds()
         self.leases = RedisLeases(self._server)
@@ -378,9 +381,11 @@ class RedisStore:
 
 
 @asynccontextmanager
-async def open_store(url: str, clock: Clock, tell: Tell) -> AsyncIterator[RedisStore]:
-    """Raises CannotOpen, ValueError for a bad URL."""
-    store = RedisStore(url, clock, tell)
+async def open_store(
+    url: str, clock: Clock, tell: Tell, patience: float = 1.0
+) -> AsyncIterator[RedisStore]:
+    """`patience` times the usual time for answers.  Raises CannotOpen, ValueError (a bad URL)."""
+    store = RedisStore(url, clock, tell, patience=patience)
     await store.start()
     try:
         yield store

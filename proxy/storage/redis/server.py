@@ -46,8 +46,9 @@ class _Lost(Exception):
 class Server:
     """`write_trouble`: why the server takes no writes although it answers, None when it does."""
 
-    def __init__(self, client: Any, clock: Clock, tell: Tell) -> None:
+    def __init__(self, client: Any, clock: Clock, tell: Tell, answer_s: float = ANSWER_S) -> None:
         self._client = client
+        self._answer_s = answer_s
         self._clock = clock
         self._tell = tell
         self._turns = asyncio.Semaphore(CONNECTIONS)
@@ -70,7 +71,7 @@ class Server:
             raise _away()
         async with self._turn():
             spent_s = HINT_S if self._doubted else 0.0  # by whoever asks now, most likely
-            until = asyncio.get_running_loop().time() + ANSWER_S - spent_s
+            until = asyncio.get_running_loop().time() + self._answer_s - spent_s
             try:
                 return await self._try(work, until)
             except _Lost:
@@ -129,7 +130,7 @@ class Server:
 
     async def probe(self) -> bool:
         """Write something small, the breaker or no breaker.  True: the server took it."""
-        until = asyncio.get_running_loop().time() + ANSWER_S
+        until = asyncio.get_running_loop().time() + self._answer_s
         trouble = None
         try:
             await self._try(
