@@ -136,7 +136,7 @@ class Guard:
                 continue
             scanned += len(text)
             try:
-                untouched = not text or rules.untouched(text)
+                untouched = not text or (leaf.inner is None and rules.untouched(text))
             except Exception:  # the text is judged, and there the fault is a verdict
                 untouched = False
             if untouched:
@@ -191,7 +191,7 @@ class Guard:
 def _judge_leaf(rules: RuleSet, leaf: Leaf, findings: Findings) -> str | None:
     """Record what one text holds; the new text when it was rewritten."""
     breaks: Breaks = []
-    found = attempt(lambda: rules.scan(View(leaf.text), breaks))
+    found = attempt(lambda: rules.scan(View(leaf.text, _names(leaf)), breaks))
     if isinstance(found, Break):  # not one check but all of them
         breaks, found = [(rule, found) for rule in rules.rules], []
     if breaks:
@@ -205,6 +205,13 @@ def _judge_leaf(rules: RuleSet, leaf: Leaf, findings: Findings) -> str | None:
     if not changing or not leaf.rewritable:
         return None
     return rewrite(leaf.text, changing)[0]
+
+
+def _names(leaf: Leaf) -> str:
+    """The members that lead to an argument of a tool say what it is."""
+    if leaf.part != "tool_args" or not leaf.inner:
+        return ""
+    return " ".join([name for name in leaf.inner if isinstance(name, str)]).lower()
 
 
 def _strictest(values: Sequence[T], order: tuple[T, ...]) -> T:

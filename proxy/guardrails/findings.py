@@ -24,6 +24,7 @@ class Finding:
     verdict: Verdict
     start: int
     end: int
+    confidence: float
     count: int = 0
     stopped: bool = False
     fault: str | None = None
@@ -54,6 +55,7 @@ class Findings:
     def hit(self, hit: Hit, part: Part, base: int = 0, *, rewritable: bool = True) -> Finding:
         """Count a hit; `base` moves its offsets to the whole leaf or lane."""
         finding = self._of(hit.rule, part, "violation", base + hit.start, base + hit.end)
+        finding.confidence = max(finding.confidence, hit.confidence)
         finding.stopped = finding.stopped or (hit.rule.rewrites and not rewritable)
         return finding
 
@@ -75,7 +77,8 @@ class Findings:
         key = (id(rule), part, verdict)
         finding = self._found.get(key)
         if finding is None:
-            finding = self._found[key] = Finding(rule, part, verdict, start, end)
+            found = Finding(rule, part, verdict, start, end, rule.confidence)
+            finding = self._found[key] = found
         finding.count += 1
         return finding
 
@@ -97,7 +100,7 @@ class Findings:
             policy_id=rule.pack.policy_id,
             verdict=finding.verdict,
             rule_matched=rule.rule_id,
-            confidence=rule.confidence,
+            confidence=finding.confidence,
             action_taken=_action_taken(finding),
             policy_version=rule.pack.version,
             severity=rule.severity,

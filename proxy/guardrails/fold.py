@@ -77,12 +77,16 @@ class Folding:
     def vanishes(self, text: str) -> bool:
         return not text.isascii() and not text.translate(self._table)
 
-    def context(self, text: str) -> str:
-        """As much of the end of a text as a boundary after it may look at, raw or folded."""
-        at = len(text) - 1
-        while at > 0 and self.vanishes(text[at]):
+    def context(self, text: str, chars: int) -> str:
+        """The last `chars` of a text, and before them the last that is there when folded: what a
+        boundary after the text may look at."""
+        left = text[-chars:]
+        if not self.vanishes(left):
+            return left
+        at = len(text) - chars - 1
+        while at >= 0 and self.vanishes(text[at]):
             at -= 1
-        return text[-1:] if at == len(text) - 1 else text[at] + text[-1]
+        return text[at] + left if at >= 0 else left
 
     def unfold(self, ranges: Ranges) -> Ranges:
         """All characters that may fold into `ranges`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from proxy.guardrails.automaton import STATE_CAP, Automaton
+from proxy.guardrails.checks.context import KEPT
 from proxy.guardrails.fold import Folding
 from proxy.guardrails.linear import Bounds, GateSet
 from proxy.guardrails.redact import Hit
@@ -77,10 +78,11 @@ class Face:
 class View:
     """One text to be searched, raw and folded as rules need it."""
 
-    __slots__ = ("_folded", "raw", "text")
+    __slots__ = ("_folded", "names", "raw", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, names: str = "") -> None:
         self.text = text
+        self.names = names  # of the members that lead to the text, in lower case
         self.raw = Face(text, None, len(text))
         self._folded: dict[Folding, Face] = {}
 
@@ -114,6 +116,7 @@ class RuleSet:
         self._owners = list(owners.values())
         self._gates = GateSet(owners) if owners else None
         self.exempts = any(rule.exempts for rule in self.rules)
+        self.left_chars = KEPT if any(rule.context for rule in self.rules) else 1
 
     def automaton(self, state_cap: int = STATE_CAP) -> Automaton:
         """The automaton of these rules, for streams."""
@@ -127,6 +130,9 @@ class RuleSet:
             return mask
         for index in self._gates.present(view.raw.data):
             mask |= self._owners[index]
+        if view.names:  # context words may stand there
+            for index in self._gates.present(view.names.encode("utf-8", "replace")):
+                mask |= self._owners[index]
         for folding in self.foldings:
             if folding.changes(view.text):
                 for index in self._gates.present(view.face(folding).data):
@@ -141,6 +147,14 @@ class RuleSet:
             if folding.changes(text):
                 return False
         return not self._gates.present(text.encode("utf-8", "replace"))
+
+    def left(self, text: str) -> str:
+        """Of a text that has left, what a search behind it may look at: the last character, raw or
+        folded, and what context words may stand in."""
+        left = text[-self.left_chars :]
+        if not self.foldings or left.isascii():
+            return left
+        return self.foldings[0].context(text, self.left_chars)
 
     def scan(self, view: View, breaks: Breaks) -> list[Hit]:
         """All valid hits of a whole text."""
@@ -198,7 +212,7 @@ class RuleSet:
         found = rule.pattern.regex.match(face.data, face.byte(begin), rule.group)
         if found is None:
             return None
-        hits = self._attempt(lambda: [_hit(rule, face, *found)])
+        hits = self._attempt(lambda: [_hit(rule, view, face, *found)])
         if isinstance(hits, Break):
             breaks.append((rule, hits))
             return None
@@ -218,25 +232,32 @@ def search(rule: LiveRule, view: View, begin: int, stop: int, refused: bool) -> 
         (low, high), span = found
         if face.source(face.char(low)) >= stop:
             break
-        hit = _hit(rule, face, (low, high), span)
+        hit = _hit(rule, view, face, (low, high), span)
         at = high if hit.valid or not rule.retry else face.after(low)
         if hit.valid or (refused and not rule.retry):
             hits.append(_mapped(hit, face))
     return hits
 
 
-def _hit(rule: LiveRule, face: Face, whole: Bounds, span: Bounds) -> Hit:
+def _hit(rule: LiveRule, view: View, face: Face, whole: Bounds, span: Bounds) -> Hit:
     """What a match means, in characters of the face: the check may refuse it or narrow its span."""
     first, last = face.char(whole[0]), face.char(whole[1])
     start, end = first, last
     if span[0] < span[1]:  # a group that took no part: the whole match counts
         start, end = face.char(span[0]), face.char(span[1])
-    if rule.check is None:
-        return Hit(rule, first, last, start, end, True)
-    part = rule.check(face.text[start:end])
-    if part is None:
-        return Hit(rule, first, last, start, end, False)
-    return Hit(rule, first, last, start + part[0], start + part[1], True)
+    valid, confidence = True, rule.confidence
+    if rule.check is not None:
+        part = rule.check(face.text[start:end])
+        if part is None:
+            return Hit(rule, first, last, start, end, False, confidence)
+        start, end = start + part[0], start + part[1]
+    if rule.context is not None:
+        if rule.context.present(view.text, face.source(start), view.names):
+            confidence = min(1.0, confidence + rule.context.boost)
+            valid = confidence >= rule.threshold
+        else:
+            valid = not rule.context.required and confidence >= rule.threshold
+    return Hit(rule, first, last, start, end, valid, confidence)
 
 
 def _mapped(hit: Hit, face: Face) -> Hit:

@@ -1,15 +1,17 @@
 """One rule of a pack, read: its members checked, its defaults filled in, its pattern compiled.
 
 In charge of guardrails.md §3.1 for the kinds and actions of this version (`terms`, `regex`,
-`secret`; block, redact, replace, flag, log, allow).  All else is refused by name.
+`secret`, `pii`; block, redact, replace, flag, log, allow).  All else is refused by name.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from proxy.guardrails import shape
 from proxy.guardrails.checks import secrets, terms
+from proxy.guardrails.checks.context import ContextWords
 from proxy.guardrails.checks.pattern import PatternFault, allow_check, compiled, compiled_terms
 from proxy.guardrails.checks.validators import Validator
 from proxy.guardrails.faults import Report
@@ -19,8 +21,12 @@ from proxy.guardrails.rules import Check, LiveRule, PackFacts, Pattern, Reach
 from proxy.model.exchange import Direction, Part, Role
 from proxy.model.policy import Action, Kind, PolicyPack, Rule, Scope
 
-BUILT_KINDS: Final[frozenset[Kind]] = frozenset({"terms", "regex", "secret"})
-_TERMS_CONFIG: Final = frozenset({"list", "boundary", "gaps"})
+BUILT_KINDS: Final[frozenset[Kind]] = frozenset({"terms", "regex", "secret", "pii"})
+_CONFIG: Final[dict[Kind, frozenset[str]]] = {
+    "terms": frozenset({"list", "boundary", "gaps"}),
+    "pii": frozenset({"entity"}),
+}
+_ENTITY: Final = re.compile(r"[A-Z][A-Z0-9_]{0,23}", re.ASCII)
 _ROLE_NAMES: Final[dict[str, Role]] = {"developer": "system", "function": "tool"}
 _DIRECTIONS: Final[dict[str, frozenset[Direction]]] = {
     "request": frozenset({"request"}),
@@ -70,7 +76,8 @@ class RuleReader:
         enabled = rule.enabled if rule.enabled is not None else True
         if live is None or not enabled:
             return None
-        if live.confidence < rule.threshold:
+        likeliest = live.confidence + (live.context.boost if live.context else 0)
+        if likeliest < rule.threshold:
             self.report.warn(
                 where, "never_hits", "The rule's confidence is below its threshold: it never hits."
             )
@@ -101,8 +108,6 @@ class RuleReader:
         if action == "reroute":
             field = f"{where}.action" if rule.action else "default_action"
             refuse(field, "action_not_possible", "Action reroute is not built yet.")
-        if rule.context is not None:
-            refuse(f"{where}.context", "kind_not_possible", "Context words are not built yet.")
         if rule.reversible:
             refuse(
                 f"{where}.reversible",
@@ -121,8 +126,11 @@ class RuleReader:
                 "A timeout is for external checks; this kind is bounded by construction.",
             )
         for member in rule.config:
-            if kind != "terms" or member not in _TERMS_CONFIG:
+            if member not in _CONFIG.get(kind, ()):
                 refuse(f"{where}.config.{member}", "extra_forbidden", f"Kind {kind} has no such.")
+        entity = rule.config.get("entity", "X")
+        if kind == "pii" and not (isinstance(entity, str) and _ENTITY.fullmatch(entity)):
+            refuse(f"{where}.config.entity", "pattern", "An entity is upper case, like a label.")
         if rule.validator is not None and rule.validator not in self.validators:
             known = ", ".join(sorted(self.validators))
             refuse(
@@ -231,6 +239,9 @@ class RuleReader:
             self.report.refuse(field, fault.code, fault.message, fault.position)
             return None
         check = _check(rule, kind, pattern, allow, self.validators)
+        context, confidence = _context(rule), 1.0 if rule.confidence is None else rule.confidence
+        if context and (context.required or confidence < rule.threshold):
+            pattern = pattern.behind(context.words)
         if rule.validator is not None and pattern.max_width is None:
             self.report.warn(
                 f"{where}.validator",
@@ -245,13 +256,15 @@ class RuleReader:
             shadow=(rule.mode or self.pack.mode) == "shadow",
             on_error=rule.on_error or self.pack.on_error,
             detector=kind,
-            confidence=1.0 if rule.confidence is None else rule.confidence,
+            confidence=confidence,
             message=rule.message,
             replacement=_replacement(rule, action),
             order=index,
             pattern=pattern,
             group=rule.group,
             check=check,
+            context=context,
+            threshold=rule.threshold,
             certain_from=_certain_from(rule, kind, pattern),
             reach=self._reach(rule),
         )
@@ -306,17 +319,25 @@ def _folding(rule: Rule, kind: Kind) -> Folding | None:
 def _replacement(rule: Rule, action: Action) -> str:
     if rule.replacement is not None:
         return rule.replacement
-    label = rule.label
-    if label is None:
+    label = rule.label or rule.config.get("entity")
+    if not isinstance(label, str):
         last = rule.rule_id.rstrip(".").rpartition(".")[2]
         label = last.upper().replace("-", "_")[:24]
     return label if action == "replace" else f"[{label}]"
 
 
+def _context(rule: Rule) -> ContextWords | None:
+    found = rule.context
+    if found is None:
+        return None
+    words = tuple(word.strip().lower() for word in found.words)
+    return ContextWords(words, found.boost, found.required)
+
+
 def _certain_from(rule: Rule, kind: Kind, pattern: Pattern) -> int | None:
     """After how many characters a match that still goes on is certain (guardrails.md §9.5)."""
     late = pattern.late_assertion or pattern.folding is not None or rule.group
-    if late or rule.validator or rule.entropy_min or rule.allow:
+    if late or rule.validator or rule.entropy_min or rule.allow or rule.context:
         return None
     return secrets.HEAD if kind == "secret" else 0
 

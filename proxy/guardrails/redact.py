@@ -14,8 +14,8 @@ from proxy.guardrails.rules import LiveRule
 class Hit:
     """What a rule found.  `first`..`last`: the whole match; `start`..`end`: the span that counts.
 
-    Offsets are characters of the text that was searched.  Not `valid`: refused by the rule's check,
-    kept only because the search went on behind it.
+    Offsets are characters of the text that was searched.  Not `valid`: refused by the rule's check
+    or for want of context, kept only because the search went on behind it.
     """
 
     rule: LiveRule
@@ -24,6 +24,7 @@ class Hit:
     start: int
     end: int
     valid: bool
+    confidence: float
 
 
 def without_exempted(hits: list[Hit]) -> list[Hit]:

@@ -5,12 +5,15 @@ happens.  Rules are frozen and shared by all requests of a route.
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
 from proxy.guardrails import shape
+from proxy.guardrails.checks.context import ContextWords
 from proxy.guardrails.fold import Folding
 from proxy.guardrails.linear import INNER_MEM_BYTES, Regex
+from proxy.guardrails.narrow import narrow
 from proxy.guardrails.parse import Node
 from proxy.model.documents import SEVERITY_RANK, Severity
 from proxy.model.exchange import Direction, Part, Role
@@ -81,13 +84,22 @@ class Pattern:
         self.folding = folding
         self.keywords = shape.literals(node) if keywords is None else keywords
         self.gates = _gates(self.keywords)  # regexes; a text that fits none of them has no match
-        if keywords is None and self.keywords:
-            self.gates = (shape.gate(node),)
+        if keywords is None:
+            gate = shape.gate(node) if self.keywords else narrow(node)
+            self.gates = (gate,) if gate else ()
         self.max_width = shape.max_width(node)
         self.late_assertion = shape.late_assertion(node)
         begun, start = shape.beginnings(node), shape.opening(node)
         # An open match: a beginning that reaches the end.  Sets are already widened for case.
         self.open_tail = Regex(f"(?:|{start}(?:{begun}))\\z", max_mem=INNER_MEM_BYTES)
+
+    def behind(self, words: tuple[str, ...]) -> "Pattern":
+        """The same pattern for a rule that counts only where one of `words` stands, too."""
+        if self.gates:
+            return self
+        found = copy(self)
+        found.gates = ("|".join(map(shape.escaped, words)),)
+        return found
 
     def with_keywords(self, keywords: tuple[str, ...]) -> "Pattern":
         """The same pattern behind another prefilter."""
@@ -103,7 +115,8 @@ def _gates(keywords: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveRule:
-    """`check` None: every hit counts.  `certain_from`: after so many characters of a match that
+    """`check` None: every hit counts.  `context`: words that make a hit likely; below `threshold`
+    of confidence it does not count.  `certain_from`: after so many characters of a match that
     still goes on its verdict is settled (None: never before its end).  `retry`: a refused hit is
     tried again one character after its start."""
 
@@ -121,6 +134,8 @@ class LiveRule:
     pattern: Pattern
     group: int
     check: Check | None
+    context: ContextWords | None
+    threshold: float
     certain_from: int | None
     reach: Reach
 

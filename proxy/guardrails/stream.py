@@ -38,7 +38,7 @@ class Lane:
 
     __slots__ = (
         "_auto", "_carry", "_committed", "_done", "_findings", "_folds", "_grid", "_held",
-        "_limits", "_memo", "_mode", "_open", "_out", "_part", "_pending", "_pos", "_row",
+        "_kept", "_limits", "_memo", "_mode", "_open", "_out", "_part", "_pending", "_pos", "_row",
         "_rules", "_sync", "_tail", "blocked", "message", "overflows",
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ class Lane:
         self._memo: Memo = self._row.memo  # NOTHING while the lane is not plain
         self._held = ""  # from the last sync point on
         self._tail = ""  # what was released last, as it came: left context
+        self._kept = program.rules.left_chars
         self._pos = 0
         self._sync = self._pending = 0
         self._done = self._open = 0  # rules that may have ended before, after the sync point
@@ -94,7 +95,7 @@ class Lane:
             out, self._held = self._held + text, ""
         else:
             out = text
-        self._tail = out
+        self._tail = out if len(out) >= self._kept else (self._tail + out)[-self._kept :]
         return out
 
     def finish(self) -> str:
@@ -298,7 +299,8 @@ class Lane:
             self._done |= self._open
             self._release(self._pos)
         else:
-            whole = Hit(rule, 0, len(self._held), 0, len(self._held), True)
+            size = len(self._held)
+            whole = Hit(rule, 0, size, 0, size, True, rule.confidence)
             finding = self._findings.hit(whole, self._part, self._base)
             if rule.action == "block":
                 self._block(finding)
@@ -360,23 +362,13 @@ class Lane:
 
     def _view(self) -> tuple[View, int]:
         """The held text with what stands left of it, and where it begins there."""
-        left = self._left()
+        left = self._rules.left(self._tail)
         return View(left + self._held), len(left)
-
-    def _left(self) -> str:
-        """The last character released; folded rules need the last that does not vanish, too."""
-        last = self._tail[-1:]
-        if not self._folds or last.isascii():
-            return last
-        return self._rules.foldings[0].context(self._tail)
 
     def _drop(self, count: int) -> None:
         gone, self._held = self._held[:count], self._held[count:]
-        if not gone:
-            return
-        if self._folds and self._rules.foldings[0].vanishes(gone):
-            gone = self._left() + gone[-1]
-        self._tail = gone
+        if gone:
+            self._tail = self._rules.left(self._tail + gone)
 
     def _broke(self, breaks: Breaks) -> bool:
         """Record checks that broke; True when one of them ends the lane."""

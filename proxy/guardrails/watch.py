@@ -19,7 +19,7 @@ from proxy.model.policy import PolicyResult
 
 PIECE: Final = 8_192
 OVERLAP: Final = 512
-CONTEXT: Final = 16  # characters before a piece that a boundary may look at
+CONTEXT: Final = 80  # characters before a piece: for boundaries and for context words
 
 
 class Watch:

@@ -5,9 +5,13 @@ rules like those of the shipped packs over texts full of near misses find the re
 """
 
 import random
+from pathlib import Path
 
 import pytest
+import yaml
 
+import proxy
+from proxy.guardrails.checks.validators import VALIDATORS as SHIPPED
 from proxy.guardrails.checks.validators import Validator
 from proxy.guardrails.compile import PackError, compile_rules
 from proxy.guardrails.engine import Guard, attempt
@@ -16,9 +20,11 @@ from proxy.guardrails.program import Limits
 from proxy.guardrails.redact import rewrite, without_exempted
 from proxy.guardrails.stream import Lane
 from proxy.model.exchange import Leaf
-from proxy.model.policy import PolicyPack
+from proxy.model.policy import PolicyPack, PolicyResult
 from proxy.model.tenancy import GuardSettings
 from tests.guardrails.texts import LETTERS, Maker, pack
+
+FILES = sorted((Path(proxy.__file__).parent / "packs").glob("*.yaml"))
 
 
 def whole(text: str) -> tuple[int, int]:
@@ -26,17 +32,12 @@ def whole(text: str) -> tuple[int, int]:
 
 
 VALIDATORS: dict[str, Validator] = {
+    **SHIPPED,
     "even": lambda text: whole(text) if len(text) % 2 == 0 else None,
     "one_in_three": lambda text: whole(text) if text.count("a") % 3 == 1 else None,
     "first_half": lambda text: (0, max(len(text) // 2, 1)),
     "last_half": lambda text: (len(text) // 2, len(text)),
-    "luhn": lambda text: whole(text) if luhn_sum(text) % 10 == 0 else None,
 }
-
-
-def luhn_sum(text: str) -> int:
-    digits = [int(c) for c in reversed(text) if c.isdigit()]
-    return sum(d if at % 2 == 0 else sum(divmod(2 * d, 10)) for at, d in enumerate(digits))
 
 
 class Case:
@@ -84,10 +85,18 @@ class Case:
         assert (lane.blocked.rule_matched if lane.blocked else None) == block
         if block is None:
             judged = self.guard.judge([Leaf(text, "text", "assistant", ())], "response")
-            key = [(r.rule_matched, r.count, r.span_start, r.span_end) for r in judged.results]
-            told = [(r.rule_matched, r.count, r.span_start, r.span_end) for r in lane.results()]
-            assert sorted(told) == sorted(key)
+            assert sorted(map(told, lane.results())) == sorted(map(told, judged.results))
         return "blocked" if block else "whole"
+
+
+def told(result: PolicyResult) -> tuple[object, ...]:
+    return (
+        result.rule_matched,
+        result.count,
+        result.span_start,
+        result.span_end,
+        result.confidence,
+    )
 
 
 def random_pattern(r: random.Random, depth: int = 0) -> str:
@@ -116,9 +125,13 @@ def random_rule(r: random.Random) -> dict[str, object]:
         "severity": r.choice(["info", "low", "medium", "high", "critical"]),
     }
     if r.random() < 0.4:
-        rule["validator"] = r.choice([name for name in VALIDATORS if name != "luhn"])
+        rule["validator"] = r.choice([name for name in VALIDATORS if name not in SHIPPED])
     if r.random() < 0.15:
         rule["fold"] = r.choice(["fold", "leet"])
+    if r.random() < 0.2:
+        words = r.sample(["a", "ab", "c", "ba", "bc-a"], r.randint(1, 3))
+        rule["context"] = {"words": words, "boost": 0.3, "required": r.random() < 0.3}
+        rule["confidence"] = r.choice([0.3, 0.4, 0.6])
     if r.random() < 0.1:
         rule["allow"] = ["ab?", "a-"]
     if r.random() < 0.1:
@@ -171,7 +184,8 @@ def test_t_gr_01_random_rules(seed: int) -> None:
         if case is None or case.guard.lane("text") is None:
             continue
         for _ in range(25):
-            end = case.check(make.run(make.r.choice(ALPHABETS), 0, 60), make)
+            longest = make.r.choice([60, 60, 60, 200])  # longer than context words reach
+            end = case.check(make.run(make.r.choice(ALPHABETS), 0, longest), make)
             seen[end] = seen.get(end, 0) + 1
             cases += 1
     assert min(seen.get(end, 0) for end in ("whole", "blocked", "overflow")) > 0, seen
@@ -259,3 +273,36 @@ def test_t_gr_01_shapes_of_secrets(seed: int) -> None:
         end = case.check(mixed(make), make)
         seen[end] = seen.get(end, 0) + 1
     assert min(seen.get(end, 0) for end in ("whole", "blocked", "overflow")) > 0, seen
+
+
+def of_people(make: Maker) -> str:
+    """A number of somebody, or nearly; with or without a word that says so."""
+    r = make.r
+    words = ["card ", "PESEL: ", "routing number ", "NHS ", "IBAN ", "BSN", "DNI ", "tel. ", ""]
+    values = [
+        lambda: r.choice(["44051401359", "943 476 5919", "12345678Z", "021000021", "111222333"]),
+        lambda: r.choice(["4111 1111 1111 1111", "378282246310005", "4111111111111111 12"]),
+        lambda: r.choice(["GB82 WEST 1234 5698 7654 32 ab", "GB82WEST1234569876543"]),
+        lambda: r.choice(["2001:db8::8a2e:370:7334", "10.1.2.3", "1.2.3.4.5", "::", "a::b"]),
+        lambda: r.choice(["+44 20 7946 0958", "+1", "+4 9 1 2 3 4 5 6 7 8 9 0 1 2 3"]),
+        lambda: make.run("0123456789 -.", 3, 60),
+        lambda: make.run("0123456789abcdef:", 5, 60),
+        lambda: make.run(LETTERS + "@.", 5, 90),
+    ]
+    return r.choice(words) + make.run(" x", 0, r.choice([0, 0, 0, 70])) + r.choice(values)()
+
+
+@pytest.mark.parametrize("seed", seeds(2))
+def test_t_gr_01_the_shipped_packs(seed: int) -> None:
+    make = Maker(200 + seed)
+    shipped = [PolicyPack.model_validate(yaml.safe_load(file.read_text())) for file in FILES]
+    case = Case(shipped, Limits())
+    seen: dict[str, int] = {}
+    for _ in range(500):
+        text = "".join(
+            make.prose(0, 6) + make.r.choice(["", " ", "\n", "="]) + of_people(make)
+            for _ in range(make.r.randint(1, 5))
+        )
+        end = case.check(text + make.r.choice(["", " and so on"]), make)
+        seen[end] = seen.get(end, 0) + 1
+    assert seen["whole"] > 400, seen
