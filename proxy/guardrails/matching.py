@@ -251,7 +251,9 @@ def _hit(rule: LiveRule, view: View, face: Face, whole: Bounds, span: Bounds) ->
         if part is None:
             return Hit(rule, first, last, start, end, False, confidence)
         start, end = start + part[0], start + part[1]
-    if rule.context is not None:
+    if rule.belongs is not None and rule.belongs(face.text, start, end):
+        valid = False
+    elif rule.context is not None:
         if rule.context.present(view.text, face.source(start), view.names):
             confidence = min(1.0, confidence + rule.context.boost)
             valid = confidence >= rule.threshold

@@ -1,30 +1,31 @@
 """One rule of a pack, read: its members checked, its defaults filled in, its pattern compiled.
 
 In charge of guardrails.md §3.1 for the kinds and actions of this version (`terms`, `regex`,
-`secret`, `pii`; block, redact, replace, flag, log, allow).  All else is refused by name.
+`secret`, `pii`, `unicode`; block, redact, replace, flag, log, allow).  All else is refused by name.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from proxy.guardrails import shape
-from proxy.guardrails.checks import secrets, terms
+from proxy.guardrails.checks import secrets, terms, unicode
 from proxy.guardrails.checks.context import ContextWords
 from proxy.guardrails.checks.pattern import PatternFault, allow_check, compiled, compiled_terms
+from proxy.guardrails.checks.steps import check_of
 from proxy.guardrails.checks.validators import Validator
 from proxy.guardrails.faults import Report
 from proxy.guardrails.fold import Folding, folding
-from proxy.guardrails.linear import Regex
-from proxy.guardrails.rules import Check, LiveRule, PackFacts, Pattern, Reach
+from proxy.guardrails.rules import LiveRule, PackFacts, Pattern, Reach
 from proxy.model.exchange import Direction, Part, Role
 from proxy.model.policy import Action, Kind, PolicyPack, Rule, Scope
 
-BUILT_KINDS: Final[frozenset[Kind]] = frozenset({"terms", "regex", "secret", "pii"})
+BUILT_KINDS: Final[frozenset[Kind]] = frozenset({"terms", "regex", "secret", "pii", "unicode"})
 _CONFIG: Final[dict[Kind, frozenset[str]]] = {
     "terms": frozenset({"list", "boundary", "gaps"}),
     "pii": frozenset({"entity"}),
+    "unicode": frozenset({"class"}),
 }
 _ENTITY: Final = re.compile(r"[A-Z][A-Z0-9_]{0,23}", re.ASCII)
 _ROLE_NAMES: Final[dict[str, Role]] = {"developer": "system", "function": "tool"}
@@ -148,12 +149,27 @@ class RuleReader:
         ignore_case = fold is not None or (rule.case or _default_case(kind)) == "ignore"
         if kind == "terms":
             return self._terms(rule, where, words, ignore_case, fold)
+        if kind == "unicode":
+            return self._characters(rule, where)
         if rule.pattern is None:
             self.report.refuse(f"{where}.pattern", "missing", f"Kind {kind} needs a pattern.")
             return None
         texts = (rule.pattern,) if isinstance(rule.pattern, str) else tuple(rule.pattern)
         pattern = compiled(texts, ignore_case, fold)
         return self._with_keywords(rule, pattern, where)
+
+    def _characters(self, rule: Rule, where: str) -> Pattern | None:
+        if rule.pattern is not None:
+            self.report.refuse(f"{where}.pattern", "extra_forbidden", "Kind unicode has a class.")
+            return None
+        if rule.config.get("class") not in unicode.CLASSES:
+            known = ", ".join(unicode.CLASSES)
+            self.report.refuse(
+                f"{where}.config.class", "unknown_value", f"A class is one of: {known}."
+            )
+            return None
+        text = _class_of(rule).pattern
+        return compiled((text,), False, None).gated(text)
 
     def _with_keywords(self, rule: Rule, pattern: Pattern, where: str) -> Pattern:
         """The rule's own keywords where the pattern implies them, else those derived from it."""
@@ -238,10 +254,10 @@ class RuleReader:
             field = f"{where}.allow[{fault.index}]"
             self.report.refuse(field, fault.code, fault.message, fault.position)
             return None
-        check = _check(rule, kind, pattern, allow, self.validators)
+        check = check_of(rule, kind, pattern.keywords, allow, self.validators)
         context, confidence = _context(rule), 1.0 if rule.confidence is None else rule.confidence
         if context and (context.required or confidence < rule.threshold):
-            pattern = pattern.behind(context.words)
+            pattern = pattern.gated("|".join(map(shape.escaped, context.words)))
         if rule.validator is not None and pattern.max_width is None:
             self.report.warn(
                 f"{where}.validator",
@@ -263,6 +279,7 @@ class RuleReader:
             pattern=pattern,
             group=rule.group,
             check=check,
+            belongs=_class_of(rule).belongs if kind == "unicode" else None,
             context=context,
             threshold=rule.threshold,
             certain_from=_certain_from(rule, kind, pattern),
@@ -319,11 +336,17 @@ def _folding(rule: Rule, kind: Kind) -> Folding | None:
 def _replacement(rule: Rule, action: Action) -> str:
     if rule.replacement is not None:
         return rule.replacement
+    if rule.kind == "unicode" and action == "replace":
+        return ""
     label = rule.label or rule.config.get("entity")
     if not isinstance(label, str):
         last = rule.rule_id.rstrip(".").rpartition(".")[2]
         label = last.upper().replace("-", "_")[:24]
     return label if action == "replace" else f"[{label}]"
+
+
+def _class_of(rule: Rule) -> unicode.CharacterClass:
+    return unicode.CLASSES[str(rule.config["class"])]
 
 
 def _context(rule: Rule) -> ContextWords | None:
@@ -337,51 +360,7 @@ def _context(rule: Rule) -> ContextWords | None:
 def _certain_from(rule: Rule, kind: Kind, pattern: Pattern) -> int | None:
     """After how many characters a match that still goes on is certain (guardrails.md §9.5)."""
     late = pattern.late_assertion or pattern.folding is not None or rule.group
-    if late or rule.validator or rule.entropy_min or rule.allow or rule.context:
+    weighed = rule.validator or rule.entropy_min or rule.allow or rule.context
+    if late or weighed or kind == "unicode":
         return None
     return secrets.HEAD if kind == "secret" else 0
-
-
-def _check(
-    rule: Rule,
-    kind: Kind,
-    pattern: Pattern,
-    allow: list[Regex],
-    validators: Mapping[str, Validator],
-) -> Check | None:
-    """Entropy, placeholder, validator, allow, in this order; None when the rule has none."""
-    steps: list[Callable[[str], tuple[int, int] | None]] = []
-    least = rule.entropy_min
-    if least:
-        steps.append(lambda span: (0, len(span)) if secrets.entropy(span) >= least else None)
-    if kind == "secret":
-        prefixes = pattern.keywords
-        steps.append(
-            lambda span: None if secrets.is_placeholder(span, prefixes) else (0, len(span))
-        )
-    if rule.validator is not None:
-        steps.append(validators[rule.validator])
-    if allow:
-        steps.append(
-            lambda span: (
-                None
-                if any(regex.search(span.encode("utf-8", "replace")) for regex in allow)
-                else (0, len(span))
-            )
-        )
-    if not steps:
-        return None
-    return steps[0] if len(steps) == 1 else _in_turn(steps)
-
-
-def _in_turn(steps: list[Callable[[str], tuple[int, int] | None]]) -> Check:
-    def check(span: str) -> tuple[int, int] | None:
-        start, end = 0, len(span)
-        for step in steps:
-            part = step(span[start:end])
-            if part is None:
-                return None
-            start, end = start + part[0], start + part[1]
-        return start, end
-
-    return check

@@ -93,12 +93,13 @@ class Pattern:
         # An open match: a beginning that reaches the end.  Sets are already widened for case.
         self.open_tail = Regex(f"(?:|{start}(?:{begun}))\\z", max_mem=INNER_MEM_BYTES)
 
-    def behind(self, words: tuple[str, ...]) -> "Pattern":
-        """The same pattern for a rule that counts only where one of `words` stands, too."""
+    def gated(self, gate: str) -> "Pattern":
+        """The same pattern behind a regex that fits somewhere in every text where a hit counts; the
+        one that it has already is kept."""
         if self.gates:
             return self
         found = copy(self)
-        found.gates = ("|".join(map(shape.escaped, words)),)
+        found.gates = (gate,)
         return found
 
     def with_keywords(self, keywords: tuple[str, ...]) -> "Pattern":
@@ -115,10 +116,11 @@ def _gates(keywords: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveRule:
-    """`check` None: every hit counts.  `context`: words that make a hit likely; below `threshold`
-    of confidence it does not count.  `certain_from`: after so many characters of a match that
-    still goes on its verdict is settled (None: never before its end).  `retry`: a refused hit is
-    tried again one character after its start."""
+    """`check` None: every hit counts.  `belongs` (text, start, end): a hit that is where it must be
+    does not count; it may look at one character on either side.  `context`: words that make a hit
+    likely; below `threshold` of confidence it does not count.  `certain_from`: after so many
+    characters of a match that still goes on its verdict is settled (None: never before its end).
+    `retry`: a refused hit is tried again one character after its start."""
 
     pack: PackFacts
     rule_id: str
@@ -134,6 +136,7 @@ class LiveRule:
     pattern: Pattern
     group: int
     check: Check | None
+    belongs: Callable[[str, int, int], bool] | None
     context: ContextWords | None
     threshold: float
     certain_from: int | None

@@ -18,7 +18,13 @@ FAULTS = [
     ({"pattern": "(" * 60 + "a" + ")" * 60}, "rules[0].pattern", "regex_too_large"),
     ({"pattern": r"(?:[\pL\pN]{30}-){30}"}, "rules[0].pattern", "regex_too_large"),
     ({"pattern": r"(((a{0,4}){4}b{0,4}){4}c){4}" * 99}, "rules[0].pattern", "regex_too_large"),
-    ({"kind": "unicode"}, "rules[0].kind", "kind_not_possible"),
+    ({"kind": "url"}, "rules[0].kind", "kind_not_possible"),
+    ({"kind": "unicode"}, "rules[0].config.class", "unknown_value"),
+    (
+        {"kind": "unicode", "config": {"class": "bidi"}, "pattern": "ab"},
+        "rules[0].pattern",
+        "extra_forbidden",
+    ),
     ({"kind": "pii"}, "rules[0].pattern", "missing"),
     (
         {"kind": "pii", "pattern": "ab", "config": {"entity": "e-mail"}},
