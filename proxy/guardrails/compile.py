@@ -15,7 +15,7 @@ from proxy.guardrails.faults import PackError, PackFault, Report
 from proxy.guardrails.matching import Break, View, search
 from proxy.guardrails.program import Limits
 from proxy.guardrails.reading import RuleReader
-from proxy.guardrails.rules import LiveRule, PackFacts
+from proxy.guardrails.rules import LiveRule, PackFacts, RuleFacts
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import GuardSettings
 
@@ -59,9 +59,9 @@ def compile_rules(
     settings: GuardSettings,
     *,
     validators: Mapping[str, Validator] = VALIDATORS,
-) -> list[LiveRule]:
+) -> list[RuleFacts]:
     """All rules that can run, of all packs that are switched on.  Raises PackError."""
-    rules: list[LiveRule] = []
+    rules: list[RuleFacts] = []
     faults: list[PackFault] = []
     for order, pack in enumerate(packs):
         if not pack.enabled:
@@ -83,12 +83,12 @@ def _read(
     validators: Mapping[str, Validator],
     report: Report,
     over: Over = _never,
-) -> list[LiveRule]:
+) -> list[RuleFacts]:
     _refuse_unbuilt(pack, report)
     facts = PackFacts(pack.policy_pack_id, pack.version, pack.message, order)
     reader = RuleReader(pack, facts, validators, hold_max, report)
     seen: set[str] = set()
-    rules: list[LiveRule] = []
+    rules: list[RuleFacts] = []
     for index, rule in enumerate(pack.rules):
         if over():
             detail = f"The pack takes too long to compile: the time is over at rule {index}."
@@ -101,7 +101,8 @@ def _read(
         seen.add(rule.rule_id)
         live = reader.read(index)
         if live is not None:
-            _test(pack, index, live, report)
+            if isinstance(live, LiveRule):
+                _test(pack, index, live, report)
             rules.append(live)
     return rules
 

@@ -14,7 +14,7 @@ from proxy.guardrails.findings import Findings, sentence
 from proxy.guardrails.matching import Break, Breaks, RuleSet, View
 from proxy.guardrails.program import Limits, Program, lane_rules
 from proxy.guardrails.redact import Hit, rewrite, without_exempted
-from proxy.guardrails.rules import LiveRule
+from proxy.guardrails.rules import LiveRule, RuleFacts
 from proxy.guardrails.stream import Lane
 from proxy.guardrails.watch import WatchedLane
 from proxy.model.exchange import Direction, Leaf, Part, Role
@@ -52,7 +52,7 @@ class Guard:
     """All rules of a route, strongest pack settings first where packs differ."""
 
     def __init__(
-        self, packs: Sequence[PolicyPack], rules: Sequence[LiveRule], limits: Limits
+        self, packs: Sequence[PolicyPack], rules: Sequence[RuleFacts], limits: Limits
     ) -> None:
         self.profile = ",".join(f"{pack.policy_pack_id}@{pack.version}" for pack in packs)
         self.tool_args: Literal["hold", "live"] = _strictest(
@@ -65,7 +65,7 @@ class Guard:
             binary=_strictest([p.unscannable.binary for p in packs], ("block", "allow")),
             remote=_strictest([p.unscannable.remote for p in packs], ("block", "allow")),
         )
-        self._rules = list(rules)
+        self._rules = [rule for rule in rules if isinstance(rule, LiveRule)]
         self._limits = limits
         sets: dict[tuple[int, ...], RuleSet] = {}
         self._request: dict[tuple[Part, Role, bool], RuleSet] = {}

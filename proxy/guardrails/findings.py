@@ -8,7 +8,7 @@ from typing import Final
 
 from proxy.guardrails.matching import Breaks
 from proxy.guardrails.redact import Hit
-from proxy.guardrails.rules import LiveRule
+from proxy.guardrails.rules import RuleFacts
 from proxy.model.exchange import Direction, Part
 from proxy.model.policy import ActionTaken, PolicyResult, Verdict
 
@@ -19,7 +19,7 @@ MAX_RESULTS: Final = 50
 class Finding:
     """`stopped`: a rewrite that was not possible there and became a block."""
 
-    rule: LiveRule
+    rule: RuleFacts
     part: Part
     verdict: Verdict
     start: int
@@ -69,11 +69,11 @@ class Findings:
             first = first or (finding if blocks else None)
         return first
 
-    def passed_unseen(self, rule: LiveRule, part: Part, start: int, end: int) -> None:
+    def passed_unseen(self, rule: RuleFacts, part: Part, start: int, end: int) -> None:
         """A rule could not be settled and the text left all the same."""
         self._of(rule, part, "bypassed", start, end).fault = "overflow"
 
-    def _of(self, rule: LiveRule, part: Part, verdict: Verdict, start: int, end: int) -> Finding:
+    def _of(self, rule: RuleFacts, part: Part, verdict: Verdict, start: int, end: int) -> Finding:
         key = (id(rule), part, verdict)
         finding = self._found.get(key)
         if finding is None:

@@ -115,12 +115,8 @@ def _gates(keywords: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LiveRule:
-    """`check` None: every hit counts.  `belongs` (text, start, end): a hit that is where it must be
-    does not count; it may look at one character on either side.  `context`: words that make a hit
-    likely; below `threshold` of confidence it does not count.  `certain_from`: after so many
-    characters of a match that still goes on its verdict is settled (None: never before its end).
-    `retry`: a refused hit is tried again one character after its start."""
+class RuleFacts:
+    """What every rule says of itself, whatever it looks for; kinds add what they look with."""
 
     pack: PackFacts
     rule_id: str
@@ -131,20 +127,8 @@ class LiveRule:
     detector: str
     confidence: float
     message: str | None
-    replacement: str
     order: int  # place in the pack
-    pattern: Pattern
-    group: int
-    check: Check | None
-    belongs: Callable[[str, int, int], bool] | None
-    context: ContextWords | None
-    threshold: float
-    certain_from: int | None
     reach: Reach
-
-    @property
-    def retry(self) -> bool:
-        return self.check is not None and self.pattern.max_width is not None
 
     @property
     def rank(self) -> tuple[int, int, int, int]:
@@ -166,4 +150,28 @@ class LiveRule:
         return not self.shadow and self.action == "allow"
 
     def __repr__(self) -> str:
-        return f"<LiveRule {self.pack.policy_id}/{self.rule_id} {self.action}>"
+        return f"<{type(self).__name__} {self.pack.policy_id}/{self.rule_id} {self.action}>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveRule(RuleFacts):
+    """A rule that looks for a pattern in texts.
+
+    `check` None: every hit counts.  `belongs` (text, start, end): a hit that is where it must be
+    does not count; it may look at one character on either side.  `context`: words that make a hit
+    likely; below `threshold` of confidence it does not count.  `certain_from`: after so many
+    characters of a match that still goes on its verdict is settled (None: never before its end).
+    `retry`: a refused hit is tried again one character after its start."""
+
+    replacement: str
+    pattern: Pattern
+    group: int
+    check: Check | None
+    belongs: Callable[[str, int, int], bool] | None
+    context: ContextWords | None
+    threshold: float
+    certain_from: int | None
+
+    @property
+    def retry(self) -> bool:
+        return self.check is not None and self.pattern.max_width is not None

@@ -19,7 +19,7 @@ FAULTS = [
     ({"pattern": r"(?:[\pL\pN]{30}-){30}"}, "rules[0].pattern", "regex_too_large"),
     ({"pattern": r"(((a{0,4}){4}b{0,4}){4}c){4}" * 99}, "rules[0].pattern", "regex_too_large"),
     ({"kind": "url"}, "rules[0].kind", "kind_not_possible"),
-    ({"kind": "unicode"}, "rules[0].config.class", "unknown_value"),
+    ({"kind": "unicode"}, "rules[0].config.class", "missing"),
     (
         {"kind": "unicode", "config": {"class": "bidi"}, "pattern": "ab"},
         "rules[0].pattern",
@@ -53,12 +53,12 @@ FAULTS = [
     (
         {"kind": "terms", "pattern": "ab", "config": {"gaps": 9}},
         "rules[0].config.gaps",
-        "out_of_range",
+        "less_than_equal",
     ),
     (
         {"kind": "terms", "pattern": "ab", "config": {"boundary": "x"}},
         "rules[0].config.boundary",
-        "literal_error",
+        "unknown_value",
     ),
     ({"kind": "terms", "pattern": "a"}, "rules[0].pattern", "out_of_range"),
     ({"kind": "terms"}, "rules[0].pattern", "out_of_range"),
