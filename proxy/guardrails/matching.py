@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from proxy.guardrails.automaton import STATE_CAP, Automaton
-from proxy.guardrails.checks.context import KEPT
+from proxy.guardrails.context import KEPT
 from proxy.guardrails.fold import Folding
 from proxy.guardrails.linear import Bounds, GateSet
 from proxy.guardrails.redact import Hit

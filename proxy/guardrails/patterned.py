@@ -8,10 +8,10 @@ from typing import Final
 
 from proxy.guardrails import shape
 from proxy.guardrails.checks import secrets, terms, unicode
-from proxy.guardrails.checks.context import ContextWords
 from proxy.guardrails.checks.pattern import PatternFault, allow_check, compiled, compiled_terms
 from proxy.guardrails.checks.steps import check_of
 from proxy.guardrails.configs import TermsConfig, UnicodeConfig
+from proxy.guardrails.context import ContextWords
 from proxy.guardrails.fold import Folding, folding
 from proxy.guardrails.rules import LiveRule, Pattern
 from proxy.guardrails.said import Said

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.guardrails import shape
-from proxy.guardrails.checks.context import ContextWords
+from proxy.guardrails.context import ContextWords
 from proxy.guardrails.fold import Folding
 from proxy.guardrails.linear import INNER_MEM_BYTES, Regex
 from proxy.guardrails.narrow import narrow

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 import proxy
-from proxy.guardrails.checks.context import ContextWords
 from proxy.guardrails.checks.validators import card
 from proxy.guardrails.compile import check_pack, compile_guard
+from proxy.guardrails.context import ContextWords
 from proxy.guardrails.samples import WARM
 from proxy.model.exchange import Leaf
 from proxy.model.policy import PolicyPack
