@@ -48,7 +48,7 @@ def modules() -> list[str]:
     return [name.removesuffix("/__init__").replace("/", ".") for name in names]
 
 
-@pytest.mark.process
+@pytest.mark.thorough
 def test_each_module_imports_alone_and_starts_nothing() -> None:
     """A fork per module, from an interpreter that has imported none of ours."""
     foreign = " ".join(sorted(imported()))

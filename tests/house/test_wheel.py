@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 DATA = {".yaml", ".json", ".lua", ".html", ".css", ".js", ".svg", ".typed", ".txt"}
 
 
-@pytest.mark.process
+@pytest.mark.thorough
 def test_the_wheel_holds_all_of_proxy_and_nothing_else(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
