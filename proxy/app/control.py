@@ -317,6 +317,7 @@ class ControlHalf:
             declared(self._loaded),
             self._shipped,
             {one.id: one.settings.timezone for one in loaded.config.workspaces},
+            snapshot.guard,
         )
 
     def _ingest(self, loaded: Loaded) -> Ingest:

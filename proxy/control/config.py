@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from proxy.model.events import parse_time
 from proxy.model.exchange import Json
-from proxy.model.tenancy import ApiKey, WorkspaceRules
+from proxy.model.tenancy import ApiKey, GuardSettings, WorkspaceRules
 from proxy.settings.schema import Control, Ingest
 
 READS: Final = frozenset(
@@ -100,6 +100,7 @@ class ControlConfig:
     documents: Mapping[tuple[str, str], Sequence[Declared]] = field(default_factory=dict)
     packs: Sequence[Declared] = ()
     time_zones: Mapping[str, str] = field(default_factory=dict)
+    guard: GuardSettings = field(default_factory=GuardSettings)
 
     @classmethod
     def of(
@@ -112,6 +113,7 @@ class ControlConfig:
         documents: Mapping[tuple[str, str], Sequence[Declared]] | None = None,
         packs: Sequence[Declared] = (),
         time_zones: Mapping[str, str] | None = None,
+        guard: GuardSettings | None = None,
     ) -> "ControlConfig":
         keys: dict[str, KnownKey] = {}
         for workspace in workspaces:
@@ -127,6 +129,7 @@ class ControlConfig:
             documents=documents or {},
             packs=packs,
             time_zones=time_zones or {},
+            guard=guard or GuardSettings(),
         )
 
     def shipped(self, kind: str) -> Sequence[Declared]:

@@ -290,7 +290,7 @@ async def get_policy(passage: Passage, deps: ControlDeps) -> Reply:
     if query.version is None:
         return await get_document(POLICY, passage, deps)
     one = await one_of(POLICY, passage, deps)
-    version = await _version(one, query.version, passage, deps)
+    version = await version_of(one, query.version, passage, deps)
     return Reply.json(200, one.representation(POLICY, passage, deps) | _pack(version))
 
 
@@ -300,7 +300,7 @@ async def list_versions(passage: Passage, deps: ControlDeps) -> Reply:
     assert isinstance(query, ListQuery), "the table says so"
     orders = read_sort(query.sort, VersionsQuery.sorts, Order("created_at", descending=True))
     one = await one_of(POLICY, passage, deps)
-    found = [await _version(one, version, passage, deps) for version in _versions(one)]
+    found = [await version_of(one, version, passage, deps) for version in _versions(one)]
     return page_reply(
         passage, query, arranged([_told(v, one) for v in found], orders, _rank), whole
     )
@@ -310,7 +310,7 @@ async def get_version(passage: Passage, deps: ControlDeps) -> Reply:
     """One version as it was published."""
     one = await one_of(POLICY, passage, deps)
     return Reply.json(
-        200, _told(await _version(one, passage.params["version"], passage, deps), one)
+        200, _told(await version_of(one, passage.params["version"], passage, deps), one)
     )
 
 
@@ -323,7 +323,7 @@ async def activate_policy(passage: Passage, deps: ControlDeps) -> Reply:
             ticket.recorded = False
             one = await one_of(POLICY, passage, deps)
             may_change(one, passage)
-            version = await _version(one, wanted, passage, deps)
+            version = await version_of(one, wanted, passage, deps)
             beside: Object = {name: one.said[name] for name in _BESIDE if name in one.said}
             said = version.said | beside
 
@@ -357,7 +357,7 @@ def _active(one: Stored) -> str:
     return str(one.told["version"])
 
 
-async def _version(one: Stored, version: str, passage: Passage, deps: ControlDeps) -> Stored:
+async def version_of(one: Stored, version: str, passage: Passage, deps: ControlDeps) -> Stored:
     """Raises Problem 404."""
     if one.location and version == _active(one):
         return one

@@ -2,7 +2,7 @@
 workspace (control-api.md §12.3, guardrails.md §12, §13).  Nothing is emitted."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final, Literal
 
@@ -12,17 +12,19 @@ from proxy.control.compiling import settled
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import one_of
 from proxy.control.policies import POLICY, content_of, shelf_of, source_of
+from proxy.control.policy_replay import leaves_of
 from proxy.control.validation import read_as
 from proxy.guardrails.compile import compile_guard
 from proxy.guardrails.engine import Judgement
-from proxy.model.exchange import Direction, Json, Leaf, Part
+from proxy.guardrails.replay import strongest
+from proxy.model.exchange import Direction, Json, Part
 from proxy.model.policy import PolicyPack, PolicyResult, Rule, Verdict
 from proxy.model.tenancy import GuardSettings
 from proxy.settings.coverage import REFUSED_PATHS, cover
 from proxy.spool.record import policy_result_doc
+from proxy.wire.leaves import rewrite_json_text
 
 MAX_CHARS: Final = 200_000
-_ORDER: Final[tuple[Verdict, ...]] = ("violation", "error", "bypassed", "skipped", "pass")
 
 
 class Evaluation(BaseModel):
@@ -46,7 +48,7 @@ class Evaluated(BaseModel):
 
 async def evaluate_policy(passage: Passage, deps: ControlDeps) -> Reply:
     """Judge one text by the pack, or by rules that were sent."""
-    asked = read_as(Evaluation, passage.body)
+    asked = read_as(Evaluation, passage.body, _without_text)
     one = await one_of(POLICY, passage, deps)
     said = content_of(one.said)
     if asked.rules is not None:
@@ -57,28 +59,38 @@ async def evaluate_policy(passage: Passage, deps: ControlDeps) -> Reply:
     shelf = await shelf_of(passage, deps)
     source = await settled(shelf, source_of(said))
     pack = source.effective.model_copy(update={"enabled": True})
-    judgement, elapsed_us = await asyncio.to_thread(_judge, pack, asked, deps.clock.monotonic)
+    judgement, elapsed_us = await asyncio.to_thread(
+        _judge, pack, asked, passage.config.guard, deps.clock.monotonic
+    )
     for result in judgement.results:
         result.timestamp_ms = deps.clock.now_ms()
-    return Reply.json(200, _told(judgement, asked.text, elapsed_us))
+    return Reply.json(200, _told(judgement, asked, elapsed_us))
+
+
+def _without_text(sent: dict[str, Json]) -> Json:
+    """The text may hold whatever a caller's prompt may."""
+    if not isinstance(sent.get("text"), str):
+        return sent
+    return {name: value for name, value in sent.items() if name != "text"}
 
 
 def _judge(
-    pack: PolicyPack, asked: Evaluation, monotonic: Callable[[], float]
+    pack: PolicyPack, asked: Evaluation, settings: GuardSettings, monotonic: Callable[[], float]
 ) -> tuple[Judgement, int]:
-    guard = compile_guard([pack], GuardSettings())
+    guard = compile_guard([pack], settings)
     guard.warm()
-    direction: Direction = asked.direction
-    leaf = Leaf(asked.text, asked.part, "user" if direction == "request" else "assistant", ())
+    leaves = leaves_of(asked.text, asked.direction, asked.part)
     began = monotonic()
-    judgement = guard.judge([leaf], direction)
+    judgement = guard.judge(leaves, asked.direction)
     return judgement, int((monotonic() - began) * 1_000_000)
 
 
-def _told(judgement: Judgement, text: str, elapsed_us: int) -> Json:
-    after: str | None = text
+def _told(judgement: Judgement, asked: Evaluation, elapsed_us: int) -> Json:
+    after: str | None = asked.text
     if judgement.block is not None:
         after = None
+    elif judgement.rewrites and asked.part == "tool_args":
+        after = rewrite_json_text(asked.text, judgement.rewrites)
     elif judgement.rewrites:
         after = judgement.rewrites[0][1]
     return {
@@ -97,12 +109,6 @@ def _plain(result: PolicyResult) -> Json:
 def _json(value: object) -> Json:
     assert value is None or isinstance(value, (str, int, float, bool, dict)), "a result is JSON"
     return value
-
-
-def strongest(results: Sequence[PolicyResult]) -> Verdict:
-    """The verdict on the whole text."""
-    seen = {result.verdict for result in results}
-    return next((verdict for verdict in _ORDER if verdict in seen), "pass")
 
 
 async def policies_coverage(passage: Passage, _: ControlDeps) -> Reply:

@@ -115,6 +115,7 @@ from proxy.control.policy_checks import (
     evaluate_policy,
     policies_coverage,
 )
+from proxy.control.policy_replay import Replay, Replayed, replay_policy
 from proxy.control.rotation import rotate_secret
 from proxy.control.routing import (
     ENDPOINT,
@@ -259,7 +260,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
               evaluate_policy, takes=(JSON,), body_cap=PACK_BODY_BYTES, sends=Evaluation,
               tells=Evaluated),
     Operation("POST", W + "/policies/{policyId}/replay", "replayPolicy", "policies:read", TEST,
-              partial(not_yet, POLICY, "texts are not replayed in this version"), built=False),
+              replay_policy, takes=(JSON,), body_cap=PACK_BODY_BYTES, sends=Replay,
+              tells=Replayed),
     Operation("POST", W + "/policies/{policyId}/activate", "activatePolicy", "policies:write",
               WRITE, activate_policy, idempotent=True, takes=(JSON,), sends=Activation,
               tells=POLICY),

@@ -5,7 +5,7 @@ through; no value that was sent is ever echoed.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Final, NamedTuple, TypeVar
 
@@ -85,12 +85,16 @@ def read_json(data: bytes, start: int = 0) -> Json:
         raise Problem("malformed-json", detail, extra={"offset": offset}) from fault
 
 
-def read_as(model: type[Model], data: bytes) -> Model:
-    """The body of an action.  Raises Problem 400, 422 with all that is wrong."""
+def read_as(
+    model: type[Model], data: bytes, strict: Callable[[dict[str, Json]], Json] | None = None
+) -> Model:
+    """The body of an action.  Raises Problem 400, 422 with all that is wrong.
+
+    `strict`: what of the body may hold no control characters; None: all of it."""
     sent = read_json(data)
     if not isinstance(sent, dict):
         raise invalid([FieldError("wrong_type", "must be an object", pointer="#")])
-    wrong = unfit(sent)
+    wrong = unfit(strict(sent) if strict else sent)
     if wrong:
         raise invalid(wrong)
     check_unique(data)

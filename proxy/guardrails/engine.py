@@ -173,6 +173,21 @@ class Guard:
             return Lane(program, part)
         return WatchedLane(program or self._idle, watch, part, enforcing=program is not None)
 
+    def whole(self, text: str, part: Part) -> tuple[str, PolicyResult | None]:
+        """What a lane of that part must emit of a text, found by searching it whole: the text as it
+        may leave, up to where a block falls, and that block (guardrails.md §9.1)."""
+        program = self._lanes.get(part, (None, None))[0]
+        if program is None:
+            return text, None
+        breaks: Breaks = []
+        findings = Findings("response")
+        hits = without_exempted(program.rules.scan(View(text), breaks))
+        broken = findings.broken(breaks, part)
+        if broken is not None:
+            return "", findings.result(broken)
+        left, block = rewrite(text, [hit for hit in hits if hit.rule.enforces])
+        return left, findings.result(findings.hit(block, part)) if block else None
+
     def warm(self) -> None:
         """Meet every kind of text once, so that the first stream does not build the states."""
         for text in samples.WARM:

@@ -250,6 +250,17 @@ def test_what_was_deprecated_and_announced_may_go(name: str, place: Edit) -> Non
     assert breaks(BASE, new, today=TODAY, announced={name}), "the snapshot did not say so"
 
 
+def test_an_operation_that_was_not_built_promised_only_its_path() -> None:
+    old, new = deepcopy(BASE), deepcopy(BASE)
+    rules(old)["responses"]["501"] = {}
+    rules(new)["requestBody"] = {"required": True, **content("NewRule")}
+    assert len(breaks(old, new, today=TODAY)) == 2
+    rules(old)["x-not-implemented"] = True
+    assert breaks(old, new, today=TODAY) == []
+    rules(new)["x-not-implemented"] = "a part of it"
+    assert len(breaks(old, new, today=TODAY)) == 2
+
+
 def test_the_description_keeps_what_was_promised() -> None:
     """The gate itself.  To promise what is new, too: `make openapi-snapshot`."""
     assert breaks(kept(), described(), today=today(), announced=announced()) == []

@@ -25,7 +25,7 @@ TAKERS = [each for each in OPERATIONS if each.takes]
 INGEST = [each for each in TAKERS if each.rate_class == "ingest"]
 OTHERS = [each for each in TAKERS if each.rate_class != "ingest"]
 MEBIBYTE = {"createPolicy", "putPolicy", "patchPolicy", "evaluatePolicy", "ingestRuntime",
-            "ingestChange"}  # fmt: skip
+            "ingestChange", "replayPolicy"}  # fmt: skip
 MAY_BE_EMPTY = {"rotateKey", "resolveIncident"}
 JSON, PATCH, LINES = "application/json", "application/merge-patch+json", "application/x-ndjson"
 

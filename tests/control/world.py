@@ -26,7 +26,7 @@ from proxy.control.server import start_control
 from proxy.model.coord import NodeBeat
 from proxy.model.exchange import Json
 from proxy.model.ports import Coord, Store
-from proxy.model.tenancy import ApiKey, Endpoint, Route, WorkspaceRules
+from proxy.model.tenancy import ApiKey, Endpoint, GuardSettings, Route, WorkspaceRules
 from proxy.settings.load import Loaded
 from proxy.settings.overlay import InForce, overlay
 from proxy.settings.schema import Config, Control, Ingest, Workspace
@@ -162,6 +162,7 @@ class World:
     runner: web.ServerRunner = field(init=False)
     in_force: InForce | None = None
     key_uses: KeyUses = field(default_factory=KeyUses)
+    guard: GuardSettings = field(default_factory=GuardSettings)
     keeper: Keeper | None = None
     applying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -175,6 +176,7 @@ class World:
             {**file_of(self.workspaces), **self.declared},
             [("builtin:packs/small.yaml", SHIPPED)],
             self.time_zones,
+            self.guard,
         )
 
     async def apply(self) -> None:
