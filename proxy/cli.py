@@ -11,16 +11,24 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 from proxy.app.moving import store
+from proxy.app.replaying import replay
 from proxy.app.serve import run_control, run_worker, serve
 from proxy.app.version import told
 from proxy.demo.run import DemoOptions, demo
 from proxy.model.documents import SLUG
+from proxy.model.exchange import Part
 from proxy.settings.check import as_json, problems_as_json, report_on
 from proxy.settings.load import load_config
-from proxy.settings.options import ControlOptions, ServeOptions, StoreOptions, WorkerOptions
+from proxy.settings.options import (
+    ControlOptions,
+    ReplayOptions,
+    ServeOptions,
+    StoreOptions,
+    WorkerOptions,
+)
 from proxy.settings.problems import ConfigError
 from proxy.settings.report import as_text, problems_as_text
 from proxy.settings.secrets import environment, new_key
@@ -83,6 +91,8 @@ def _dispatch(options: argparse.Namespace, entries: Entries, environ: Mapping[st
             return init(options.output, environ)
         case "keys":
             return create_key(options)
+        case "replay":
+            return replay(_replay_options(options))
         case "store":
             return store(_store_options(options))
         case "_control":
@@ -172,6 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     starting.add_argument("-o", "--output", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
     _keys(commands)
     _store(commands)
+    _replay(commands)
     _command(commands, "version", "print the version", "parapet version")
     _processes(commands)
     return parser
@@ -236,6 +247,62 @@ def _store(commands: Commands) -> None:
         actions, "backup", "copy the SQLite database to a file, also while parapet runs",
         "parapet store backup -c parapet.yaml parapet-backup.db",
     )  # fmt: skip
+
+
+def _replay(commands: Commands) -> None:
+    does = "judge a file of texts by another version of a pack; print what would change"
+    replaying = _command(commands, "replay", does, _REPLAYS)
+    replaying.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = replaying.add_argument
+    add("texts", type=Path, metavar="TEXTS",
+        help="a text on each line, or (.jsonl) an object with id, text, direction, part, chunks; "
+        "- reads standard input")  # fmt: skip
+    add("--candidate", required=True, metavar="PACK", help="a file, or the id of a known pack")
+    add("--baseline", metavar="PACK", help="compare with it (default: the pack of the same id)")
+    add("-c", "--config", type=Path, metavar="FILE",
+        help="where packs are known from, beside the shipped ones (default: parapet.yaml, if it "
+        "is there)")  # fmt: skip
+    add("--workspace", default="default", metavar="ID", help="whose packs (default: default)")
+    add("--items", action="store_true", help="each line is an object")
+    add("--direction", choices=("request", "response"), default="request",
+        help="of texts that do not say theirs (default: request)")  # fmt: skip
+    add("--part", choices=get_args(Part), default="text", help="the same (default: text)")
+    add("--chunks", type=_sizes, default=(), metavar="N,N…",
+        help="sizes of the pieces in which answers come, in characters")  # fmt: skip
+    add("--format", choices=("text", "json"), default="text")
+    add("--exit-code", action="store_true", help="exit 1 when a text changes or a stream differs")
+
+
+_REPLAYS = """parapet replay --candidate draft.yaml texts.txt
+         parapet replay -c parapet.yaml --candidate draft.yaml --baseline safety-v2 texts.jsonl
+         parapet replay --candidate secrets-core --direction response --chunks 5,1,7 texts.txt
+         parapet replay --candidate draft.yaml --format json --exit-code texts.jsonl"""
+
+
+def _replay_options(options: argparse.Namespace) -> ReplayOptions:
+    config = options.config
+    if config is None and DEFAULT_CONFIG.is_file():
+        config = DEFAULT_CONFIG
+    return ReplayOptions(
+        texts=options.texts,
+        candidate=options.candidate,
+        baseline=options.baseline,
+        config=config,
+        workspace=options.workspace,
+        items=options.items,
+        direction=options.direction,
+        part=options.part,
+        chunks=options.chunks,
+        format=options.format,
+        exit_code=options.exit_code,
+    )
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = text.split(",")
+    if not all(each.isascii() and each.isdigit() and 0 < int(each) < 1 << 31 for each in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes like 5,1,7")
+    return tuple(map(int, sizes))
 
 
 def _action(actions: Commands, name: str, does: str, example: str) -> argparse.ArgumentParser:

@@ -39,6 +39,25 @@ class StoreOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """`parapet replay`.  `candidate`, `baseline`: a file or the name of a pack; `items`: each line
+    is an object, whatever the file is called.  `direction`, `part`, `chunks`: of texts that do not
+    say theirs."""
+
+    texts: Path
+    candidate: str
+    baseline: str | None = None
+    config: Path | None = None
+    workspace: str = "default"
+    items: bool = False
+    direction: str = "request"
+    part: str = "text"
+    chunks: tuple[int, ...] = ()
+    format: str = "text"
+    exit_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """One data worker.  It reads no configuration file: its rules come as snapshots."""
 

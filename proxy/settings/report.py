@@ -51,7 +51,7 @@ def _workspace(workspace: WorkspaceReport) -> Iterator[str]:
     yield f"workspace {workspace.id}   {keys}{default}"
     if workspace.endpoints:
         yield ""
-        yield from _table(["  endpoint", "provider", "address", "credential", "used by"],
+        yield from table(["  endpoint", "provider", "address", "credential", "used by"],
                           [_endpoint(each) for each in workspace.endpoints])  # fmt: skip
     if not workspace.routes:
         yield "  no routes: every request is answered with 404"
@@ -66,7 +66,8 @@ def _endpoint(endpoint: EndpointReport) -> list[str]:
     return [f"  {endpoint.id}", endpoint.provider, endpoint.url, credential, used]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """A head and its rows, each column as wide as its widest cell."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     for row in [head, *rows]:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
