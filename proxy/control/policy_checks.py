@@ -3,7 +3,6 @@ workspace (control-api.md §12.3, guardrails.md §12, §13).  Nothing is emitted
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +19,7 @@ from proxy.guardrails.replay import strongest
 from proxy.model.exchange import Direction, Json, Part
 from proxy.model.policy import PolicyPack, PolicyResult, Rule, Verdict
 from proxy.model.tenancy import GuardSettings
-from proxy.settings.coverage import REFUSED_PATHS, cover
+from proxy.settings.coverage import route_doc
 from proxy.spool.record import policy_result_doc
 from proxy.wire.leaves import rewrite_json_text
 
@@ -120,20 +119,7 @@ async def policies_coverage(passage: Passage, _: ControlDeps) -> Reply:
     for route in rules.routes:
         found = [packs.get(name) or newest.get(name) for name in route.policy_packs]
         chosen = [pack for pack in found if pack is not None]
-        covered = cover(chosen) if chosen else None
-        routes.append(
-            {
-                "route_id": route.id,
-                "packs": [f"{pack.policy_pack_id}@{pack.version}" for pack in chosen],
-                "unusable": rules.unusable.get(route.id),
-                "guarded": bool(chosen),
-                "parts": [asdict(part) for part in covered.parts] if covered else [],
-                "binary": covered.binary if covered else "allow",
-                "remote": covered.remote if covered else "allow",
-                "reasoning": covered.reasoning if covered else None,
-                "refused_paths": [*REFUSED_PATHS] if chosen else [],
-            }
-        )
+        routes.append(route_doc(route.id, chosen, rules.unusable.get(route.id)))
     return Reply.json(200, {"workspace_id": passage.workspace, "routes": routes})
 
 
@@ -149,12 +135,36 @@ class PartCovered(BaseModel):
     hole: bool
 
 
+class SurfaceCovered(BaseModel):
+    """The paths of one grammar, and the parts that its bodies have."""
+
+    surface: str
+    paths: list[str]
+    request: list[Part]
+    response: list[Part]
+
+
+class OutsideCovered(BaseModel):
+    """What lies outside the parts; `setting`: what would change that, empty when nothing does."""
+
+    direction: Direction
+    what: str
+    reason: str
+    setting: str
+
+
 class RouteCovered(BaseModel):
+    """`tools` and `requests`: packs that judge calls of tools, and models and sizes."""
+
     route_id: str
     packs: list[str]
     unusable: str | None
     guarded: bool
+    surfaces: list[SurfaceCovered]
     parts: list[PartCovered]
+    not_scanned: list[OutsideCovered]
+    tools: list[str]
+    requests: list[str]
     binary: Literal["allow", "block"]
     remote: Literal["allow", "block"]
     reasoning: Literal["hold", "live", "off"] | None

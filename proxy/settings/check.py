@@ -11,7 +11,7 @@ from proxy.model.documents import EnvRef, FileRef, Secret
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import Endpoint, Route
-from proxy.settings.coverage import RouteCoverage, cover
+from proxy.settings.coverage import RouteCoverage, cover, route_doc
 from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded
 from proxy.settings.packs import PackSource
@@ -51,6 +51,7 @@ class RouteReport:
     failover: FailoverReport | None
     packs: list[str]
     coverage: RouteCoverage | None
+    told: dict[str, Json]
 
 
 @dataclass(slots=True)
@@ -114,7 +115,19 @@ def as_json(report: Report) -> bytes:
     document["warnings"] = [problem_json(each) for each in report.warnings]
     document["not_acted_on"] = [problem_json(each) for each in report.not_acted_on]
     document["holes"] = report.holes
+    document["coverage"] = coverage_json(report)
+    for workspace in document["workspaces"]:
+        for route in workspace["routes"]:
+            del route["coverage"], route["told"]
     return jsonbody.dumps(document)
+
+
+def coverage_json(report: Report) -> list[Json]:
+    """By workspace, what `GET …/policies/coverage` answers."""
+    return [
+        {"workspace_id": workspace.id, "routes": [route.told for route in workspace.routes]}
+        for workspace in report.workspaces
+    ]
 
 
 def problems_as_json(file: str, problems: Sequence[Problem]) -> bytes:
@@ -200,6 +213,7 @@ def _route(
         failover=None if policy is None else _failover(policy),
         packs=labels,
         coverage=cover(named) if named else None,
+        told=route_doc(route.id, named, None),
     )
 
 

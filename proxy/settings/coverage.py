@@ -4,11 +4,11 @@ Judged from the documents alone: per direction and part the packs that enforce, 
 that run in shadow; and for a part without any, why.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Final, get_args
 
-from proxy.model.exchange import Direction, Part, Role
+from proxy.model.exchange import Direction, Json, Part, Role
 from proxy.model.policy import PolicyPack, Rule, Scope
 
 REQUEST_PARTS: Final[tuple[Part, ...]] = (
@@ -38,7 +38,28 @@ REFUSED_PATHS: Final = (
     "/v1/realtime",
     "any other path",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SurfaceCoverage:
+    """The paths of one grammar, and the parts that its bodies have."""
+
+    surface: str
+    paths: tuple[str, ...]
+    request: tuple[Part, ...]
+    response: tuple[Part, ...]
+
+
+_PLAIN: Final[tuple[Part, ...]] = ("text", "metadata")
+SURFACES: Final = (
+    SurfaceCoverage("openai_chat", ("/v1/chat/completions",), REQUEST_PARTS, RESPONSE_PARTS),
+    SurfaceCoverage("openai_completions", ("/v1/completions",), _PLAIN, ("text",)),
+    SurfaceCoverage("openai_embeddings", ("/v1/embeddings",), _PLAIN, ()),
+    SurfaceCoverage("anthropic_messages", ("/v1/messages",), REQUEST_PARTS, RESPONSE_PARTS),
+    SurfaceCoverage("anthropic_count_tokens", ("/v1/messages/count_tokens",), REQUEST_PARTS, ()),
+)
 _NAMED_ONLY: Final = "tool_def"
+OVERLAP: Final = 200  # characters; what config.window says unless it says something
 _TEXTLESS: Final = ("limits", "model_access", "tool_permission")
 _RECORDS_ONLY: Final = ("log", "flag")
 _ROLES: Final = frozenset(get_args(Role))
@@ -63,6 +84,16 @@ class PartCoverage:
 
 
 @dataclass(slots=True)
+class NotScanned:
+    """What lies outside the parts: why no rule looks there, and the setting that says so."""
+
+    direction: Direction
+    what: str
+    reason: str
+    setting: str
+
+
+@dataclass(slots=True)
 class RouteCoverage:
     """All parts of a guarded route, and what lies outside the parts."""
 
@@ -72,6 +103,7 @@ class RouteCoverage:
     reasoning: str
     tools: list[str]
     requests: list[str]
+    not_scanned: list[NotScanned]
 
     @property
     def holes(self) -> list[PartCoverage]:
@@ -83,14 +115,75 @@ def cover(packs: Sequence[PolicyPack]) -> RouteCoverage:
     active = [pack for pack in packs if pack.enabled]
     parts = [_part(active, "request", part) for part in REQUEST_PARTS]
     parts += [_part(active, "response", part) for part in RESPONSE_PARTS]
+    binary = "block" if any(p.unscannable.binary == "block" for p in active) else "allow"
+    remote = "block" if any(p.unscannable.remote == "block" for p in active) else "allow"
     return RouteCoverage(
         parts=parts,
-        binary="block" if any(p.unscannable.binary == "block" for p in active) else "allow",
-        remote="block" if any(p.unscannable.remote == "block" for p in active) else "allow",
+        binary=binary,
+        remote=remote,
         reasoning=_strictest(pack.reasoning for pack in active),
         tools=_packs_with(active, ("tool_permission",)),
         requests=_packs_with(active, ("limits", "model_access")),
+        not_scanned=[*_outside(binary, remote), *_borders(active)],
     )
+
+
+def route_doc(route_id: str, packs: Sequence[PolicyPack], unusable: str | None) -> dict[str, Json]:
+    """What is told of one route, by the API and by `parapet check` alike."""
+    covered = cover(packs) if packs else None
+    doc: dict[str, Json] = {
+        "route_id": route_id,
+        "packs": [f"{pack.policy_pack_id}@{pack.version}" for pack in packs],
+        "unusable": unusable,
+        "guarded": covered is not None,
+        "surfaces": _json([asdict(each) for each in SURFACES]) if covered else [],
+        "parts": _json([asdict(part) for part in covered.parts]) if covered else [],
+        "not_scanned": _json([asdict(each) for each in covered.not_scanned]) if covered else [],
+        "tools": _json(covered.tools) if covered else [],
+        "requests": _json(covered.requests) if covered else [],
+        "binary": covered.binary if covered else "allow",
+        "remote": covered.remote if covered else "allow",
+        "reasoning": covered.reasoning if covered else None,
+        "refused_paths": [*REFUSED_PATHS] if covered else [],
+    }
+    return doc
+
+
+def _json(value: object) -> Json:
+    if isinstance(value, dict):
+        return {str(name): _json(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(each) for each in value]
+    assert value is None or isinstance(value, (str, int, float, bool)), "documents are JSON"
+    return value
+
+
+def _outside(binary: str, remote: str) -> Iterator[NotScanned]:
+    """What holds no text that could be read here."""
+    if binary == "allow":
+        yield NotScanned("request", "images, files", "binary", "unscannable.binary: allow")
+    if remote == "allow":
+        yield NotScanned("request", "references", "remote", "unscannable.remote: allow")
+    yield NotScanned("request", "reasoning sent back", "signed reasoning", "")
+
+
+def _borders(packs: Sequence[PolicyPack]) -> Iterator[NotScanned]:
+    """Checks that see a stream window by window miss what is longer than the overlap."""
+    for pack in packs:
+        for rule in pack.rules:
+            if (
+                rule.kind == "external"
+                and rule.config.get("stage") == "window"
+                and is_enabled(pack, rule)
+            ):
+                window = rule.config.get("window")
+                overlap = window.get("overlap") if isinstance(window, dict) else None
+                yield NotScanned(
+                    "response",
+                    f"hits of {pack.policy_pack_id}/{rule.rule_id} over a border of its windows",
+                    "window border",
+                    f"config.window.overlap: {overlap if overlap is not None else OVERLAP}",
+                )
 
 
 def is_inert(pack: PolicyPack, rule: Rule) -> bool:

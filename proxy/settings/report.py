@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+from proxy.model.exchange import Direction
 from proxy.settings.check import EndpointReport, Report, RouteReport, WorkspaceReport
-from proxy.settings.coverage import REFUSED_PATHS, PartCoverage, RouteCoverage
+from proxy.settings.coverage import REFUSED_PATHS, SURFACES, PartCoverage, RouteCoverage
 from proxy.settings.problems import Problem
 
 _CREDENTIALS = {
@@ -95,27 +96,30 @@ def _way(route: RouteReport) -> str:
 
 def _coverage(coverage: RouteCoverage) -> Iterator[str]:
     rows: list[tuple[str, str, str]] = []
-    for direction in ("request", "response"):
+    directions: tuple[Direction, ...] = ("request", "response")
+    for direction in directions:
         parts = [each for each in coverage.parts if each.direction == direction]
-        label = direction
+        label: str = direction
         for said, group in _alike(parts):
             names = " ".join(each.part for each in group)
             if direction == "response" and group[0].scanned:
                 said += "   stream: exact"
             rows.append((label, names, said))
             label = ""
-        if direction == "request":
-            rows += _unscannable(coverage)
-        elif any(each.part == "reasoning" and each.scanned for each in parts):
+        rows += _unscannable(coverage, direction)
+        if direction == "response" and any(
+            each.part == "reasoning" and each.scanned for each in parts
+        ):
             rows.append(("", "reasoning in streams", _REASONING[coverage.reasoning]))
     if coverage.tools:
         rows.append(("tools", "declared, chosen, called", f"enforced: {' '.join(coverage.tools)}"))
     if coverage.requests:
         rows.append(("limits", "models and sizes", f"enforced: {' '.join(coverage.requests)}"))
-    rows.append(("paths", " ".join(REFUSED_PATHS), "refused"))
-    width = max(len(names) for _, names, _ in rows[:-1])
-    for label, names, said in rows:
-        yield f"  {label:<9} {names:<{width}}   {said}"
+    width = max(len(names) for _, names, _ in rows)
+    rows.append(("paths", " ".join(path for each in SURFACES for path in each.paths), "scanned"))
+    rows.append(("", " ".join(REFUSED_PATHS), "refused"))
+    for side, names, said in rows:
+        yield f"  {side:<9} {names:<{width}}   {said}"
 
 
 _REASONING = {
@@ -125,13 +129,14 @@ _REASONING = {
 }
 
 
-def _unscannable(coverage: RouteCoverage) -> Iterator[tuple[str, str, str]]:
-    for names, kind, setting in (
-        ("images, files", "binary", coverage.binary),
-        ("references", "remote", coverage.remote),
-    ):
-        said = f"not scanned: {kind} (unscannable.{kind}: allow)"
-        yield "", names, said if setting == "allow" else f"blocked (unscannable.{kind}: block)"
+def _unscannable(coverage: RouteCoverage, direction: Direction) -> Iterator[tuple[str, str, str]]:
+    for each in coverage.not_scanned:
+        if each.direction == direction and each.setting:
+            yield "", each.what, f"not scanned: {each.reason} ({each.setting})"
+    if direction == "request" and coverage.binary == "block":
+        yield "", "images, files", "blocked (unscannable.binary: block)"
+    if direction == "request" and coverage.remote == "block":
+        yield "", "references", "blocked (unscannable.remote: block)"
 
 
 def _alike(parts: Iterable[PartCoverage]) -> Iterator[tuple[str, list[PartCoverage]]]:

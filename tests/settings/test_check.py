@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from proxy.control.policy_checks import RouteCovered
 from proxy.settings.check import as_json, report_on
 from proxy.settings.load import Loaded
 from proxy.settings.problems import Problem
@@ -63,7 +64,8 @@ route prod-chat   packs p@2.1.0 s@1.0.0 (shadow)
             references                                                          not scanned: remote (unscannable.remote: allow)
   response  text refusal reasoning tool_name tool_args tool_result annotation   enforced: p   shadow: s (tool)   stream: exact
             reasoning in streams                                                held until its block is whole
-  paths     /v1/audio/* /v1/images/* /v1/files/* /v1/batches/* /v1/realtime any other path   refused
+  paths     /v1/chat/completions /v1/completions /v1/embeddings /v1/messages /v1/messages/count_tokens scanned
+            /v1/audio/* /v1/images/* /v1/files/* /v1/batches/* /v1/realtime any other path   refused
 
 route open   packs none
   callers   /r/open/…
@@ -110,6 +112,12 @@ def test_json_says_the_same(load: Load) -> None:
     assert route["failover"]["order"] == ["anthropic-claude", "bedrock-claude"]
     credentials = [each["credential"] for each in workspace["endpoints"]]
     assert credentials == ["own", "unset", "caller"]
+    (coverage,) = document["coverage"]
+    (guarded,) = [each for each in coverage["routes"] if each["guarded"]]
+    assert RouteCovered.model_validate(guarded, strict=True, extra="forbid")
+    assert [each["reason"] for each in guarded["not_scanned"]] == [
+        "binary", "remote", "signed reasoning"
+    ]  # fmt: skip
 
 
 def test_no_secret_is_in_the_report(load: Load) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from proxy.model.policy import PolicyPack
-from proxy.settings.coverage import PartCoverage, cover
+from proxy.settings.coverage import SURFACES, PartCoverage, cover, route_doc
+from proxy.wire.paths import PathFault, read_target
 
 
 def pack(pack_id: str, *rules: dict[str, object], **members: object) -> PolicyPack:
@@ -88,3 +89,59 @@ def test_tools_and_limits_stand_apart() -> None:
     limits = pack("l", {"kind": "limits", "pattern": None})
     found = cover([tools, inert, limits])
     assert (found.tools, found.requests) == (["t"], ["l"])
+
+
+def test_the_paths_are_those_with_a_map() -> None:
+    """Of each guarded grammar one path; all others are only passed on, and refused with packs."""
+    seen = {}
+    for each in SURFACES:
+        for path in each.paths:
+            surface = read_target("POST", path)
+            assert not isinstance(surface, PathFault)
+            seen[each.surface] = (surface.dialect, surface.operation)
+    assert seen == {
+        "openai_chat": ("openai_chat", "chat"),
+        "openai_completions": ("openai_chat", "completions"),
+        "openai_embeddings": ("openai_chat", "embeddings"),
+        "anthropic_messages": ("anthropic_messages", "messages"),
+        "anthropic_count_tokens": ("anthropic_messages", "count_tokens"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("members", "reasons"),
+    [
+        ({}, ["binary", "remote", "signed reasoning"]),
+        ({"unscannable": {"binary": "block"}}, ["remote", "signed reasoning"]),
+        ({"unscannable": {"binary": "block", "remote": "block"}}, ["signed reasoning"]),
+    ],
+)
+def test_what_lies_outside_the_parts(members: dict[str, object], reasons: list[str]) -> None:
+    found = cover([pack("p", {}, **members)]).not_scanned
+    assert [each.reason for each in found] == reasons
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        ({"stage": "window"}, "config.window.overlap: 200"),
+        ({"stage": "window", "window": {"overlap": 90}}, "config.window.overlap: 90"),
+        ({"stage": "buffer"}, None),
+        ({}, None),
+    ],
+)
+def test_a_check_in_windows_has_borders(config: dict[str, object], setting: str | None) -> None:
+    one = pack("p", {"kind": "external", "pattern": None, "config": config})
+    found = [each for each in cover([one]).not_scanned if each.reason == "window border"]
+    assert [each.setting for each in found] == ([setting] if setting else [])
+    assert all("p/r0" in each.what for each in found)
+
+
+def test_a_route_without_packs_is_told_as_such() -> None:
+    doc = route_doc("r", [], "gone")
+    assert (doc["guarded"], doc["unusable"], doc["parts"], doc["surfaces"]) == (
+        False,
+        "gone",
+        [],
+        [],
+    )
