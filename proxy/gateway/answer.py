@@ -17,6 +17,7 @@ from typing import Final
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.stream import Pump
 from proxy.gateway.turn import Turn
+from proxy.guardrails.placeholders import Restoration
 from proxy.model.exchange import Dialect, Json, Plan, RawHeaders
 from proxy.model.ports import Call, Clock, Downstream, TransportFault
 from proxy.wire.dialects.lanes import choices_asked
@@ -53,6 +54,7 @@ class Answer:
         "mode",
         "plan",
         "pump",
+        "restoration",
         "size",
         "started",
         "status",
@@ -87,6 +89,9 @@ class Answer:
         self.body = b""
         self.size = 0
         self.pump: Pump | None = None
+        self.restoration: Restoration | None = None
+        if turn.placeholders is not None:
+            self.restoration = turn.placeholders.restoration()
         self.fault: TransportFault | None = None
         self.complete = False
         self.too_big = False
@@ -193,14 +198,15 @@ class Answer:
         assert turn.dialect is not None
         guard = turn.route.guard if turn.guarded else None
         reader = turn.dialect.stream(
-            hold_tools=guard is not None and guard.enforces("response", "tool_args"),
+            hold_tools=guard is not None
+            and (self.restoration is not None or guard.enforces("response", "tool_args")),
             hold_reasoning=guard is not None
             and guard.reasoning == "hold"
             and guard.enforces("response", "reasoning"),
             want_usage=turn.exchange.want_usage or not self.plan.usage_injected,
             choices=choices_asked(turn.exchange.surface.operation, turn.exchange.doc),
         )
-        self.pump = Pump(self.candidate.adapter.framer(), reader, guard)
+        self.pump = Pump(self.candidate.adapter.framer(), reader, guard, self.restoration)
 
     def _stream(self, chunk: bytes) -> None:
         pump = self.pump

@@ -9,6 +9,7 @@ from typing import Final
 from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
 from proxy.guardrails.engine import Guard, Judgement
+from proxy.guardrails.placeholders import Placeholders, workspace_key
 from proxy.model.errors import Blocked, Forbidden, TooLarge, Unreadable
 from proxy.model.exchange import Json, Leaf
 from proxy.model.policy import PolicyResult
@@ -21,6 +22,7 @@ from proxy.wire.leaves import Unscannable, apply_rewrites
 
 OFF_LOOP_BYTES: Final = 64 * 1024
 _MOST_RESULTS: Final = 50
+_ANSWERED_IN_WORDS: Final = frozenset({"chat", "completions", "messages"})
 _SEVERITY: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3, "info": 4}
 
 
@@ -39,10 +41,13 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
         raise Unreadable(f"The request is not {dialect.name}: {why}") from why
     if len(leaves) > rules.doc.guard.max_leaves:
         raise TooLarge(f"The request holds more than {rules.doc.guard.max_leaves} texts.")
+    placeholders: Placeholders | None = None
+    if guard.reversible:
+        placeholders = Placeholders(workspace_key(gateway.server_key, turn.route.workspace_id))
     if len(exchange.body) > OFF_LOOP_BYTES:
-        judged = await gateway.off_loop.run(lambda: guard.judge(leaves, "request"))
+        judged = await gateway.off_loop.run(lambda: guard.judge(leaves, "request", placeholders))
     else:
-        judged = guard.judge(leaves, "request")
+        judged = guard.judge(leaves, "request", placeholders)
     note_judgement(turn.record, judged, gateway)
     if judged.block is not None:
         turn.record.outcome = "blocked"
@@ -50,6 +55,8 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     if judged.rewrites:
         exchange.body = apply_rewrites(exchange.body, exchange.doc, judged.rewrites)
         exchange.doc = read_object(exchange.body)
+        if placeholders and exchange.surface.operation in _ANSWERED_IN_WORDS:
+            turn.placeholders, turn.guarded = placeholders, True
 
 
 def _leaves(dialect: DialectReader, doc: dict[str, Json], guard: Guard) -> list[Leaf]:

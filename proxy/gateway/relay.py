@@ -12,8 +12,10 @@ from proxy.gateway.ask import OFF_LOOP_BYTES, note, note_judgement
 from proxy.gateway.faults import fault_of
 from proxy.gateway.reach import dropped_names
 from proxy.gateway.turn import Gateway, Turn
+from proxy.guardrails.engine import Guard, Judgement
+from proxy.guardrails.placeholders import Restoration
 from proxy.model.errors import Blocked, ProxyError
-from proxy.model.exchange import Dialect, Inbound, Surface, Usage
+from proxy.model.exchange import Dialect, Inbound, Leaf, Surface, Usage
 from proxy.model.failover import Attempt, Outcome
 from proxy.model.observations import GuardOverflowed, StreamEventDropped
 from proxy.model.policy import PolicyResult
@@ -93,15 +95,18 @@ def _too_big(turn: Turn, gateway: Gateway) -> None:
 async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> bytes:
     """The body that may leave.  What cannot be read unambiguously is not passed on."""
     dialect, doc, body, guard = turn.dialect, answer.doc, answer.body, turn.route.guard
+    restoration = answer.restoration
     assert dialect is not None
     assert doc is not None
     assert guard is not None
     try:
         leaves = dialect.answer_leaves(doc)
         if len(body) > OFF_LOOP_BYTES:
-            judged = await gateway.off_loop.run(lambda: guard.judge(leaves, "response"))
+            judged = await gateway.off_loop.run(lambda: _judged(guard, leaves, restoration))
         else:
-            judged = guard.judge(leaves, "response")
+            judged = _judged(guard, leaves, restoration)
+        if restoration is not None:
+            turn.record.placeholders_unrestored = restoration.unrestored
         note_judgement(turn.record, judged, gateway)
         if judged.block is None:
             return apply_rewrites(body, doc, judged.rewrites) if judged.rewrites else body
@@ -111,6 +116,14 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
     attempt.outcome = Outcome.BLOCKED
     turn.record.truncated_by_policy = True
     raise Blocked(judged.message)
+
+
+def _judged(guard: Guard, leaves: list[Leaf], restoration: Restoration | None) -> Judgement:
+    """What the rules say of the answer as the provider wrote it; what they leave is restored."""
+    judged = guard.judge(leaves, "response")
+    if restoration is not None and judged.block is None:
+        judged.rewrites = restoration.leaves(leaves, judged.rewrites)
+    return judged
 
 
 def _error(turn: Turn, answer: Answer) -> None:
@@ -213,6 +226,8 @@ def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
     reader = pump.reader
     attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
     record.events_dropped = pump.dropped
+    if answer.restoration is not None:
+        record.placeholders_unrestored = answer.restoration.unrestored
     record.finish_reason = reader.finish_reason
     record.model = reader.model or record.model
     record.usage = reader.usage

@@ -21,6 +21,7 @@ from typing import Final, Protocol, assert_never
 from proxy.gateway.texts import Texts
 from proxy.gateway.waiting import Entry, LaneKey
 from proxy.guardrails.engine import Guard
+from proxy.guardrails.placeholders import Restoration
 from proxy.model.exchange import Delta, ErrorSeen, Seen, WireEvent
 from proxy.model.policy import PolicyResult
 from proxy.wire.dialect import StreamReader
@@ -55,12 +56,18 @@ class Pump:
         "error", "last", "over", "progress", "reader", "released", "terminal",
     )  # fmt: skip
 
-    def __init__(self, framer: Framer, reader: StreamReader, guard: Guard | None) -> None:
+    def __init__(
+        self,
+        framer: Framer,
+        reader: StreamReader,
+        guard: Guard | None,
+        restoration: Restoration | None = None,
+    ) -> None:
         self._framer = framer
         self.reader = reader
         self._take: Callable[[Seen, list[bytes]], None]
         self._take = self._pass if guard is None else self._judge
-        self._texts = Texts(guard, reader) if guard is not None else None
+        self._texts = Texts(guard, reader, restoration) if guard is not None else None
         self._queue = self._texts.room.entries if self._texts is not None else _NO_ENTRIES
         self._out: list[bytes] = []
         self.broken = ""
@@ -212,7 +219,7 @@ class Pump:
         elif seen.structural:
             self.progress += 1
         here = {delta.lane for delta in seen.deltas}
-        for key in _ended(texts, seen):
+        for key in texts.ended(seen):
             if key not in here:
                 self._close(texts, key, out)
                 if self.over:
@@ -248,7 +255,7 @@ class Pump:
             if texts.blocked is not None:
                 self._stop(texts, out, seen, place)
                 return
-        for key in _ended(texts, seen):
+        for key in texts.ended(seen):
             if key in here:
                 texts.pause(key)
         if not entry.unsettled:
@@ -389,7 +396,3 @@ class Pump:
 
     def overflows(self) -> list[tuple[str, str]]:
         return self._texts.overflows() if self._texts is not None else []
-
-
-def _ended(texts: Texts, seen: Seen) -> list[LaneKey]:
-    return texts.open_lanes() if seen.ends_all else seen.ends

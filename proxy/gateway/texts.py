@@ -7,6 +7,7 @@ have any number of blocks.
 
 from proxy.gateway.waiting import Entry, LaneKey, WaitingRoom
 from proxy.guardrails.engine import Guard, Judgement
+from proxy.guardrails.placeholders import RESTORED, Restoration
 from proxy.guardrails.stream import Lane
 from proxy.model.exchange import Delta, Leaf, Seen
 from proxy.model.policy import PolicyResult
@@ -18,13 +19,16 @@ class Texts:
     """`blocked` and `message`: why nothing more may leave.  `chars`: of all texts that came."""
 
     __slots__ = (
-        "_guard", "_overflows", "_reader", "_results", "_scanned", "blocked", "chars", "lanes",
-        "message", "room",
+        "_guard", "_overflows", "_reader", "_restoration", "_results", "_scanned", "blocked",
+        "chars", "lanes", "message", "room",
     )  # fmt: skip
 
-    def __init__(self, guard: Guard, reader: StreamReader) -> None:
+    def __init__(
+        self, guard: Guard, reader: StreamReader, restoration: Restoration | None = None
+    ) -> None:
         self._guard = guard
         self._reader = reader
+        self._restoration = restoration
         self.lanes: dict[LaneKey, Lane | None] = {}
         self.room = WaitingRoom(guard.lane, self._retire, reader.render)
         self._results: list[PolicyResult] = []
@@ -41,13 +45,21 @@ class Texts:
         """Every lane that has not ended."""
         return [*self.lanes, *self.room.growing()]
 
+    def ended(self, seen: Seen) -> list[LaneKey]:
+        """The lanes that an event closes."""
+        return self.open_lanes() if seen.ends_all else seen.ends
+
     # --- pieces of texts
 
     def lane(self, key: LaneKey) -> Lane | None:
-        """None: no rule looks at that part."""
+        """None: nobody looks at that part."""
         lane = self.lanes.get(key)
         if lane is None and key not in self.lanes:
-            lane = self.lanes[key] = self._guard.lane(key[1])
+            if self._restoration is None:
+                lane = self._guard.lane(key[1])
+            else:
+                lane = self._guard.restoring_lane(key[1], self._restoration)
+            self.lanes[key] = lane
         return lane
 
     def flow(self, delta: Delta, *, ends: bool) -> str:
@@ -83,12 +95,15 @@ class Texts:
         self._note(judged)
         if judged.block is not None:
             return ""
-        if not judged.rewrites:
-            return delta.text
-        if part == "reasoning":  # an edited signed block would be refused on the next turn
-            self._reader.drop(seen)
+        if judged.rewrites and part == "reasoning":
+            self._reader.drop(seen)  # an edited signed block would be refused on the next turn
             return None
-        return rewrite_json_text(delta.text, judged.rewrites)
+        rewrites = judged.rewrites
+        if self._restoration is not None and part == "tool_args":
+            if delta.member == "input" and not rewrites:  # of a custom tool: any text
+                return self._restoration.whole(delta.text)
+            rewrites = self._restoration.leaves(leaves, rewrites)
+        return rewrite_json_text(delta.text, rewrites) if rewrites else delta.text
 
     def wait(self, delta: Delta, entry: Entry) -> None:
         """A text of unknown kind: its event leaves when it is settled."""
@@ -115,7 +130,10 @@ class Texts:
             self._note(judged)
         if judged.block is not None:
             return ""
-        return judged.rewrites[0][1] if judged.rewrites else delta.text
+        text = judged.rewrites[0][1] if judged.rewrites else delta.text
+        if self._restoration is None or delta.lane[1] not in RESTORED:
+            return text
+        return self._restoration.whole(text)
 
     def _checked(self, lane: Lane | None, text: str) -> str:
         if lane is not None and lane.blocked is not None and self.blocked is None:

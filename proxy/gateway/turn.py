@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from proxy.gateway.admission import Visit
 from proxy.gateway.snapshot import RouteView, Rules
+from proxy.guardrails.placeholders import Placeholders
 from proxy.model.exchange import Exchange
 from proxy.model.ports import Clock, Downstream, Ids, Journal, Observe, TransportFault
 from proxy.model.records import RequestRecord
@@ -51,8 +52,9 @@ class Gateway:
 class Turn:
     """One request, from the moment its route is known.
 
-    `guarded`: a pack looks at the answer.  `total_due`: the deadline over all attempts, in seconds
-    of the monotonic clock.
+    `guarded`: a pack looks at the answer, or placeholders are undone in it.  `placeholders`: those
+    that its request has issued.  `total_due`: the deadline over all attempts, in seconds of the
+    monotonic clock.
     """
 
     visit: Visit
@@ -65,3 +67,4 @@ class Turn:
     total_due: float
     guarded: bool
     skipped: list[tuple[str, str]] = field(default_factory=list)  # endpoint and reason
+    placeholders: Placeholders | None = None

@@ -12,8 +12,10 @@ from typing import Final, Literal, TypeVar, get_args
 from proxy.guardrails import samples
 from proxy.guardrails.findings import Findings, sentence
 from proxy.guardrails.matching import Break, Breaks, RuleSet, View
+from proxy.guardrails.placeholders import Placeholders, Restoration
 from proxy.guardrails.program import Limits, Program, lane_rules
 from proxy.guardrails.redact import Hit, rewrite, without_exempted
+from proxy.guardrails.restoring import RestoringLane
 from proxy.guardrails.rules import LiveRule, RuleFacts
 from proxy.guardrails.stream import Lane
 from proxy.guardrails.watch import WatchedLane
@@ -66,6 +68,7 @@ class Guard:
             remote=_strictest([p.unscannable.remote for p in packs], ("block", "allow")),
         )
         self._rules = [rule for rule in rules if isinstance(rule, LiveRule)]
+        self.reversible = any(r.placeholder_label and r.enforces for r in self._rules)
         self._limits = limits
         sets: dict[tuple[int, ...], RuleSet] = {}
         self._request: dict[tuple[Part, Role, bool], RuleSet] = {}
@@ -122,8 +125,15 @@ class Guard:
 
     # ---- whole texts
 
-    def judge(self, leaves: Sequence[Leaf], direction: Direction) -> Judgement:
-        """Decide on all texts of a request or of a unary answer.  Never raises."""
+    def judge(
+        self,
+        leaves: Sequence[Leaf],
+        direction: Direction,
+        placeholders: Placeholders | None = None,
+    ) -> Judgement:
+        """Decide on all texts of a request or of a unary answer.  Never raises.
+
+        `placeholders`: of a request; they are issued here where a rule is reversible."""
         plans = self._request if direction == "request" else self._response
         judgement = Judgement()
         findings: Findings | None = None
@@ -143,7 +153,7 @@ class Guard:
                 continue
             if findings is None:
                 findings = Findings(direction)
-            rewritten = _judge_leaf(rules, leaf, findings)
+            rewritten = _judge_leaf(rules, leaf, findings, placeholders)
             if rewritten is not None:
                 judgement.rewrites.append((leaf, rewritten))
         judgement.scanned_chars, judgement.total_chars = scanned, total
@@ -188,6 +198,14 @@ class Guard:
         left, block = rewrite(text, [hit for hit in hits if hit.rule.enforces])
         return left, findings.result(findings.hit(block, part)) if block else None
 
+
+    def restoring_lane(self, part: Part, restoration: Restoration) -> Lane | None:
+        """The same for an answer in which placeholders are undone."""
+        judging = self.lane(part)
+        if part not in ("text", "refusal"):
+            return judging
+        return RestoringLane(self._idle, part, judging, restoration.lane())
+
     def warm(self) -> None:
         """Meet every kind of text once, so that the first stream does not build the states."""
         for text in samples.WARM:
@@ -203,7 +221,9 @@ class Guard:
         return f"<Guard {self.profile or 'empty'} {len(self._rules)} rules>"
 
 
-def _judge_leaf(rules: RuleSet, leaf: Leaf, findings: Findings) -> str | None:
+def _judge_leaf(
+    rules: RuleSet, leaf: Leaf, findings: Findings, placeholders: Placeholders | None
+) -> str | None:
     """Record what one text holds; the new text when it was rewritten."""
     breaks: Breaks = []
     found = attempt(lambda: rules.scan(View(leaf.text, _names(leaf)), breaks))
@@ -219,7 +239,7 @@ def _judge_leaf(rules: RuleSet, leaf: Leaf, findings: Findings) -> str | None:
     changing = [hit for hit in hits if hit.rule.enforces and hit.rule.rewrites]
     if not changing or not leaf.rewritable:
         return None
-    return rewrite(leaf.text, changing)[0]
+    return rewrite(leaf.text, changing, placeholders)[0]
 
 
 def _names(leaf: Leaf) -> str:

@@ -147,6 +147,7 @@ def _assembled(said: Said, pattern: Pattern) -> LiveRule | None:
         context=context,
         threshold=rule.threshold,
         certain_from=_certain_from(rule, kind, pattern),
+        placeholder_label=_label(rule) if rule.reversible else "",
     )
 
 
@@ -177,11 +178,14 @@ def _replacement(rule: Rule, action: Action) -> str:
         return rule.replacement
     if rule.kind == "unicode" and action == "replace":
         return ""
+    return _label(rule) if action == "replace" else f"[{_label(rule)}]"
+
+
+def _label(rule: Rule) -> str:
     label = rule.label or rule.config.get("entity")
-    if not isinstance(label, str):
-        last = rule.rule_id.rstrip(".").rpartition(".")[2]
-        label = last.upper().replace("-", "_")[:24]
-    return label if action == "replace" else f"[{label}]"
+    if isinstance(label, str):
+        return label
+    return rule.rule_id.rstrip(".").rpartition(".")[2].upper().replace("-", "_")[:24]
 
 
 def _context(rule: Rule) -> ContextWords | None:

@@ -12,6 +12,7 @@ from proxy.guardrails.checks.validators import Validator
 from proxy.guardrails.configs import CONFIGS, config_of
 from proxy.guardrails.faults import Report
 from proxy.guardrails.patterned import read_patterned
+from proxy.guardrails.placeholders import undoable
 from proxy.guardrails.rules import PackFacts, Reach, RuleFacts
 from proxy.guardrails.said import Said
 from proxy.model.exchange import Direction, Part, Role
@@ -102,12 +103,10 @@ class RuleReader:
         if action == "reroute":
             field = f"{where}.action" if rule.action else "default_action"
             refuse(field, "action_not_possible", "Action reroute is not built yet.")
-        if rule.reversible:
-            refuse(
-                f"{where}.reversible",
-                "action_not_possible",
-                "Reversible placeholders are not built yet.",
-            )
+        scope = rule.scope or self.pack.scope or Scope()
+        if rule.reversible and not undoable(action, scope.direction):
+            why = "Only what action redact takes out of a request can be put back."
+            refuse(f"{where}.reversible", "action_not_possible", why)
         if rule.sample_pct < 100:
             shadow = (rule.mode or self.pack.mode) == "shadow"
             code = "kind_not_possible" if shadow else "sample_on_enforcing_rule"

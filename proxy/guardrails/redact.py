@@ -7,6 +7,7 @@ of the order in which they were found.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proxy.guardrails.placeholders import Placeholders
 from proxy.guardrails.rules import LiveRule
 
 
@@ -43,22 +44,49 @@ def without_exempted(hits: list[Hit]) -> list[Hit]:
     ]
 
 
-def rewrite(text: str, hits: Sequence[Hit]) -> tuple[str, Hit | None]:
+@dataclass(slots=True)
+class _Region:
+    """Spans that overlap.  `label`: of the placeholder for all of it, empty when there is none."""
+
+    start: int
+    end: int
+    replacement: str
+    label: str
+
+    def shown(self, text: str, placeholders: Placeholders | None) -> str:
+        if placeholders is None or not self.label:
+            return self.replacement
+        return placeholders.issue(self.label, text[self.start : self.end]) or self.replacement
+
+
+def rewrite(
+    text: str, hits: Sequence[Hit], placeholders: Placeholders | None = None
+) -> tuple[str, Hit | None]:
     """The rewritten text and the first blocking hit; with one, the text ends where it begins.
 
     Overlapping spans become one region, named by the one that starts first, then by the strongest.
+    With `placeholders` it gets one that can be undone, if all rules that hit it allow that.
     """
     ordered = sorted(hits, key=lambda hit: (hit.start, hit.rule.rank))
     block = next((hit for hit in ordered if hit.rule.action == "block"), None)
     stop = block.start if block else len(text)
-    out: list[str] = []
+    regions: list[_Region] = []
     at = 0
     for hit in ordered:
-        if not hit.rule.rewrites or hit.start >= stop:
+        rule = hit.rule
+        if not rule.rewrites or hit.start >= stop:
             continue
         if hit.start >= at:
-            out += (text[at : hit.start], hit.rule.replacement)
+            regions.append(_Region(hit.start, hit.end, rule.replacement, rule.placeholder_label))
+        elif not rule.placeholder_label:
+            regions[-1].label = ""
         at = max(at, hit.end)
+        regions[-1].end = at
+    out: list[str] = []
+    at = 0
+    for region in regions:
+        out += (text[at : region.start], region.shown(text, placeholders))
+        at = region.end
     if at < stop:
         out.append(text[at:stop])
     return "".join(out), block

@@ -161,6 +161,7 @@ class LiveRule(RuleFacts):
     does not count; it may look at one character on either side.  `context`: words that make a hit
     likely; below `threshold` of confidence it does not count.  `certain_from`: after so many
     characters of a match that still goes on its verdict is settled (None: never before its end).
+    `placeholder_label`: of placeholders that are undone in the answer (requests only; empty: none).
     `retry`: a refused hit is tried again one character after its start."""
 
     replacement: str
@@ -171,6 +172,7 @@ class LiveRule(RuleFacts):
     context: ContextWords | None
     threshold: float
     certain_from: int | None
+    placeholder_label: str = ""
 
     @property
     def retry(self) -> bool:

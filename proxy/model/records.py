@@ -56,6 +56,7 @@ class RequestRecord:
     request_bytes: int
     response_bytes: int
     events_dropped: int
+    placeholders_unrestored: int
     policy_profile: str | None
     policy_results: list[PolicyResult]
     scanned_chars: int
@@ -88,6 +89,7 @@ class RequestRecord:
         self.failover = self.recovered = self.interrupted = False
         self.request_bytes = self.response_bytes = self.events_dropped = 0
         self.scanned_chars = self.total_chars = self.finished_at_ms = 0
+        self.placeholders_unrestored = 0
         self.api_key_id = self.trace_id = self.policy_profile = None
         self.user_id_hash = self.conversation_id_hash = self.client_retry_count = None
         self.requested_model = self.model = self.provider = None

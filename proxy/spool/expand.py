@@ -40,6 +40,7 @@ _KEY: Final = _TOLD + _IF_TOLD.index("api_key_id")
 _HELD: Final = _TOLD + len(_IF_TOLD)
 _IF_TRUE: Final = ("dropped", "events_dropped", "recovered", "flagged", "truncated_by_policy")
 _REST: Final = _HELD + len(_IF_TRUE)
+_LENGTHS: Final = {2: 46, VERSION: 47}  # lines of the version before are in spools and in the log
 _ALL_TEXT: Final = {str}
 
 Object = dict[str, Json]
@@ -76,7 +77,9 @@ def array_of(line: bytes) -> list[Json]:
         doc = jsonbody.loads(body)
     except ValueError as fault:
         raise BadLine(str(fault)) from fault
-    if not isinstance(doc, list) or not doc or doc[0] != VERSION:
+    if not isinstance(doc, list) or not doc or type(doc[0]) is not int:
+        raise BadLine("not of this version")
+    if _LENGTHS.get(doc[0]) != len(doc):
         raise BadLine("not of this version")
     return doc
 
@@ -108,7 +111,7 @@ def _request(doc: Sequence[Json]) -> tuple[str, int, Object, list[Json], list[Js
     ) = cast("list[Any]", doc[:_TOLD])  # fmt: skip
     (
         ttft_ms, upstream_latency_ms, overhead_ms, scanned_chars, total_chars, trace_id,
-        policy_profile, failure, results, decisions,
+        policy_profile, failure, results, decisions, *unrestored,
     ) = cast("list[Any]", doc[_REST:])  # fmt: skip
     texts = {type(workspace_id), type(event_id), type(request_id), type(outcome), type(route_id)}
     if texts != _ALL_TEXT:
@@ -135,6 +138,8 @@ def _request(doc: Sequence[Json]) -> tuple[str, int, Object, list[Json], list[Js
     held = doc[_HELD:_REST]
     if any(held):
         payload.update({name: value for name, value in zip(_IF_TRUE, held, strict=True) if value})
+    if unrestored and unrestored[0]:
+        payload["placeholders_unrestored"] = int(unrestored[0])
     if ttft_ms is not None:
         payload["ttft_ms"] = int(ttft_ms * 1000 + 0.5) / 1000
     if upstream_latency_ms is not None:

@@ -16,7 +16,7 @@ from proxy.model.policy import PolicyResult
 from proxy.model.records import RequestRecord
 from proxy.wire import jsonbody
 
-VERSION: Final = 2
+VERSION: Final = 3
 POLICY_RESULTS: Final = 50
 ERROR_MESSAGE_CHARS: Final = 256
 _FRACTIONS: Final = ("Z", *(f".{ms:03d}Z" for ms in range(1, 1000)))
@@ -113,6 +113,8 @@ def line_of(record: RequestRecord) -> bytes:
             None if outcome == "success" else _failure(record),
             [policy_result_doc(result) for result in results[:POLICY_RESULTS]] if results else None,
             [_decision(decision) for decision in decisions] if decisions else None,
+            # since version 3
+            record.placeholders_unrestored,
         )
     )
     return b"%08x %b\n" % (crc32(body), body)

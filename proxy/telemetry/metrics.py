@@ -156,6 +156,8 @@ class Totals:
                 row[0] += 1
         if record.policy_results:
             self._policy(record)
+        if record.placeholders_unrestored:
+            self._add("placeholders_unrestored", (), record.placeholders_unrestored)
         for decision in record.decisions:
             self._add(
                 "failover_decisions",

@@ -178,6 +178,7 @@ def test_what_is_rare_is_there_when_it_is() -> None:
         finish_reason="end_turn", forwarding="L2", dropped=["seed"], events_dropped=2,
         recovered=True, flagged=True, truncated_by_policy=True, price_version="v", api_key_id="k",
         cost_basis="fallback", scanned_chars=5, total_chars=9, attempts=[attempt],
+        placeholders_unrestored=3,
     )  # fmt: skip
     payload = payload_of(record)
     assert payload["ttft_ms"] == 213.457
@@ -190,9 +191,16 @@ def test_what_is_rare_is_there_when_it_is() -> None:
         "user_id_hash", "conversation_id_hash", "client_retry_count", "original_endpoint",
         "ttft_ms", "upstream_latency_ms", "overhead_ms", "finish_reason", "forwarding", "dropped",
         "events_dropped", "recovered", "flagged", "truncated_by_policy", "price_version",
-        "api_key_id", "cost_basis", "coverage",
+        "api_key_id", "cost_basis", "coverage", "placeholders_unrestored",
     }  # fmt: skip
     assert events_of(line_of(record)[:-1]).events[0].body["trace_id"] == "t"
+
+
+def test_a_line_of_the_version_before_is_told() -> None:
+    line = jsonbody.loads(line_of(a_record())[9:])
+    assert isinstance(line, list)
+    before = framed(jsonbody.dumps([2, *line[1:-1]]))[:-1]
+    assert events_of(before).events == events_of(line_of(a_record())[:-1]).events
 
 
 def test_at_most_fifty_results() -> None:
@@ -225,8 +233,8 @@ BAD: list[Json] = [
     *(with_(LATENCY, value) for value in (None, "x", 1e308)),
     *(with_(USAGE, value) for value in (7, [1], "six chars", [1, 2, None, 4, 5, 6])),
     *(with_(ATTEMPTS, value) for value in (None, 7, [7], [["a"]], ["abcdefgh"])),
-    *(with_(at, value) for at in (-1, -2) for value in (7, "x", [1], [{}])),
-    with_(-3, None), with_(-3, ["class"]),
+    *(with_(at, value) for at in (-2, -3) for value in (7, "x", [1], [{}])),
+    with_(-4, None), with_(-4, ["class"]), with_(-1, "many"), with_(-1, [1]),
 ]
 # fmt: on
 
