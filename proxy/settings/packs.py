@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from proxy.guardrails.compile import Over, check_pack
 from proxy.guardrails.faults import PackFault
+from proxy.guardrails.placeholders import undoable
 from proxy.model.exchange import Json
 from proxy.model.policy import PolicyPack, Rule
 from proxy.settings.explain import explain
@@ -211,7 +212,8 @@ def _extended(source: PackSource, shelf: PackShelf, above: tuple[str, ...]) -> P
 
 def merge_packs(base: PolicyPack, child: PolicyPack) -> PolicyPack:
     """Rules of the same `rule_id` are merged member by member, others are added; what the child
-    does not say, the base says.  Id and version are the child's."""
+    does not say, the base says, but for a `reversible` of the base that has no sense in the child.
+    Id and version are the child's."""
     merged: dict[str, Json] = _said(base)
     merged |= _said(child)
     merged["policy_pack_id"], merged["version"] = child.policy_pack_id, child.version
@@ -219,9 +221,20 @@ def merge_packs(base: PolicyPack, child: PolicyPack) -> PolicyPack:
     rules = {rule.rule_id: _said(rule) for rule in base.rules}
     for rule in child.rules:
         rules[rule.rule_id] = rules.get(rule.rule_id, {}) | _said(rule)
+    own = {rule.rule_id for rule in child.rules if rule.reversible}
+    for rule_id, said in rules.items():
+        if said.get("reversible") and rule_id not in own and not _undoable(said, merged):
+            del said["reversible"]
     merged["rules"] = list(rules.values())
     merged["lists"] = {name: list(terms) for name, terms in (base.lists | child.lists).items()}
     return PolicyPack.model_validate(merged)
+
+
+def _undoable(rule: Mapping[str, Json], pack: Mapping[str, Json]) -> bool:
+    action = rule.get("action") or pack.get("default_action")
+    scope = rule.get("scope") or pack.get("scope")
+    direction = scope.get("direction") if isinstance(scope, dict) else None
+    return undoable(str(action), str(direction))
 
 
 def _said(document: PolicyPack | Rule) -> dict[str, Json]:

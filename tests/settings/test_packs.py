@@ -48,6 +48,33 @@ def test_a_pack_may_extend_the_shipped_one_of_its_own_id(load: Load) -> None:
     assert pack.default_action == shipped.default_action
 
 
+@pytest.mark.parametrize(
+    ("members", "reversible"),
+    [
+        ("rules: [{rule_id: email, severity: high}]", True),
+        ("rules: [{rule_id: email, action: block}]", False),
+        ("rules: [{rule_id: email, scope: {direction: response}}]", False),
+        ("rules: [], default_action: log", False),
+        ("rules: [], scope: {direction: out}", False),
+        ("rules: [], scope: {direction: request}", True),
+    ],
+)
+def test_what_the_base_makes_reversible_is_so_where_it_has_sense(
+    load: Load, members: str, reversible: bool
+) -> None:
+    own = f"    policies: [{{policy_pack_id: own, extends: pii-core, {members}}}]\n"
+    pack = load(workspace(own, "own")).packs["default"]["own"].effective
+    assert pack.rules[0].rule_id == "email"
+    assert pack.rules[0].reversible == reversible
+
+
+def test_a_child_that_asks_for_it_itself_is_refused(load: Load) -> None:
+    rule = "{rule_id: email, action: block, reversible: true}"
+    own = f"    policies: [{{policy_pack_id: own, extends: pii-core, rules: [{rule}]}}]\n"
+    with pytest.raises(ConfigError, match=r"rules\[0\]\.reversible: Only what action redact"):
+        load(workspace(own, "own"))
+
+
 def test_a_ring_of_extends_is_refused(load: Load) -> None:
     own = """\
     policies:

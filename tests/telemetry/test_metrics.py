@@ -110,6 +110,7 @@ def test_policy_failover_and_the_small_ones() -> None:
     registry = shown(
         RequestFinished(record(policy_results=[result, result], decisions=[decision])),
         UpstreamStale("a"), UpstreamStale("a"), StreamEventDropped("a"),
+        RequestFinished(record(placeholders_unrestored=3)), RequestFinished(record()),
         GuardOverflowed("safety-v2", "r"), SpoolLost("disk full"), SnapshotApplied(7),
         SpoolDropped("plain", 7), SpoolDropped("plain", 2),
         SnapshotRejected(8, "why"),
@@ -122,6 +123,7 @@ def test_policy_failover_and_the_small_ones() -> None:
     assert value(registry, "parapet_upstream_stale_total", endpoint="a") == 2
     assert value(registry, "parapet_stream_events_dropped_total", endpoint="a") == 1
     assert value(registry, "parapet_guard_overflows_total", rule="r") == 1
+    assert value(registry, "parapet_guard_placeholders_unrestored_total") == 3
     assert value(registry, "parapet_spool_lost_total", reason="disk full") == 1
     assert value(registry, "parapet_spool_dropped_total", **{"class": "plain"}) == 9
     assert value(registry, "parapet_config_version", slot="0") == 7
