@@ -45,9 +45,9 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     if guard.reversible:
         placeholders = Placeholders(workspace_key(gateway.server_key, turn.route.workspace_id))
     if len(exchange.body) > OFF_LOOP_BYTES:
-        judged = await gateway.off_loop.run(lambda: guard.judge(leaves, "request", placeholders))
+        judged = await gateway.off_loop.run(lambda: _judged(guard, leaves, placeholders))
     else:
-        judged = guard.judge(leaves, "request", placeholders)
+        judged = _judged(guard, leaves, placeholders)
     note_judgement(turn.record, judged, gateway)
     if judged.block is not None:
         turn.record.outcome = "blocked"
@@ -57,6 +57,13 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
         exchange.doc = read_object(exchange.body)
         if placeholders and exchange.surface.operation in _ANSWERED_IN_WORDS:
             turn.placeholders, turn.guarded = placeholders, True
+
+
+def _judged(guard: Guard, leaves: list[Leaf], placeholders: Placeholders | None) -> Judgement:
+    judged = guard.judge(leaves, "request", placeholders)
+    if placeholders:
+        placeholders.in_order()
+    return judged
 
 
 def _leaves(dialect: DialectReader, doc: dict[str, Json], guard: Guard) -> list[Leaf]:

@@ -11,7 +11,7 @@ answer was cut, what comes out, joined, is the restored whole.
 import hmac
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from proxy.model.exchange import Leaf, Part
@@ -24,7 +24,9 @@ MAX_HELD: Final = 34  # the longest proper beginning: `[`, a label of 24, `_` an
 MAX_RESTORED_CHARS: Final = 16 * 1024 * 1024  # in one answer: a short one must not become endless
 _CONTEXT: Final = b"parapet placeholders\0"
 _BRACKET: Final = re.compile(r"\[[A-Z0-9_]{2,25}[0-9a-f]{6,8}\]")
-_WORD: Final = re.compile(r"[0-9A-Za-z]+")
+_ALNUM: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_SUSPECT: Final = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{6,8}(?![0-9A-Za-z])")
+_LOOK_CHARS: Final = 512  # what has left is looked at in pieces of this size
 
 
 def workspace_key(server_key: bytes, workspace_id: str) -> bytes:
@@ -45,19 +47,21 @@ def undoable(action: str, direction: str) -> bool:
 class Placeholders:
     """What one request has issued.  True when there is any."""
 
-    __slots__ = ("_digest", "_issued", "_key", "_values")
+    __slots__ = ("_digest", "_issued", "_key", "_sorted", "digits", "values")
 
     def __init__(self, key: bytes, digest: Digest = hmac_digits) -> None:
         self._key = key
         self._digest = digest
         self._issued: dict[tuple[str, str], str] = {}
-        self._values: dict[str, str] = {}
+        self._sorted: list[str] = []
+        self.values: dict[str, str] = {}
+        self.digits: set[str] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._values)
+        return bool(self.values)
 
     def __repr__(self) -> str:
-        return f"<Placeholders {len(self._values)} issued>"
+        return f"<Placeholders {len(self.values)} issued>"
 
     def issue(self, label: str, value: str) -> str | None:
         """The placeholder of a value.  None: other values have all that it could have."""
@@ -67,15 +71,22 @@ class Placeholders:
         digits = self._digest(self._key, label, value)
         for count in DIGITS:
             placeholder = f"[{label}_{digits[:count]}]"
-            if placeholder not in self._values:
+            if placeholder not in self.values:
                 self._issued[label, value] = placeholder
-                self._values[placeholder] = value
+                self.values[placeholder] = value
+                self.digits.add(digits[:count])
                 return placeholder
         return None
 
+    def in_order(self) -> list[str]:
+        """All that were issued, sorted once: where there are many, that takes its time."""
+        if len(self._sorted) != len(self.values):
+            self._sorted = sorted(self.values)
+        return self._sorted
+
     def restoration(self) -> "Restoration":
         """For one answer to the request, once the request has been judged."""
-        return Restoration(self._values)
+        return Restoration(self)
 
 
 class Restoration:
@@ -87,10 +98,10 @@ class Restoration:
 
     __slots__ = ("_digits", "_left_chars", "_sorted", "_values", "unrestored")
 
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
-        self._sorted = sorted(values)
-        self._digits = {placeholder[placeholder.rindex("_") + 1 : -1] for placeholder in values}
+    def __init__(self, placeholders: Placeholders) -> None:
+        self._values = placeholders.values
+        self._sorted = placeholders.in_order()
+        self._digits = placeholders.digits
         self._left_chars = MAX_RESTORED_CHARS
         self.unrestored = 0
 
@@ -118,14 +129,10 @@ class Restoration:
                 if leaf.rewritable:
                     text = self.whole(text)
                 else:  # a key, or no JSON where there should be: nothing can be put there
-                    self._count(text)
+                    self.count(text)
             if text != leaf.text:
                 found.append((leaf, text))
         return found
-
-    def _count(self, text: str) -> None:
-        for found in _WORD.finditer(text):
-            self.look(found[0])
 
     # --- for its lanes
 
@@ -143,21 +150,22 @@ class Restoration:
             return False
         return len(self._sorted[at]) > len(text) and self._sorted[at].startswith(text)
 
-    def look(self, word: str) -> None:
-        """A whole word of letters and digits that stays."""
-        if word.lower() in self._digits:
-            self.unrestored += 1
+    def count(self, text: str) -> None:
+        """Count what is left of placeholders in a text that stays: their digits, as a word."""
+        for word in _SUSPECT.findall(text):
+            if word.lower() in self._digits:
+                self.unrestored += 1
 
 
 class Restorer:
     """One growing text: feed() what the rules let out, emit what it returns, finish() once."""
 
-    __slots__ = ("_answer", "_held", "_word")
+    __slots__ = ("_answer", "_held", "_left")
 
     def __init__(self, answer: Restoration) -> None:
         self._answer = answer
         self._held = ""  # how a placeholder begins
-        self._word = ""  # the last word so far, which may go on; its first nine characters
+        self._left = ""  # what has left as it came and was not looked at
 
     def __repr__(self) -> str:
         return f"<Restorer {len(self._held)} held>"
@@ -172,7 +180,7 @@ class Restorer:
             text, self._held = self._held + text, ""
         begun = text.rfind("[")
         if begun < 0:
-            self._look(text)
+            self._leave(text)
             return text
         if len(text) - begun <= MAX_HELD and self._answer.begins(text[begun:]):
             text, self._held = text[:begun], text[begun:]
@@ -181,32 +189,23 @@ class Restorer:
         for found in _BRACKET.finditer(text):
             value = self._answer.value_of(found[0])
             if value is not None:
-                self._look(text[at : found.start()])
-                self._end_of_word()
+                self._leave(text[at : found.start()] + "[")
                 out += (text[at : found.start()], value)
                 at = found.end()
-        self._look(text[at:])
+        self._leave(text[at:])
         out.append(text[at:])
         return "".join(out)
 
     def finish(self) -> str:
         """The text is whole: what was begun is no placeholder."""
         text, self._held = self._held, ""
-        self._look(text)
-        self._end_of_word()
+        self._answer.count(self._left + text)
+        self._left = ""
         return text
 
-    def _look(self, text: str) -> None:
-        """Count what is left of placeholders in a text that stays."""
-        if self._word:
-            text, self._word = self._word + text, ""
-        for found in _WORD.finditer(text):
-            if found.end() == len(text):
-                self._word = found[0][: DIGITS[-1] + 1]
-            else:
-                self._answer.look(found[0])
-
-    def _end_of_word(self) -> None:
-        word, self._word = self._word, ""
-        if word:
-            self._answer.look(word)
+    def _leave(self, text: str) -> None:
+        self._left += text
+        if len(self._left) >= _LOOK_CHARS:
+            whole = len(self._left.rstrip(_ALNUM))  # the last word may go on
+            self._answer.count(self._left[:whole])
+            self._left = self._left[whole:][: DIGITS[-1] + 1]  # too long to be counted stays so

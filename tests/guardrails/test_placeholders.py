@@ -7,7 +7,7 @@ import pytest
 
 from proxy.guardrails import placeholders
 from proxy.guardrails.compile import check_pack, compile_guard
-from proxy.guardrails.placeholders import Placeholders, Restoration, workspace_key
+from proxy.guardrails.placeholders import Placeholders, workspace_key
 from proxy.model.exchange import Leaf
 from proxy.model.tenancy import GuardSettings
 from tests.guardrails.texts import Maker, pack
@@ -222,6 +222,17 @@ def test_a_short_answer_does_not_become_an_endless_one() -> None:
     assert answer.unrestored == 100 - placeholders.MAX_RESTORED_CHARS // len(value)
 
 
+@pytest.mark.parametrize("size", [1, 7, 600, 5000])
+def test_what_is_left_of_placeholders_is_counted_in_long_texts_too(size: int) -> None:
+    text = ("word " * 50 + "EMAIL_14a6de " + "x" * 300 + "14a6de" + TOKEN + "14a6de ") * 20
+    answer = issued(JANE).restoration()
+    lane = answer.lane()
+    for at in range(0, len(text), size):
+        lane.feed(text[at : at + size])
+    lane.finish()
+    assert answer.unrestored == 40
+
+
 def test_leaves_are_restored_after_the_rules_and_where_a_text_can_be_put() -> None:
     answer = issued(JANE).restoration()
     rewritten = Leaf(f"KEY {TOKEN}", "text", "assistant", ("a",))
@@ -267,7 +278,7 @@ def mangled(r: random.Random, token: str) -> str:
 def differs(r: random.Random, maker: Maker) -> str | None:
     """One random answer, cut at random; what was wrong with it."""
     found = near(r)
-    values = found.restoration()._values
+    values = found.values
     parts = [
         r.choice([mangled(r, r.choice([*values])), maker.run("[]_EAab 0é", 0, 9)])
         for _ in range(r.randint(1, 7))
@@ -287,7 +298,7 @@ def differs(r: random.Random, maker: Maker) -> str | None:
     counted = sum(word.lower() in digits for word in stays)
     if said != want or answer.unrestored != counted:
         return f"{text!r} {said!r} {answer.unrestored} {counted}"
-    return None if Restoration(values).whole(text) == want else f"{text!r} whole"
+    return None if found.restoration().whole(text) == want else f"{text!r} whole"
 
 
 BATCHES = [
