@@ -312,6 +312,22 @@ async def test_two_choices_are_not_joined() -> None:
     assert "".join(other) == half + "!"
 
 
+async def test_the_last_piece_may_carry_the_finish_reason() -> None:
+    script = chat(chunk({"content": f"hi {TOKEN[:4]}"}), chunk({"content": TOKEN[4:]}, "stop"))
+    caller = await openai(script).ask(STREAMED)
+    assert said(caller) == f"hi {JANE}"
+    assert b'"finish_reason":"stop"' in caller.received.replace(b": ", b":")
+
+
+async def test_rules_that_only_watch_an_answer_see_the_placeholder() -> None:
+    watching = Rule(rule_id="w", pattern=r"EMAIL_[0-9a-f]{6}|jane", action="block", mode="shadow")
+    guard = pack(MAIL, watching, scope={"direction": "both"})
+    w = openai(chat(*[chunk({"content": c}) for c in TALK], STOP), guard=guard)
+    assert said(await w.ask(STREAMED)) == HEARD
+    seen = [r for r in w.record.policy_results if r.direction == "response"]
+    assert [(r.rule_matched, r.count, r.enforced) for r in seen] == [("w", 2, False)]
+
+
 async def test_what_is_held_leaves_before_the_finish_reason() -> None:
     caller = await openai(chat(chunk({"content": f"hi {TOKEN[:-1]}"}), STOP)).ask(STREAMED)
     docs = json.loads(json.dumps(docs_of(caller)))

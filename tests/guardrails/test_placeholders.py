@@ -233,6 +233,19 @@ def test_what_is_left_of_placeholders_is_counted_in_long_texts_too(size: int) ->
     assert answer.unrestored == 40
 
 
+HOSTILE = ["[" * 300_000, ("[" + "0" * 33) * 9_000, "[EMAIL_" * 40_000, "0" * 300_000, "]" * 9_000]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=[text[:8] for text in HOSTILE])
+def test_a_hostile_answer_leaves_as_it_came(text: str) -> None:
+    answer = issued(JANE).restoration()
+    assert answer.whole(text) == text
+    lane = answer.lane()
+    said = [lane.feed(text[at : at + 7]) for at in range(0, len(text), 7)]
+    assert "".join([*said, lane.finish()]) == text
+    assert answer.unrestored == 0
+
+
 def test_leaves_are_restored_after_the_rules_and_where_a_text_can_be_put() -> None:
     answer = issued(JANE).restoration()
     rewritten = Leaf(f"KEY {TOKEN}", "text", "assistant", ("a",))
