@@ -198,7 +198,6 @@ class Guard:
         left, block = rewrite(text, [hit for hit in hits if hit.rule.enforces])
         return left, findings.result(findings.hit(block, part)) if block else None
 
-
     def restoring_lane(self, part: Part, restoration: Restoration) -> Lane | None:
         """The same for an answer in which placeholders are undone."""
         judging = self.lane(part)
