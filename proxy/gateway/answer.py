@@ -14,6 +14,7 @@ import asyncio
 import zlib
 from typing import Final
 
+from proxy.gateway.gates import stream_calls
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.stream import Pump
 from proxy.gateway.turn import Turn
@@ -206,7 +207,9 @@ class Answer:
             want_usage=turn.exchange.want_usage or not self.plan.usage_injected,
             choices=choices_asked(turn.exchange.surface.operation, turn.exchange.doc),
         )
-        self.pump = Pump(self.candidate.adapter.framer(), reader, guard, self.restoration)
+        calls = stream_calls(turn) if guard is not None else None
+        framer = self.candidate.adapter.framer()
+        self.pump = Pump(framer, reader, guard, calls, self.restoration)
 
     def _stream(self, chunk: bytes) -> None:
         pump = self.pump

@@ -6,6 +6,7 @@ and a rewrite is spliced into those bytes.
 
 from typing import Final
 
+from proxy.gateway.gates import pass_gates
 from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
 from proxy.guardrails.engine import Guard, Judgement
@@ -27,7 +28,8 @@ _SEVERITY: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3, "info": 4}
 
 
 async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
-    """Judge the request.  Raises Blocked, Unreadable, TooLarge; may rewrite the exchange."""
+    """Judge the request.  Raises Blocked, Forbidden, Unreadable, TooLarge; may rewrite the
+    exchange."""
     exchange, dialect, guard = turn.exchange, turn.dialect, turn.route.guard
     if exchange.doc is None or dialect is None or guard is None:
         return  # no body: nothing to look at (listings)
@@ -41,10 +43,19 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
         raise Unreadable(f"The request is not {dialect.name}: {why}") from why
     if len(leaves) > rules.doc.guard.max_leaves:
         raise TooLarge(f"The request holds more than {rules.doc.guard.max_leaves} texts.")
+    is_long = len(exchange.body) > OFF_LOOP_BYTES
+    if guard.gates:
+        before = leaves
+        if is_long:
+            edited = await gateway.off_loop.run(lambda: pass_gates(turn, guard, before))
+        else:
+            edited = pass_gates(turn, guard, before)
+        if edited:
+            leaves = _leaves(dialect, exchange.doc, guard)
     placeholders: Placeholders | None = None
     if guard.reversible:
         placeholders = Placeholders(workspace_key(gateway.server_key, turn.route.workspace_id))
-    if len(exchange.body) > OFF_LOOP_BYTES:
+    if is_long:
         judged = await gateway.off_loop.run(lambda: _judged(guard, leaves, placeholders))
     else:
         judged = _judged(guard, leaves, placeholders)
@@ -100,3 +111,16 @@ def note(record: RequestRecord, results: list[PolicyResult], now_ms: int) -> Non
     record.policy_results = sorted(
         record.policy_results + results, key=lambda r: (not r.enforced, _SEVERITY[r.severity])
     )[:_MOST_RESULTS]
+
+
+def tell_permits(turn: Turn, gateway: Gateway) -> None:
+    """Put what was denied into the record, once, when the request is over."""
+    permits = turn.permits
+    if permits is None:
+        return
+    now_ms = gateway.clock.now_ms()
+    note(turn.record, permits.results, now_ms)
+    turn.record.flagged = turn.record.flagged or permits.flagged
+    for decision in permits.decisions:
+        decision.timestamp_ms = now_ms
+    turn.record.permissions = permits.decisions

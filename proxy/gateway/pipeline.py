@@ -17,7 +17,7 @@ in the caller's dialect and ends without its last chunk: truncation never looks 
 import asyncio
 
 from proxy.gateway.admission import admit
-from proxy.gateway.ask import ask
+from proxy.gateway.ask import ask, tell_permits
 from proxy.gateway.local import answer_here
 from proxy.gateway.reach import reach
 from proxy.gateway.read import read
@@ -58,6 +58,8 @@ async def serve(
         record.outcome = "client_cancelled" if caller.gone else "gateway_error"
         raise
     finally:
+        if turn is not None:
+            tell_permits(turn, gateway)
         tell(record, caller, gateway, rules, started)  # 7 tell
         if settled:
             caller.end()  # the last write: whoever saw the end can find the event

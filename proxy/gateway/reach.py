@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
 from proxy.gateway.faults import fault_of, nothing_admits
+from proxy.gateway.gates import SKIPPED, all_forbidden, may_send
 from proxy.gateway.local import ANSWERED_HERE
 from proxy.gateway.snapshot import EndpointView, Rules
 from proxy.gateway.turn import Gateway, Turn
@@ -67,6 +68,8 @@ async def _attempt(
     )
     if isinstance(plan, Refused):
         return plan
+    if not may_send(turn, candidate, plan.model):
+        return Refused(SKIPPED)
     if turn.record.attempts:
         _tell_switch(turn, candidate, gateway)
     answer = Answer(turn, candidate, plan, gateway.clock, rules.doc.guard.max_answer_bytes)
@@ -219,6 +222,9 @@ def _settle(turn: Turn, answers: list[Answer], skipped: dict[int, str]) -> Answe
     """Nothing is left: the most useful class of the chain, or the provider's own words."""
     route, tried = turn.route, turn.record.attempts
     if not tried:
+        forbidden = all_forbidden(turn, [*skipped.values()])
+        if forbidden is not None:
+            raise forbidden
         if turn.exchange.surface.operation in ANSWERED_HERE:
             return None
         raise nothing_admits([(route.order[at].doc.id, why) for at, why in skipped.items()])

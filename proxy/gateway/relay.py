@@ -10,6 +10,7 @@ from typing import Final
 from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES, note, note_judgement
 from proxy.gateway.faults import fault_of
+from proxy.gateway.gates import permitted
 from proxy.gateway.reach import dropped_names
 from proxy.gateway.turn import Gateway, Turn
 from proxy.guardrails.engine import Guard, Judgement
@@ -99,23 +100,35 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
     assert dialect is not None
     assert doc is not None
     assert guard is not None
+    came, permits = (body, doc), turn.permits
     try:
-        leaves = dialect.answer_leaves(doc)
-        if len(body) > OFF_LOOP_BYTES:
-            judged = await gateway.off_loop.run(lambda: _judged(guard, leaves, restoration))
+        is_long = len(body) > OFF_LOOP_BYTES
+        if is_long and guard.gates:
+            left = await gateway.off_loop.run(lambda: permitted(turn, came))
         else:
-            judged = _judged(guard, leaves, restoration)
-        if restoration is not None:
-            turn.record.placeholders_unrestored = restoration.unrestored
-        note_judgement(turn.record, judged, gateway)
-        if judged.block is None:
-            return apply_rewrites(body, doc, judged.rewrites) if judged.rewrites else body
+            left = permitted(turn, came)
+        body, parsed = left
+        if permits is not None and permits.blocked is not None:
+            message = permits.message
+        else:
+            turn.record.finish_reason = dialect.answer_finish(parsed)
+            leaves = dialect.answer_leaves(parsed)
+            if is_long:
+                judged = await gateway.off_loop.run(lambda: _judged(guard, leaves, restoration))
+            else:
+                judged = _judged(guard, leaves, restoration)
+            if restoration is not None:
+                turn.record.placeholders_unrestored = restoration.unrestored
+            note_judgement(turn.record, judged, gateway)
+            if judged.block is None:
+                return apply_rewrites(body, parsed, judged.rewrites) if judged.rewrites else body
+            message = judged.message
     except ValueError as why:
         attempt.outcome, attempt.why = Outcome.BAD_ANSWER, "an answer that cannot be scanned"
         raise fault_of(attempt) from why
     attempt.outcome = Outcome.BLOCKED
     turn.record.truncated_by_policy = True
-    raise Blocked(judged.message)
+    raise Blocked(message)
 
 
 def _judged(guard: Guard, leaves: list[Leaf], restoration: Restoration | None) -> Judgement:

@@ -16,8 +16,9 @@ A `Pump` knows no socket, no clock and no caller: it is tested at every split of
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol, assert_never
+from typing import Final, assert_never
 
+from proxy.gateway.gates import StreamCalls
 from proxy.gateway.texts import Texts
 from proxy.gateway.waiting import Entry, LaneKey
 from proxy.guardrails.engine import Guard
@@ -28,18 +29,10 @@ from proxy.wire.dialect import StreamReader
 from proxy.wire.dialects.lanes import TOO_MANY
 from proxy.wire.jsonbody import must_be_unique
 from proxy.wire.mould import Mould
+from proxy.wire.providers.adapter import Framer
 from proxy.wire.sse import bare
 
 _NO_ENTRIES: Final[deque[Entry]] = deque()  # never written
-
-
-class Framer(Protocol):
-    """Bytes into events; `pending` bytes at the end of the body mean truncation."""
-
-    pending: int
-
-    def feed(self, data: bytes) -> list[WireEvent]: ...
-    def finish(self) -> list[WireEvent]: ...
 
 
 class Pump:
@@ -61,13 +54,14 @@ class Pump:
         framer: Framer,
         reader: StreamReader,
         guard: Guard | None,
+        calls: StreamCalls | None = None,
         restoration: Restoration | None = None,
     ) -> None:
         self._framer = framer
         self.reader = reader
         self._take: Callable[[Seen, list[bytes]], None]
         self._take = self._pass if guard is None else self._judge
-        self._texts = Texts(guard, reader, restoration) if guard is not None else None
+        self._texts = None if guard is None else Texts(guard, reader, calls, restoration)
         self._queue = self._texts.room.entries if self._texts is not None else _NO_ENTRIES
         self._out: list[bytes] = []
         self.broken = ""
@@ -213,11 +207,10 @@ class Pump:
     def _judge(self, seen: Seen, out: list[bytes]) -> None:
         texts = self._texts
         assert texts is not None
-        if seen.content:
-            self.content = True
+        if seen.content or seen.structural:
+            self.content = self.content or seen.content
             self.progress += 1
-        elif seen.structural:
-            self.progress += 1
+        texts.see_calls(seen)
         here = {delta.lane for delta in seen.deltas}
         for key in texts.ended(seen):
             if key not in here:
@@ -242,6 +235,8 @@ class Pump:
             self._go_on_without(texts, here, out)
             if self.over:
                 return
+        if seen.whole and not self._may_leave(texts, seen, out):
+            return
         entry = Entry(seen.raw, False, seen)
         visible = False
         for place, delta in enumerate(seen.deltas):
@@ -293,6 +288,18 @@ class Pump:
             case never:
                 assert_never(never)
 
+    def _may_leave(self, texts: Texts, seen: Seen, out: list[bytes]) -> bool:
+        """A denied tool call does not; a notice does, behind the texts of its choice."""
+        notice, at = texts.denied(seen), seen.deltas[0].lane[0]
+        if texts.blocked is not None:
+            self._stop(texts, out)
+        elif notice:
+            self._close_all(texts, out, at)
+            if not self.over:
+                self.reader.drop(seen)
+                self._emit(Entry(self.reader.notice(at, notice), commits=True), out)
+        return not notice and not self.over
+
     def _go_on_without(self, texts: Texts, here: set[LaneKey], out: list[bytes]) -> None:
         """An event of a choice that does not go on with a text settles it."""
         ats = {lane[0] for lane in here} | {-1}
@@ -326,9 +333,9 @@ class Pump:
         if texts.blocked is not None:
             self._stop(texts, out)
 
-    def _close_all(self, texts: Texts, out: list[bytes]) -> None:
+    def _close_all(self, texts: Texts, out: list[bytes], at: int | None = None) -> None:
         for key in texts.open_lanes():
-            if not self.over:
+            if not self.over and at in (None, key[0]):
                 self._close(texts, key, out)
         self._drain(texts, out)
 

@@ -5,6 +5,7 @@ of the events.  A lane that has ended leaves its account here and is forgotten, 
 have any number of blocks.
 """
 
+from proxy.gateway.gates import StreamCalls
 from proxy.gateway.waiting import Entry, LaneKey, WaitingRoom
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import RESTORED, Restoration
@@ -19,14 +20,19 @@ class Texts:
     """`blocked` and `message`: why nothing more may leave.  `chars`: of all texts that came."""
 
     __slots__ = (
-        "_guard", "_overflows", "_reader", "_restoration", "_results", "_scanned", "blocked",
-        "chars", "lanes", "message", "room",
+        "_calls", "_guard", "_overflows", "_reader", "_restoration", "_results", "_scanned",
+        "blocked", "chars", "lanes", "message", "room",
     )  # fmt: skip
 
     def __init__(
-        self, guard: Guard, reader: StreamReader, restoration: Restoration | None = None
+        self,
+        guard: Guard,
+        reader: StreamReader,
+        calls: StreamCalls | None = None,
+        restoration: Restoration | None = None,
     ) -> None:
         self._guard = guard
+        self._calls = calls
         self._reader = reader
         self._restoration = restoration
         self.lanes: dict[LaneKey, Lane | None] = {}
@@ -46,8 +52,23 @@ class Texts:
         return [*self.lanes, *self.room.growing()]
 
     def ended(self, seen: Seen) -> list[LaneKey]:
-        """The lanes that an event closes."""
+        """The lanes that an event ends."""
         return self.open_lanes() if seen.ends_all else seen.ends
+
+    # --- tool calls
+
+    def see_calls(self, seen: Seen) -> None:
+        if self._calls is not None:
+            self._calls.see(seen)
+
+    def denied(self, seen: Seen) -> str:
+        """The notice that stands for a whole call that is denied; it may be blocked, too."""
+        if self._calls is None:
+            return ""
+        notice, permits = self._calls.judge(seen), self._calls.permits
+        if permits.blocked is not None and self.blocked is None:
+            self.blocked, self.message = permits.blocked, permits.message
+        return notice
 
     # --- pieces of texts
 
@@ -161,6 +182,9 @@ class Texts:
         return sum(lane.held for lane in self._open())
 
     def results(self) -> list[PolicyResult]:
+        """What the rules of texts found; calls have their own account, which is settled here."""
+        if self._calls is not None:
+            self._calls.settle()
         return self._results + [found for lane in self._open() for found in lane.results()]
 
     def coverage(self) -> int:

@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from proxy.gateway.admission import Visit
 from proxy.gateway.snapshot import RouteView, Rules
+from proxy.guardrails.permits import Permits
 from proxy.guardrails.placeholders import Placeholders
 from proxy.model.exchange import Exchange
 from proxy.model.ports import Clock, Downstream, Ids, Journal, Observe, TransportFault
@@ -54,7 +55,7 @@ class Turn:
 
     `guarded`: a pack looks at the answer, or placeholders are undone in it.  `placeholders`: those
     that its request has issued.  `total_due`: the deadline over all attempts, in seconds of the
-    monotonic clock.
+    monotonic clock.  `permits`: None where no rule says who may use what.
     """
 
     visit: Visit
@@ -68,3 +69,4 @@ class Turn:
     guarded: bool
     skipped: list[tuple[str, str]] = field(default_factory=list)  # endpoint and reason
     placeholders: Placeholders | None = None
+    permits: Permits | None = None

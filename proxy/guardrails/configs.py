@@ -5,9 +5,9 @@ In charge of the shapes alone: each kind's reader says what its members mean.
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, JsonValue, StringConstraints, ValidationError
 
-from proxy.guardrails.checks import terms, unicode
+from proxy.guardrails.checks import arguments, terms, unicode
 from proxy.guardrails.faults import Report
 from proxy.model.documents import Doc
 from proxy.model.policy import Kind
@@ -37,12 +37,69 @@ class UnicodeConfig(Config):
     )
 
 
+_Glob = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+_Globs = Annotated[list[_Glob], Field(max_length=200)]
+_RoleName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+_RoleNames = Annotated[list[_RoleName], Field(max_length=20)]
+
+
+class ArgConfig(Doc):
+    """What stands at `path` of a call's arguments; all that is said holds."""
+
+    path: Annotated[str, StringConstraints(pattern=arguments.PATH)]
+    regex: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    enum: list[JsonValue] | None = Field(None, min_length=1, max_length=1000)
+    min: float | None = Field(None, allow_inf_nan=False)
+    max: float | None = Field(None, allow_inf_nan=False)
+    max_chars: int | None = Field(None, ge=0, le=10_000_000)
+    required: bool = False
+    forbidden: bool = False
+
+
+class ToolConfig(Doc):
+    """`resource`: a glob of tool names."""
+
+    resource: _Glob
+    roles_any: _RoleNames = Field(default_factory=list)
+    decision: Literal["allow", "deny"] = "allow"
+    args: list[ArgConfig] = Field(default_factory=list, max_length=50)
+
+
+class ToolPermissionConfig(Config):
+    """`default`: of tools that no entry names."""
+
+    default: Literal["allow", "deny"] = "allow"
+    on_declared: Literal["strip", "block", "allow"] = "strip"
+    tools: list[ToolConfig] = Field(default_factory=list, max_length=500)
+
+
+class ModelAccessConfig(Config):
+    allow: _Globs = Field(default_factory=list)
+    deny: _Globs = Field(default_factory=list)
+    providers: _Globs = Field(default_factory=list)
+    roles_any: _RoleNames = Field(default_factory=list)
+
+
+class LimitsConfig(Config):
+    """None: no limit."""
+
+    max_input_chars: int | None = Field(None, ge=0)
+    max_messages: int | None = Field(None, ge=0)
+    max_tools: int | None = Field(None, ge=0)
+    max_images: int | None = Field(None, ge=0)
+    max_output_tokens: int | None = Field(None, ge=1)
+    n_max: int | None = Field(None, ge=1)
+
+
 CONFIGS: Final[dict[Kind, type[Config]]] = {
     "terms": TermsConfig,
     "regex": Config,
     "secret": Config,
     "pii": PiiConfig,
     "unicode": UnicodeConfig,
+    "tool_permission": ToolPermissionConfig,
+    "model_access": ModelAccessConfig,
+    "limits": LimitsConfig,
 }
 
 

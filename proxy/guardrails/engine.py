@@ -11,10 +11,11 @@ from typing import Final, Literal, TypeVar, get_args
 
 from proxy.guardrails import samples
 from proxy.guardrails.findings import Findings, sentence
+from proxy.guardrails.gates import Gates
 from proxy.guardrails.matching import Break, Breaks, RuleSet, View
 from proxy.guardrails.placeholders import Placeholders, Restoration
 from proxy.guardrails.program import Limits, Program, lane_rules
-from proxy.guardrails.redact import Hit, rewrite, without_exempted
+from proxy.guardrails.redact import rewrite, without_exempted
 from proxy.guardrails.restoring import RestoringLane
 from proxy.guardrails.rules import LiveRule, RuleFacts
 from proxy.guardrails.stream import Lane
@@ -28,7 +29,7 @@ PARTS: Final[tuple[Part, ...]] = get_args(Part)
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 
-def attempt(search: Callable[[], list[Hit]]) -> list[Hit] | Break:
+def attempt(search: Callable[[], T]) -> T | Break:
     """Run a check.  The one place where anything may be caught: it becomes a verdict."""
     try:
         return search()
@@ -69,6 +70,7 @@ class Guard:
         )
         self._rules = [rule for rule in rules if isinstance(rule, LiveRule)]
         self.reversible = any(r.placeholder_label and r.enforces for r in self._rules)
+        self.gates = Gates.of(rules)
         self._limits = limits
         sets: dict[tuple[int, ...], RuleSet] = {}
         self._request: dict[tuple[Part, Role, bool], RuleSet] = {}
@@ -114,10 +116,14 @@ class Guard:
 
     def covers(self, direction: Direction) -> bool:
         """Any rule, enforcing or shadow, looks there."""
+        if self.gates.covers(direction):
+            return True
         return any(direction in rule.reach.directions for rule in self._rules)
 
     def enforces(self, direction: Direction, part: Part) -> bool:
         """A rule that blocks or rewrites covers that part for some role."""
+        if part == "tool_args" and direction == "response" and self.gates.holds_calls:
+            return True
         return any(
             rule.enforces and any(rule.reach.covers(direction, part, role, True) for role in ROLES)
             for rule in self._rules

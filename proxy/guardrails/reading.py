@@ -11,6 +11,7 @@ from typing import Final, cast
 from proxy.guardrails.checks.validators import Validator
 from proxy.guardrails.configs import CONFIGS, config_of
 from proxy.guardrails.faults import Report
+from proxy.guardrails.gated import read_limits, read_model_access, read_tool_permission
 from proxy.guardrails.patterned import read_patterned
 from proxy.guardrails.placeholders import undoable
 from proxy.guardrails.rules import PackFacts, Reach, RuleFacts
@@ -24,6 +25,9 @@ READERS: Final[dict[Kind, Callable[[Said], RuleFacts | None]]] = {
     "secret": read_patterned,
     "pii": read_patterned,
     "unicode": read_patterned,
+    "tool_permission": read_tool_permission,
+    "model_access": read_model_access,
+    "limits": read_limits,
 }
 _ROLE_NAMES: Final[dict[str, Role]] = {"developer": "system", "function": "tool"}
 _DIRECTIONS: Final[dict[str, frozenset[Direction]]] = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from proxy.model.exchange import Usage
 from proxy.model.failover import Attempt, FailoverDecision
 from proxy.model.policy import PolicyResult
+from proxy.model.tools import PermissionDecision
 
 
 @dataclass(slots=True, init=False)
@@ -59,6 +60,7 @@ class RequestRecord:
     placeholders_unrestored: int
     policy_profile: str | None
     policy_results: list[PolicyResult]
+    permissions: list[PermissionDecision]
     scanned_chars: int
     total_chars: int
     flagged: bool
@@ -83,6 +85,7 @@ class RequestRecord:
         self.decisions = []
         self.dropped = []
         self.policy_results = []
+        self.permissions = []
         self.latency_ms = 0.0
         self.route_id = ""
         self.stream = self.flagged = self.truncated_by_policy = False

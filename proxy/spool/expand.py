@@ -1,8 +1,9 @@
 """A line of the spool as events (events.md §3): the other half of `record.py`.
 
-A line becomes the request's event, one `runtime.policy.result` per entry of `policy_results` and
-one `runtime.failover.decision` per decision, with derived ids: a line that is read twice gives the
-same events.  Nothing but BadLine is raised, whatever the bytes are.
+A line becomes the request's event, one `runtime.policy.result` per entry of `policy_results`, one
+`runtime.failover.decision` per decision and one `runtime.permission.decision` per denial, with
+derived ids: a line that is read twice gives the same events.  Nothing but BadLine is raised,
+whatever the bytes are.
 """
 
 from binascii import crc32
@@ -14,6 +15,7 @@ from typing import Any, Final, cast
 from proxy.model.batch import Idem
 from proxy.model.events import (
     FAILOVER_DECISION,
+    PERMISSION_DECISION,
     POLICY_RESULT,
     REQUEST_COMPLETED,
     REQUEST_FAILED,
@@ -40,7 +42,7 @@ _KEY: Final = _TOLD + _IF_TOLD.index("api_key_id")
 _HELD: Final = _TOLD + len(_IF_TOLD)
 _IF_TRUE: Final = ("dropped", "events_dropped", "recovered", "flagged", "truncated_by_policy")
 _REST: Final = _HELD + len(_IF_TRUE)
-_LENGTHS: Final = {2: 46, VERSION: 47}  # lines of the version before are in spools and in the log
+_LENGTHS: Final = {2: 46, VERSION: 48}  # lines of the version before are in spools and in the log
 _ALL_TEXT: Final = {str}
 
 Object = dict[str, Json]
@@ -87,20 +89,24 @@ def array_of(line: bytes) -> list[Json]:
 def of_array(doc: list[Json]) -> Expanded:
     """The array of a line as events.  Raises BadLine."""
     try:
-        workspace_id, at_ms, event, results, decisions = _request(doc)
+        workspace_id, at_ms, event, results, decisions, permissions = _request(doc)
         events = [NewEvent(event, at_ms)]
         if results:
             events += _parts(workspace_id, event, "policy", POLICY_RESULT, results)
         if decisions:
             events += _parts(workspace_id, event, "failover", FAILOVER_DECISION, decisions)
+        if permissions:
+            events += _parts(workspace_id, event, "permission", PERMISSION_DECISION, permissions)
     except (TypeError, ValueError, OverflowError) as fault:
         raise BadLine(str(fault)) from fault
     key_id = doc[_KEY]
     return Expanded(workspace_id, events, key_id if isinstance(key_id, str) else None)
 
 
-def _request(doc: Sequence[Json]) -> tuple[str, int, Object, list[Json], list[Json]]:
-    """(workspace, time, the request's event, policy results, failover decisions).
+def _request(
+    doc: Sequence[Json],
+) -> tuple[str, int, Object, list[Json], list[Json], list[Json]]:
+    """(workspace, time, the request's event, policy results, failover decisions, denials).
 
     Raises BadLine, TypeError, ValueError.
     """
@@ -111,7 +117,7 @@ def _request(doc: Sequence[Json]) -> tuple[str, int, Object, list[Json], list[Js
     ) = cast("list[Any]", doc[:_TOLD])  # fmt: skip
     (
         ttft_ms, upstream_latency_ms, overhead_ms, scanned_chars, total_chars, trace_id,
-        policy_profile, failure, results, decisions, *unrestored,
+        policy_profile, failure, results, decisions, *since_3,
     ) = cast("list[Any]", doc[_REST:])  # fmt: skip
     texts = {type(workspace_id), type(event_id), type(request_id), type(outcome), type(route_id)}
     if texts != _ALL_TEXT:
@@ -138,8 +144,9 @@ def _request(doc: Sequence[Json]) -> tuple[str, int, Object, list[Json], list[Js
     held = doc[_HELD:_REST]
     if any(held):
         payload.update({name: value for name, value in zip(_IF_TRUE, held, strict=True) if value})
-    if unrestored and unrestored[0]:
-        payload["placeholders_unrestored"] = int(unrestored[0])
+    permissions, unrestored = since_3 or [None, 0]
+    if unrestored:
+        payload["placeholders_unrestored"] = int(unrestored)
     if ttft_ms is not None:
         payload["ttft_ms"] = int(ttft_ms * 1000 + 0.5) / 1000
     if upstream_latency_ms is not None:
@@ -168,7 +175,7 @@ def _request(doc: Sequence[Json]) -> tuple[str, int, Object, list[Json], list[Js
         event["trace_id"] = trace_id
     if policy_profile is not None:
         event["policy_profile"] = policy_profile
-    return workspace_id, at_ms, event, results, decisions
+    return workspace_id, at_ms, event, results, decisions, permissions
 
 
 def _add_failure(payload: Object, kind: str, outcome: str, failure: Sequence[Any]) -> None:

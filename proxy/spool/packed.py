@@ -19,14 +19,14 @@ from proxy.spool.record import time_text
 from proxy.wire import jsonbody
 
 # where the members of a line stand, in the order of `record.line_of`
-_LENGTH: Final = 47
+_LENGTH: Final = 48
 _ASKED: Final = 18  # the model that was asked for
 _KEY: Final = 26
-_UNPLAIN: Final = slice(43, 46)  # failure, policy results, decisions
+_UNPLAIN: Final = slice(43, 47)  # failure, policy results, decisions, denials
 
 _TEXT: Final = {str}
 _TEXT_OR_NONE: Final = {str, type(None)}
-_NOTHING: Final = [None] * 3
+_NOTHING: Final = [None] * 4
 
 
 def read_line(line: bytes) -> Expanded:

@@ -14,6 +14,7 @@ from typing import Final
 from proxy.model.failover import FailoverDecision
 from proxy.model.policy import PolicyResult
 from proxy.model.records import RequestRecord
+from proxy.model.tools import PermissionDecision
 from proxy.wire import jsonbody
 
 VERSION: Final = 3
@@ -39,6 +40,7 @@ def line_of(record: RequestRecord) -> bytes:
     """The record as a line.  It holds no text of prompt or answer, since the record has none."""
     outcome, usage = record.outcome, record.usage
     results, decisions = record.policy_results, record.decisions
+    permissions = record.permissions
     attempts = []
     for attempt in record.attempts:
         attempts.append(  # noqa: PERF401  # nearly always one: a comprehension is a call
@@ -114,6 +116,7 @@ def line_of(record: RequestRecord) -> bytes:
             [policy_result_doc(result) for result in results[:POLICY_RESULTS]] if results else None,
             [_decision(decision) for decision in decisions] if decisions else None,
             # since version 3
+            [_permission(decision) for decision in permissions] if permissions else None,
             record.placeholders_unrestored,
         )
     )
@@ -176,6 +179,21 @@ def policy_result_doc(result: PolicyResult) -> dict[str, object]:
     if result.message is not None:
         told["message"] = result.message
     return told
+
+
+def _permission(decision: PermissionDecision) -> dict[str, object]:
+    """The seed's permission-decision, extended; the line's reader adds its request."""
+    return {
+        "resource": decision.resource,
+        "action": decision.action,
+        "decision": "denied",
+        "reason": decision.reason,
+        "role_required": decision.role_required,
+        "role": decision.role,
+        "policy_id": decision.policy_id,
+        "timestamp": time_text(decision.timestamp_ms),
+        "count": decision.count,
+    }
 
 
 def _decision(decision: FailoverDecision) -> dict[str, object]:

@@ -61,6 +61,10 @@ class StreamReader(Protocol):
         """The assembled block of `seen` is not sent: later blocks are renumbered."""
         ...
 
+    def notice(self, at: int, text: str) -> bytes:
+        """A text of our own in that choice, where a block or a call was taken out."""
+        ...
+
     def flush(self) -> list[Seen]:
         """What is still being assembled when the stream ends early or has no closing event."""
         ...

@@ -508,7 +508,7 @@ def test_any_chunking_of_a_guarded_stream_is_the_restored_whole(batch: int) -> N
             body, at = body + chunk({"content": text[at : at + size]}), at + size
         body += STOP + DONE
         reader = ChatReader().stream(hold_tools=True, hold_reasoning=True, want_usage=True)
-        pump = Pump(SseFramer(), reader, guard, found.restoration())
+        pump = Pump(SseFramer(), reader, guard, restoration=found.restoration())
         size = r.choice([7, 150, 99999])
         sent = [pump.feed(body[at : at + size]) for at in range(0, len(body), size)]
         caller = RecordingDownstream(pieces=[*sent, pump.finish(), pump.last])

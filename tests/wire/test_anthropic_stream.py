@@ -194,7 +194,7 @@ def test_without_its_calls_an_answer_did_not_stop_for_them_t_w_05() -> None:
         for seen in reader.read(wire_event):
             if seen.whole:
                 reader.drop(seen)
-                out.append(reader.notice("[tool call denied]"))
+                out.append(reader.notice(0, "[tool call denied]"))
             else:
                 out.append(seen.raw)
     told = said(b"".join(out))

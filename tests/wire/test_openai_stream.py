@@ -271,7 +271,7 @@ def test_a_dropped_call_moves_the_others_up() -> None:
     assert said(finish.raw)[0]["choices"][0]["finish_reason"] == "tool_calls"
     reader.drop(second)
     assert said(finish.raw)[0]["choices"][0]["finish_reason"] == "stop"
-    assert said(reader.notice("[gone]"))[0]["choices"][0]["delta"] == {"content": "[gone]"}
+    assert said(reader.notice(0, "[gone]"))[0]["choices"][0]["delta"] == {"content": "[gone]"}
 
 
 def test_the_old_function_call_and_custom_tools_are_held_too() -> None:

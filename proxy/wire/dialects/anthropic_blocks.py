@@ -1,6 +1,6 @@
 """One content block of an Anthropic stream, put together from its events, and taken apart again."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.model.exchange import Delta, Part, Seen, Usage
 from proxy.wire import jsonbody
@@ -21,6 +21,7 @@ WORDS: Final = frozenset({"type", "id", "tool_use_id", "cache_control", "caller"
 START_WORDS: Final = ("type", "index", "content_block")
 STOP_WORDS: Final = ("type", "index")
 TOOL_CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+ASKS: Final = "tool_use"  # the type of a call that is the caller's to make
 MESSAGE_WORDS: Final = frozenset(
     {"id", "type", "role", "model", "stop_reason", "stop_sequence", "usage", "container"}
 )
@@ -30,6 +31,9 @@ _DELTA_WORDS: Final = frozenset({"type", "thinking", "partial_json", "signature"
 
 def event_bytes(name: str, doc: Object) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + jsonbody.dumps_event(doc) + b"\n\n"
+
+
+STOPPED: Final = event_bytes("message_stop", {"type": "message_stop"})
 
 
 def start_bytes(index: int, block: Object) -> bytes:
@@ -70,18 +74,51 @@ def message_start(model: str, usage: Usage) -> bytes:
     return event_bytes("message_start", {"type": "message_start", "message": message})
 
 
+class Sent(NamedTuple):
+    """What the caller has seen begin: the stream, a block (its index and type), the next index."""
+
+    started: bool = False
+    open_at: int | None = None
+    kind: str = ""
+    next_at: int = 0
+
+
+def end_after_block(sent: Sent, model: str, usage: Usage, message: str | None) -> bytes:
+    """An orderly end, with `message` as text before it (guardrails.md §9.9)."""
+    out = []
+    if not sent.started:
+        out.append(message_start(model, usage))
+    if sent.open_at is not None:
+        if message and sent.kind == "text":
+            out.append(delta_bytes(sent.open_at, {"type": "text_delta", "text": message}))
+            message = None
+        out.append(stop_bytes(sent.open_at))
+    if message:
+        out.append(text_block(sent.next_at, message))
+    ended: Object = {"stop_reason": "refusal", "stop_sequence": None}
+    counted = write_usage("anthropic_messages", usage)
+    doc: Object = {"type": "message_delta", "delta": ended, "usage": counted}
+    return b"".join([*out, event_bytes("message_delta", doc), STOPPED])
+
+
 class HeldBlock:
-    """A tool call or a thinking block under way.  `came_at`: its index as the provider counts.
+    """A tool call or a thinking block under way, or the result of a call that was taken out, which
+    goes, too (`gone`).  `asks`: the caller is to do something.  `came_at`: as the provider counts.
     `strange`: its events hold members that nobody knows; those outside the block are not sent."""
 
     __slots__ = (
-        "_block", "_pieces", "_raws", "_signature", "_size", "came_at", "is_tool", "strange",
+        "_block", "_pieces", "_raws", "_signature", "_size", "asks", "came_at", "gone", "is_tool",
+        "strange",
     )  # fmt: skip
 
-    def __init__(self, came_at: int, block: Object, raw: bytes, *, is_tool: bool) -> None:
+    def __init__(
+        self, came_at: int, block: Object, raw: bytes, *, is_tool: bool, gone: bool = False
+    ) -> None:
         self.strange = False
         self.came_at = came_at
         self.is_tool = is_tool
+        self.gone = gone
+        self.asks = block.get("type") == ASKS
         self._block = block
         self._raws = [raw]
         self._pieces: list[str] = []

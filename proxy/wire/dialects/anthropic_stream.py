@@ -10,53 +10,45 @@ middle of the last one.  `blocked_end` therefore closes what was open before it.
 """
 
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from typing import Final
 
 from proxy.model.errors import ProxyError
 from proxy.model.exchange import Delta, Json, Part, Seen, Stand, Usage, WireEvent
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Lane, Object
 from proxy.wire.dialects.anthropic_blocks import (
+    ASKS,
     MESSAGE_WORDS,
     START_WORDS,
     STOP_WORDS,
+    STOPPED,
     TEXTS,
     TOOL_CALLS,
     WORDS,
     HeldBlock,
+    Sent,
     delta_bytes,
+    end_after_block,
     event_bytes,
-    message_start,
     render_whole,
-    stop_bytes,
     text_block,
 )
 from proxy.wire.dialects.lanes import Halves, Strangers, paired
 from proxy.wire.errors import error_doc
 from proxy.wire.failures import stream_error
 from proxy.wire.mould import LESSONS, Mould, cast
-from proxy.wire.usage import estimate_bytes, merge_anthropic, read_usage, write_usage
+from proxy.wire.usage import estimate_bytes, merge_anthropic, read_usage
 
 METRICS: Final = "amazon-bedrock-invocationMetrics"
-_STOPPED: Final = event_bytes("message_stop", {"type": "message_stop"})
 _NO_BLOCK: Final = -1  # where lanes of members beside the blocks are
 _LOSABLE: Final = frozenset({"content_block_delta", "ping"})
-
-
-class _Sent(NamedTuple):
-    """What the caller has seen begin: the stream, a block (its index and type), the next index."""
-
-    started: bool = False
-    open_at: int | None = None
-    kind: str = ""
-    next_at: int = 0
 
 
 class MessagesStream:
     """`StreamReader` for Anthropic Messages."""
 
     __slots__ = (
-        "_before", "_done", "_halves", "_held", "_hold_reasoning", "_hold_tools", "_lanes",
+        "_before", "_done", "_gone", "_halves", "_held", "_hold_reasoning", "_hold_tools", "_lanes",
         "_lessons", "_now", "_shift", "_strangers", "_terminal", "_text_lane", "_tools_dropped",
         "_tools_sent", "_unsigned_at", "finish_reason", "model", "mould", "output_bytes", "usage",
     )  # fmt: skip
@@ -70,7 +62,8 @@ class MessagesStream:
         self._lessons = LESSONS
         self._hold_tools, self._hold_reasoning = hold_tools, hold_reasoning
         self._held: HeldBlock | None = None
-        self._now = self._before = _Sent()
+        self._gone: set[str] = set()  # ids of calls that were dropped
+        self._now = self._before = Sent()
         self._shift = 0  # a block's index for the caller = the provider's − this
         self._lanes: set[Lane] = set()  # that the open block may have
         self._text_lane: Lane | None = None
@@ -184,8 +177,10 @@ class MessagesStream:
             raise ValueError("a content block without index or body")
         kind = block.get("type")
         is_tool = kind in TOOL_CALLS
-        if (is_tool and self._hold_tools) or (kind == "thinking" and self._hold_reasoning):
-            self._held = HeldBlock(came_at, block, seen.raw, is_tool=is_tool)
+        gone = bool(self._gone) and block.get("tool_use_id") in self._gone
+        held = is_tool and self._hold_tools
+        if held or gone or (kind == "thinking" and self._hold_reasoning):
+            self._held = HeldBlock(came_at, block, seen.raw, is_tool=is_tool, gone=gone)
             self._held.strange = len(doc) != len(START_WORDS)
             seen.raw, seen.doc, seen.content, seen.structural = b"", None, True, True
             return
@@ -195,7 +190,7 @@ class MessagesStream:
         self._text_lane = (at, "text", 0) if kind == "text" and not self._shift else None
         self.mould = None
         name = kind if type(kind) is str else ""
-        self._now = _Sent(True, at, name, at + 1)
+        self._now = Sent(True, at, name, at + 1)
         self._beside(seen, doc, START_WORDS)
         strange = [n for n in block if n not in WORDS]
         part: Part = "text"
@@ -207,7 +202,7 @@ class MessagesStream:
             self._piece(seen, block, "thinking", (at, "reasoning", 0))
             strange, part = [n for n in strange if n != "thinking"], "metadata"
         elif is_tool:
-            self._tools_sent += 1
+            self._tools_sent += kind == ASKS
             seen.content = True
             self._piece(seen, block, "name", (at, "tool_name", 0))
             seen.ends += [(at, "tool_name", 0)]
@@ -327,9 +322,12 @@ class MessagesStream:
 
     def _release(self, held: HeldBlock, raw: bytes) -> Seen:
         self._held = None
+        if held.gone:
+            self._shift += 1
+            return Seen(b"", structural=True)
         at = held.came_at - self._shift
-        self._tools_sent += held.is_tool
-        self._now = _Sent(True, None, "", at + 1)
+        self._tools_sent += held.asks
+        self._now = Sent(True, None, "", at + 1)
         return held.whole(at, raw)
 
     def structural(self, event: WireEvent) -> bool:
@@ -362,39 +360,31 @@ class MessagesStream:
 
     def drop(self, seen: Seen) -> None:
         assert seen.doc is not None, "only whole blocks are dropped"
-        if "arguments" in seen.doc:
-            self._tools_sent -= 1
-            self._tools_dropped += 1
+        block = seen.doc["block"]
+        if type(block) is dict and "arguments" in seen.doc:
+            found = block.get("id")
+            if type(found) is str and found:
+                self._gone.add(found)
+            asks = block.get("type") == ASKS
+            self._tools_sent -= asks
+            self._tools_dropped += asks
         self._shift += 1
         self._now = self._now._replace(next_at=self._now.next_at - 1)
 
-    def notice(self, text: str) -> bytes:
+    def notice(self, at: int, text: str) -> bytes:
         """A text of our own, where a block was taken out: a block of its own."""
-        at = self._now.next_at
+        place = self._now.next_at
         self._shift -= 1
-        self._now = self._now._replace(next_at=at + 1)
-        return text_block(at, text)
+        self._now = self._now._replace(next_at=place + 1)
+        return text_block(place, text)
 
     def blocked_end(self, message: str | None) -> bytes:
-        sent, out = self._before, []
         usage = self.usage or Usage(input=1)
         usage.output = max(usage.output, estimate_bytes(self.output_bytes))
-        if not sent.started:
-            out.append(message_start(self.model or "", usage))
-        if sent.open_at is not None:
-            if message and sent.kind == "text":
-                out.append(delta_bytes(sent.open_at, {"type": "text_delta", "text": message}))
-                message = None
-            out.append(stop_bytes(sent.open_at))
-        if message:
-            out.append(text_block(sent.next_at, message))
-        ended: Object = {"stop_reason": "refusal", "stop_sequence": None}
-        counted = write_usage("anthropic_messages", usage)
-        doc: Object = {"type": "message_delta", "delta": ended, "usage": counted}
-        return b"".join([*out, event_bytes("message_delta", doc), _STOPPED])
+        return end_after_block(self._before, self.model or "", usage, message)
 
     def error_end(self, fault: ProxyError, request_id: str) -> bytes:
         return event_bytes("error", error_doc("anthropic_messages", fault, request_id))
 
     def trailer(self) -> bytes:
-        return _STOPPED if self._terminal and not self._done else b""
+        return STOPPED if self._terminal and not self._done else b""

@@ -59,7 +59,7 @@ class HeldCalls:
     def __init__(self) -> None:
         self.too_long = False
         self._calls: dict[int, list[HeldCall]] = {}
-        self._released: list[Seen] = []
+        self._released: dict[int, list[Seen]] = {}
         self.last: tuple[Seen, Callable[[Seen], bytes]] | None = None
 
     def __repr__(self) -> str:
@@ -104,25 +104,31 @@ class HeldCalls:
         """The calls of a choice, whole, in the order they began."""
         calls = self._calls.pop(at, [])
         found = [_whole(at, number, call, frame) for number, call in enumerate(calls)]
-        self._released = found
+        self._released[at] = found
         self.last = None
         return list(found)
 
     def release_all(self, frame: Object) -> list[Seen]:
         return [seen for at in list(self._calls) for seen in self.release(at, frame)]
 
-    def drop(self, seen: Seen) -> None:
-        """This call is not sent: later ones move up; the last one gone is no tool call any more."""
-        at = next((i for i, known in enumerate(self._released) if known is seen), None)
-        if at is None:
-            return
-        del self._released[at]
-        for number, later in enumerate(self._released[at:], at):
+    def drop(self, seen: Seen) -> bool:
+        """This call is not sent: later ones move up.  True: it was the last of its choice, which
+        ends without a tool call now."""
+        at = seen.deltas[0].lane[0]
+        released = self._released.get(at, [])
+        place = next((i for i, known in enumerate(released) if known is seen), None)
+        if place is None:
+            return False
+        del released[place]
+        for number, later in enumerate(released[place:], place):
             _renumber(later, number)
-        if not self._released and self.last is not None:
-            last, render = self.last
-            if last.doc is not None and _no_calls(last.doc):
-                last.raw = render(last)
+        if released or self.last is None:
+            return False
+        last, render = self.last
+        if last.doc is None or not _no_calls(last.doc, at):
+            return False
+        last.raw = render(last)
+        return True
 
 
 def _keep(call: HeldCall, kept: Object, fragment: Object, known: frozenset[str]) -> None:
@@ -184,10 +190,12 @@ def _renumber(seen: Seen, number: int) -> None:
     seen.raw = written(seen.doc)
 
 
-def _no_calls(doc: Object) -> bool:
+def _no_calls(doc: Object, at: int) -> bool:
     changed = False
     for choice in choices_in(doc):
-        if choice.get("finish_reason") in ("tool_calls", "function_call"):
+        index = choice.get("index")
+        here = (index if type(index) is int and index >= 0 else 0) == at
+        if here and choice.get("finish_reason") in ("tool_calls", "function_call"):
             choice["finish_reason"] = "stop"
             changed = True
     return changed

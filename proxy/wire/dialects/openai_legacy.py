@@ -243,8 +243,8 @@ class LegacyStream:
     def tail(self, lane: Lane, text: str) -> bytes:
         return self._chunk(lane[0], text) if lane[1] == "text" else b""
 
-    def notice(self, text: str) -> bytes:
-        return self._chunk(0, text)
+    def notice(self, at: int, text: str) -> bytes:
+        return self._chunk(at, text)
 
     def blocked_end(self, message: str | None) -> bytes:
         left = sorted(self._seen - self._finished_before) if self._seen else [0]

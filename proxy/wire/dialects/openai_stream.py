@@ -56,6 +56,7 @@ class ChatStream:
         "_lanes",
         "_lessons",
         "_open",
+        "_said",
         "_strangers",
         "_terminal",
         "_text_lanes",
@@ -83,6 +84,7 @@ class ChatStream:
         self._doc_names: list[str] = []
         self._choice_names: list[str] = []
         self._open: set[int] = set()  # choices without a finish reason
+        self._said: set[int] = set()  # choices with content
         self._finished: set[int] = set()
         self._finished_before: frozenset[int] | set[int] = frozenset()
         self._begun = self._terminal = self._done = False
@@ -260,6 +262,7 @@ class ChatStream:
                     lane: Lane = (at, place[1], place[2])
                     if name == "content" and at in self._open:
                         self._text_lanes.setdefault(at, lane)
+                        self._said.add(at)
                     seen.deltas.append(Delta(lane, value, delta, name))
                     seen.content = True
                 elif value and type(value) is not str:
@@ -347,13 +350,15 @@ class ChatStream:
         delta = openai_events.tail_delta(lane, text)
         return self._chunk(lane[0], delta) if delta is not None else b""
 
-    def notice(self, text: str) -> bytes:
-        """A text of our own, where a tool call was taken out."""
-        return self._chunk(min(self._lanes, default=0), {"content": text})
+    def notice(self, at: int, text: str) -> bytes:
+        """A text of our own where a tool call was taken out: a line of its own."""
+        line = f"\n{text}" if at in self._said else text
+        self._said.add(at)
+        return self._chunk(at, {"content": line})
 
     def drop(self, seen: Seen) -> None:
-        if self._calls is not None:
-            self._calls.drop(seen)
+        if self._calls is not None and self._calls.drop(seen) and len(self._lanes) == 1:
+            self.finish_reason = "stop"
 
     def blocked_end(self, message: str | None) -> bytes:
         left = sorted(set(self._lanes) - self._finished_before) if self._lanes else [0]

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from proxy.model.exchange import Operation, Surface
+from proxy.model.exchange import Dialect, Operation, Surface
 from proxy.wire.dialect import DialectReader, Object
 from proxy.wire.dialects.anthropic_messages import MessagesReader
+from proxy.wire.dialects.anthropic_tools import MessagesTools
 from proxy.wire.dialects.openai_chat import ChatReader
 from proxy.wire.dialects.openai_embeddings import EmbeddingsReader
 from proxy.wire.dialects.openai_legacy import LegacyReader
+from proxy.wire.dialects.openai_tools import ChatTools
+from proxy.wire.dialects.tools import ToolGrammar
 
 _READERS: Final[Mapping[Operation, DialectReader]] = {
     "chat": ChatReader(),
@@ -17,6 +20,17 @@ _READERS: Final[Mapping[Operation, DialectReader]] = {
     "messages": MessagesReader(),
     "count_tokens": MessagesReader(),
 }
+
+
+_TOOLS: Final[Mapping[Dialect, ToolGrammar]] = {
+    "openai_chat": ChatTools(),
+    "anthropic_messages": MessagesTools(),
+}
+
+
+def tools_of(dialect: Dialect) -> ToolGrammar | None:
+    """Where the tools of such bodies are; None: nobody here knows."""
+    return _TOOLS.get(dialect)
 
 
 def reader_of(surface: Surface) -> DialectReader | None:
