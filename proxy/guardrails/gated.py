@@ -22,7 +22,7 @@ from proxy.model.policy import Action, Rule, Scope
 
 _OF_TEXTS: Final = (
     "pattern", "case", "fold", "keywords", "validator", "entropy_min", "group", "context",
-    "threshold", "allow", "label", "replacement", "reversible",
+    "threshold", "allow", "label", "replacement", "reversible", "sample_pct",
 )  # fmt: skip
 _TOOL_ACTIONS: Final[tuple[Action, ...]] = ("block", "redact", "flag", "log")
 _ACCESS_ACTIONS: Final[tuple[Action, ...]] = ("block", "flag", "log")

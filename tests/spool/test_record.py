@@ -11,6 +11,7 @@ from proxy.model.exchange import Json, Usage
 from proxy.model.failover import Attempt, Outcome
 from proxy.model.policy import PolicyResult
 from proxy.model.records import RequestRecord
+from proxy.model.tools import PermissionDecision
 from proxy.spool.expand import BadLine, events_of
 from proxy.spool.record import framed, is_critical, line_of, time_text
 from proxy.wire import jsonbody
@@ -140,6 +141,25 @@ def test_t_fo_72_a_decision_has_the_seeds_members() -> None:
     assert payload["skipped"] == [{"endpoint": "gemini", "reason": "no_credential"}]
 
 
+def test_t_gr_25_a_denial_has_the_seeds_members() -> None:
+    denied = PermissionDecision(
+        "export-tool", "execute", "role_restriction", "admin", "app", "tool-permission", AT_MS, 2
+    )
+    record = a_record(request_id="req-123", permissions=[denied])
+    _, decision = events_of(line_of(record)[:-1]).events
+    assert decision.body["type"] == "runtime.permission.decision"
+    assert decision.body["event_id"] == derived("evt-", 20, "default", "evt-1", "permission", "0")
+    seed = {
+        "request_id": "req-123", "resource": "export-tool", "action": "execute",
+        "decision": "denied", "reason": "role_restriction", "role_required": "admin",
+    }  # fmt: skip
+    more = {
+        "role": "app", "policy_id": "tool-permission", "count": 2, "route_id": "prod-chat",
+        "timestamp": "2024-03-15T14:30:00Z",
+    }  # fmt: skip
+    assert decision.body["payload"] == seed | more
+
+
 def test_a_line_read_twice_gives_the_same_events() -> None:
     line = line_of(a_blocked_record())[:-1]
     assert events_of(line) == events_of(line)
@@ -233,8 +253,8 @@ BAD: list[Json] = [
     *(with_(LATENCY, value) for value in (None, "x", 1e308)),
     *(with_(USAGE, value) for value in (7, [1], "six chars", [1, 2, None, 4, 5, 6])),
     *(with_(ATTEMPTS, value) for value in (None, 7, [7], [["a"]], ["abcdefgh"])),
-    *(with_(at, value) for at in (-2, -3) for value in (7, "x", [1], [{}])),
-    with_(-4, None), with_(-4, ["class"]), with_(-1, "many"), with_(-1, [1]),
+    *(with_(at, value) for at in (-2, -3, -4) for value in (7, "x", [1], [{}])),
+    with_(-5, None), with_(-5, ["class"]), with_(-1, "many"), with_(-1, [1]),
 ]
 # fmt: on
 
