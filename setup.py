@@ -13,8 +13,8 @@ from setuptools import setup
 HOT = {
     "gateway": "admission answer ask downstream front handlers heads pipeline reach read relay "
     "stream tell texts turn waiting",
-    "guardrails": "automaton engine findings linear matching placeholders program redact restoring "
-    "rules stream watch",
+    "guardrails": "automaton engine findings gates linear matching placeholders program redact "
+    "restoring rules stream watch",
     "model": "records",
     "routing": "failover match outcomes",
     "runtime": "ids",

@@ -195,7 +195,9 @@ def is_inert(pack: PolicyPack, rule: Rule) -> bool:
         case "tool_permission":
             return not rule.config.get("tools") and rule.config.get("default") != "deny"
         case "model_access":
-            return not any(rule.config.get(name) for name in ("allow", "deny", "providers"))
+            return not any(
+                rule.config.get(name) for name in ("allow", "deny", "providers", "roles_any")
+            )
         case "json_schema":
             return not rule.config.get("schema")
         case _:

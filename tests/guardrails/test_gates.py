@@ -194,28 +194,30 @@ def test_several_roles_are_told() -> None:
 
 # --- models
 
-# fmt: off
 ACCESS = [
-    # config                                                model       provider     role     denial
-    ({"allow": ["gpt-*"]},                                  "gpt-4o",   "openai",    "app",   None),
-    ({"allow": ["gpt-*"]},                                  "claude",   "openai",    "app",   NOT_ALLOWED),
-    ({"allow": ["gpt-*"]},                                  "",         "openai",    "app",   NOT_ALLOWED),
-    ({"deny": ["gpt-4*"]},                                  "gpt-4o",   "openai",    "admin", NOT_ALLOWED),
-    ({"deny": ["gpt-4*"]},                                  "claude",   "openai",    "app",   None),
-    ({"deny": ["gpt-4*"], "roles_any": ["admin"]},          "gpt-4o",   "openai",    "app",   ADMIN_ONLY),
-    ({"deny": ["gpt-4*"], "roles_any": ["admin"]},          "gpt-4o",   "openai",    "admin", None),
-    ({"deny": ["gpt-4*"], "roles_any": ["admin"]},          "claude",   "openai",    "app",   None),
-    ({"roles_any": ["admin"]},                              "claude",   "openai",    "app",   ADMIN_ONLY),
-    ({"roles_any": ["admin"]},                              "claude",   "openai",    "admin", None),
-    ({"allow": ["gpt-*"], "roles_any": ["admin"]},          "gpt-4o",   "openai",    "app",   ADMIN_ONLY),
-    ({"allow": ["gpt-*"], "roles_any": ["admin"]},          "claude",   "openai",    "admin", NOT_ALLOWED),
-    ({"allow": ["gpt-*"], "deny": ["gpt-4*"]},              "gpt-4o",   "openai",    "app",   NOT_ALLOWED),
-    ({"allow": ["gpt-*"], "deny": ["gpt-4*"], "roles_any": ["admin"]},
-                                                            "gpt-4o",   "openai",    "admin", NOT_ALLOWED),
-    ({"providers": ["anthropic", "bedrock"]},               "claude",   "openai",    "app",   NOT_ALLOWED),
-    ({"providers": ["anthropic", "bedrock"]},               "claude",   "bedrock",   "app",   None),
-]  # noqa: E501
-# fmt: on
+    ({"allow": ["gpt-*"]}, "gpt-4o", "openai", "app", None),
+    ({"allow": ["gpt-*"]}, "claude", "openai", "app", NOT_ALLOWED),
+    ({"allow": ["gpt-*"]}, "", "openai", "app", NOT_ALLOWED),
+    ({"deny": ["gpt-4*"]}, "gpt-4o", "openai", "admin", NOT_ALLOWED),
+    ({"deny": ["gpt-4*"]}, "claude", "openai", "app", None),
+    ({"deny": ["gpt-4*"], "roles_any": ["admin"]}, "gpt-4o", "openai", "app", ADMIN_ONLY),
+    ({"deny": ["gpt-4*"], "roles_any": ["admin"]}, "gpt-4o", "openai", "admin", None),
+    ({"deny": ["gpt-4*"], "roles_any": ["admin"]}, "claude", "openai", "app", None),
+    ({"roles_any": ["admin"]}, "claude", "openai", "app", ADMIN_ONLY),
+    ({"roles_any": ["admin"]}, "claude", "openai", "admin", None),
+    ({"allow": ["gpt-*"], "roles_any": ["admin"]}, "gpt-4o", "openai", "app", ADMIN_ONLY),
+    ({"allow": ["gpt-*"], "roles_any": ["admin"]}, "claude", "openai", "admin", NOT_ALLOWED),
+    ({"allow": ["gpt-*"], "deny": ["gpt-4*"]}, "gpt-4o", "openai", "app", NOT_ALLOWED),
+    (
+        {"allow": ["gpt-*"], "deny": ["gpt-4*"], "roles_any": ["admin"]},
+        "gpt-4o",
+        "openai",
+        "admin",
+        NOT_ALLOWED,
+    ),
+    ({"providers": ["anthropic", "bedrock"]}, "claude", "openai", "app", NOT_ALLOWED),
+    ({"providers": ["anthropic", "bedrock"]}, "claude", "bedrock", "app", None),
+]
 
 
 @pytest.mark.parametrize(("config", "model", "provider", "role", "denial"), ACCESS)
@@ -231,33 +233,30 @@ def test_access(
 
 # --- limits
 
-# fmt: off
 EXCEEDED = [
-    # config                        amounts                                           exceeded
-    ({"max_messages": 2},           Amounts(counts={"max_messages": 2}),              []),
-    ({"max_messages": 2},           Amounts(counts={"max_messages": 3}),              ["max_messages"]),
-    ({"max_tools": 0},              Amounts(counts={"max_tools": 1}),                 ["max_tools"]),
-    ({"max_images": 1},             Amounts(),                                        []),
-    ({"n_max": 4},                  Amounts(choices={"n": 4}),                        []),
-    ({"n_max": 4},                  Amounts(choices={"n": 5}),                        ["n_max"]),
-    ({"n_max": 4},                  Amounts(choices={"n": "5"}),                      ["n_max"]),
-    ({"n_max": 4},                  Amounts(choices={"n": None}),                     []),
-    ({"n_max": 4},                  Amounts(choices={"n": 1, "best_of": 9}),          ["n_max"]),
-    ({"max_output_tokens": 9},      Amounts(outputs={"max_tokens": 9}),               []),
-    ({"max_output_tokens": 9},      Amounts(outputs={"max_tokens": 9.5}),             ["max_output_tokens"]),
-    ({"max_output_tokens": 9},      Amounts(outputs={"a": 1, "b": 10}),               ["max_output_tokens"]),
-    ({"max_output_tokens": 9},      Amounts(output_member="max_tokens"),              []),
+    ({"max_messages": 2}, Amounts(counts={"max_messages": 2}), []),
+    ({"max_messages": 2}, Amounts(counts={"max_messages": 3}), ["max_messages"]),
+    ({"max_tools": 0}, Amounts(counts={"max_tools": 1}), ["max_tools"]),
+    ({"max_images": 1}, Amounts(), []),
+    ({"n_max": 4}, Amounts(choices={"n": 4}), []),
+    ({"n_max": 4}, Amounts(choices={"n": 5}), ["n_max"]),
+    ({"n_max": 4}, Amounts(choices={"n": "5"}), ["n_max"]),
+    ({"n_max": 4}, Amounts(choices={"n": None}), []),
+    ({"n_max": 4}, Amounts(choices={"n": 1, "best_of": 9}), ["n_max"]),
+    ({"max_output_tokens": 9}, Amounts(outputs={"max_tokens": 9}), []),
+    ({"max_output_tokens": 9}, Amounts(outputs={"max_tokens": 9.5}), ["max_output_tokens"]),
+    ({"max_output_tokens": 9}, Amounts(outputs={"a": 1, "b": 10}), ["max_output_tokens"]),
+    ({"max_output_tokens": 9}, Amounts(output_member="max_tokens"), []),
 ]
 CLAMPED = [
-    (Amounts(outputs={"max_tokens": 9}, output_member="max_tokens"),                  {}),
-    (Amounts(outputs={"max_tokens": 10}, output_member="max_tokens"),                 {"max_tokens": 9}),
-    (Amounts(outputs={"max_tokens": True}, output_member="max_tokens"),               {"max_tokens": 9}),
-    (Amounts(outputs={"max_tokens": None}, output_member="max_tokens"),               {"max_tokens": 9}),
-    (Amounts(output_member="max_completion_tokens"),                                  {"max_completion_tokens": 9}),
-    (Amounts(outputs={"a": 5, "b": 10}, output_member="a"),                           {"b": 9}),
-    (Amounts(),                                                                       {}),
+    (Amounts(outputs={"max_tokens": 9}, output_member="max_tokens"), {}),
+    (Amounts(outputs={"max_tokens": 10}, output_member="max_tokens"), {"max_tokens": 9}),
+    (Amounts(outputs={"max_tokens": True}, output_member="max_tokens"), {"max_tokens": 9}),
+    (Amounts(outputs={"max_tokens": None}, output_member="max_tokens"), {"max_tokens": 9}),
+    (Amounts(output_member="max_completion_tokens"), {"max_completion_tokens": 9}),
+    (Amounts(outputs={"a": 5, "b": 10}, output_member="a"), {"b": 9}),
+    (Amounts(), {}),
 ]
-# fmt: on
 
 
 @pytest.mark.parametrize(("config", "amounts", "exceeded"), EXCEEDED)
@@ -282,37 +281,94 @@ def tool(**arg: object) -> dict[str, object]:
     return {"tools": [{"resource": "t", "args": [{"path": "$.a", **arg}]}]}
 
 
-# fmt: off
 FAULTS: list[tuple[str, object, dict[str, object], str, str]] = [
-    # kind            config                          rule                          field                        code
-    ("tool_permission", {"defaults": "deny"},         {},                           "config.defaults",           "extra_forbidden"),
-    ("tool_permission", {"default": "maybe"},         {},                           "config.default",            "unknown_value"),
-    ("tool_permission", {"tools": [{"x": 1}]},        {},                           "config.tools[0].resource",  "missing"),
-    ("tool_permission", {"tools": [{"resource": ""}]}, {},                          "config.tools[0].resource",  "string_too_short"),
-    ("tool_permission", tool(),                       {},                           "config.tools[0].args[0]",   "missing"),
-    ("tool_permission", tool(regex="a(?=b)"),         {},                           "config.tools[0].args[0].regex", "unsupported_regex"),
-    ("tool_permission", tool(regex="a("),             {},                           "config.tools[0].args[0].regex", "regex_syntax"),
-    ("tool_permission", tool(min=2, max=1),           {},                           "config.tools[0].args[0].max", "out_of_range"),
-    ("tool_permission", tool(required=True, forbidden=True), {},                    "config.tools[0].args[0].forbidden", "out_of_range"),
-    ("tool_permission", tool(path="limit"),           {},                           "config.tools[0].args[0].path", "pattern"),
-    ("tool_permission", tool(path="$.a[0]"),          {},                           "config.tools[0].args[0].path", "pattern"),
-    ("tool_permission", {"default": "deny"},          {"action": "replace"},        "action",                    "action_not_possible"),
-    ("tool_permission", {"default": "deny"},          {"action": "allow"},          "action",                    "action_not_possible"),
-    ("tool_permission", {"default": "deny"},          {"pattern": "x"},             "pattern",                   "extra_forbidden"),
-    ("tool_permission", {"default": "deny"},          {"scope": {"parts": ["text"]}}, "scope.parts",             "extra_forbidden"),
-    ("tool_permission", {"default": "deny"},          {"tests": {"match": ["x"]}},  "tests",                     "extra_forbidden"),
-    ("model_access",  {"allow": ["*"]},               {"action": "redact"},         "action",                    "action_not_possible"),
-    ("model_access",  {"allow": ["*"]},               {"scope": {"direction": "response"}}, "scope.direction",   "kind_not_possible"),
-    ("model_access",  {"allow": ["*"]},               {"scope": {"direction": "out"}}, "scope.direction",        "kind_not_possible"),
-    ("model_access",  {"roles_any": ["Admin!"]},      {},                           "config.roles_any[0]",       "pattern"),
-    ("limits",        {"n_max": 4},                   {"scope": {"direction": "response"}}, "scope.direction",   "kind_not_possible"),
-    ("limits",        {"n_max": 4},                   {"action": "replace"},        "action",                    "action_not_possible"),
-    ("limits",        {"n_max": 4},                   {"action": "redact"},         "action",                    "action_not_possible"),
-    ("limits",        {"n_max": 0},                   {},                           "config.n_max",              "greater_than_equal"),
-    ("limits",        {"n_most": 4},                  {},                           "config.n_most",             "extra_forbidden"),
-    ("limits",        {"n_max": 4},                   {"sample_pct": 5, "mode": "shadow"}, "sample_pct",         "kind_not_possible"),
+    ("tool_permission", {"defaults": "deny"}, {}, "config.defaults", "extra_forbidden"),
+    ("tool_permission", {"default": "maybe"}, {}, "config.default", "unknown_value"),
+    ("tool_permission", {"tools": [{"x": 1}]}, {}, "config.tools[0].resource", "missing"),
+    (
+        "tool_permission",
+        {"tools": [{"resource": ""}]},
+        {},
+        "config.tools[0].resource",
+        "string_too_short",
+    ),
+    ("tool_permission", tool(), {}, "config.tools[0].args[0]", "missing"),
+    (
+        "tool_permission",
+        tool(regex="a(?=b)"),
+        {},
+        "config.tools[0].args[0].regex",
+        "unsupported_regex",
+    ),
+    ("tool_permission", tool(regex="a("), {}, "config.tools[0].args[0].regex", "regex_syntax"),
+    ("tool_permission", tool(min=2, max=1), {}, "config.tools[0].args[0].max", "out_of_range"),
+    (
+        "tool_permission",
+        tool(required=True, forbidden=True),
+        {},
+        "config.tools[0].args[0].forbidden",
+        "out_of_range",
+    ),
+    ("tool_permission", tool(path="limit"), {}, "config.tools[0].args[0].path", "pattern"),
+    ("tool_permission", tool(path="$.a[0]"), {}, "config.tools[0].args[0].path", "pattern"),
+    (
+        "tool_permission",
+        {"default": "deny"},
+        {"action": "replace"},
+        "action",
+        "action_not_possible",
+    ),
+    ("tool_permission", {"default": "deny"}, {"action": "allow"}, "action", "action_not_possible"),
+    ("tool_permission", {"default": "deny"}, {"pattern": "x"}, "pattern", "extra_forbidden"),
+    (
+        "tool_permission",
+        {"default": "deny"},
+        {"scope": {"parts": ["text"]}},
+        "scope.parts",
+        "extra_forbidden",
+    ),
+    (
+        "tool_permission",
+        {"default": "deny"},
+        {"tests": {"match": ["x"]}},
+        "tests",
+        "extra_forbidden",
+    ),
+    ("model_access", {"allow": ["*"]}, {"action": "redact"}, "action", "action_not_possible"),
+    (
+        "model_access",
+        {"allow": ["*"]},
+        {"scope": {"direction": "response"}},
+        "scope.direction",
+        "kind_not_possible",
+    ),
+    (
+        "model_access",
+        {"allow": ["*"]},
+        {"scope": {"direction": "out"}},
+        "scope.direction",
+        "kind_not_possible",
+    ),
+    ("model_access", {"roles_any": ["Admin!"]}, {}, "config.roles_any[0]", "pattern"),
+    (
+        "limits",
+        {"n_max": 4},
+        {"scope": {"direction": "response"}},
+        "scope.direction",
+        "kind_not_possible",
+    ),
+    ("limits", {"n_max": 4}, {"action": "replace"}, "action", "action_not_possible"),
+    ("limits", {"n_max": 4}, {"action": "redact"}, "action", "action_not_possible"),
+    ("limits", {"n_max": 0}, {}, "config.n_max", "greater_than_equal"),
+    ("limits", {"n_most": 4}, {}, "config.n_most", "extra_forbidden"),
+    (
+        "limits",
+        {"n_max": 4},
+        {"sample_pct": 5, "mode": "shadow"},
+        "sample_pct",
+        "kind_not_possible",
+    ),
 ]
-# fmt: on
 
 
 @pytest.mark.parametrize(("kind", "config", "rule", "field", "code"), FAULTS)
