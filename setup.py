@@ -14,7 +14,7 @@ HOT = {
     "gateway": "admission answer ask downstream front handlers heads pipeline reach read relay "
     "stream tell texts turn waiting",
     "guardrails": "automaton engine findings gates linear matching placeholders program redact "
-    "restoring rules stream watch",
+    "restoring rules sampling stream watch",
     "model": "records",
     "routing": "failover match outcomes",
     "runtime": "ids",

@@ -209,7 +209,7 @@ class Answer:
         )
         calls = stream_calls(turn) if guard is not None else None
         framer = self.candidate.adapter.framer()
-        self.pump = Pump(framer, reader, guard, calls, self.restoration)
+        self.pump = Pump(framer, reader, guard, turn.draw, calls, self.restoration)
 
     def _stream(self, chunk: bytes) -> None:
         pump = self.pump

@@ -4,6 +4,7 @@ What is scanned is what is forwarded: the leaves come from the parse of the very
 and a rewrite is spliced into those bytes.
 """
 
+from functools import partial
 from typing import Final
 
 from proxy.gateway.gates import pass_gates
@@ -55,10 +56,8 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     placeholders: Placeholders | None = None
     if guard.reversible:
         placeholders = Placeholders(workspace_key(gateway.server_key, turn.route.workspace_id))
-    if is_long:
-        judged = await gateway.off_loop.run(lambda: _judged(guard, leaves, placeholders))
-    else:
-        judged = _judged(guard, leaves, placeholders)
+    work = partial(_judged, guard, leaves, turn.draw, placeholders)
+    judged = await gateway.off_loop.run(work) if is_long else work()
     note_judgement(turn.record, judged, gateway)
     if judged.block is not None:
         turn.record.outcome = "blocked"
@@ -70,8 +69,10 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
             turn.placeholders, turn.guarded = placeholders, True
 
 
-def _judged(guard: Guard, leaves: list[Leaf], placeholders: Placeholders | None) -> Judgement:
-    judged = guard.judge(leaves, "request", placeholders)
+def _judged(
+    guard: Guard, leaves: list[Leaf], draw: float, placeholders: Placeholders | None
+) -> Judgement:
+    judged = guard.judge(leaves, "request", draw, placeholders)
     if placeholders:
         placeholders.in_order()
     return judged

@@ -72,7 +72,10 @@ async def read(
     exchange = Exchange(surface, inbound, inbound.body, doc, model, stream, want_usage, user)
     guarded = route.answers and dialect is not None
     total_due = started + route.total_s
-    return Turn(visit, route, exchange, dialect, record, caller, started, total_due, guarded)
+    turn = Turn(visit, route, exchange, dialect, record, caller, started, total_due, guarded)
+    if route.guard is not None:
+        turn.draw = route.guard.draw(record.request_id)
+    return turn
 
 
 def pseudonym(server_key: bytes, user: str) -> str:

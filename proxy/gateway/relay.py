@@ -114,9 +114,11 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
             turn.record.finish_reason = dialect.answer_finish(parsed)
             leaves = dialect.answer_leaves(parsed)
             if is_long:
-                judged = await gateway.off_loop.run(lambda: _judged(guard, leaves, restoration))
+                judged = await gateway.off_loop.run(
+                    lambda: _judged(guard, leaves, turn.draw, restoration)
+                )
             else:
-                judged = _judged(guard, leaves, restoration)
+                judged = _judged(guard, leaves, turn.draw, restoration)
             if restoration is not None:
                 turn.record.placeholders_unrestored = restoration.unrestored
             note_judgement(turn.record, judged, gateway)
@@ -131,9 +133,11 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
     raise Blocked(message)
 
 
-def _judged(guard: Guard, leaves: list[Leaf], restoration: Restoration | None) -> Judgement:
+def _judged(
+    guard: Guard, leaves: list[Leaf], draw: float, restoration: Restoration | None
+) -> Judgement:
     """What the rules say of the answer as the provider wrote it; what they leave is restored."""
-    judged = guard.judge(leaves, "response")
+    judged = guard.judge(leaves, "response", draw)
     if restoration is not None and judged.block is None:
         judged.rewrites = restoration.leaves(leaves, judged.rewrites)
     return judged

@@ -23,6 +23,7 @@ from proxy.gateway.texts import Texts
 from proxy.gateway.waiting import Entry, LaneKey
 from proxy.guardrails.engine import Guard
 from proxy.guardrails.placeholders import Restoration
+from proxy.guardrails.sampling import ALL
 from proxy.model.exchange import Delta, ErrorSeen, Seen, WireEvent
 from proxy.model.policy import PolicyResult
 from proxy.wire.dialect import StreamReader
@@ -54,6 +55,7 @@ class Pump:
         framer: Framer,
         reader: StreamReader,
         guard: Guard | None,
+        draw: float = ALL,
         calls: StreamCalls | None = None,
         restoration: Restoration | None = None,
     ) -> None:
@@ -61,7 +63,7 @@ class Pump:
         self.reader = reader
         self._take: Callable[[Seen, list[bytes]], None]
         self._take = self._pass if guard is None else self._judge
-        self._texts = None if guard is None else Texts(guard, reader, calls, restoration)
+        self._texts = None if guard is None else Texts(guard, reader, draw, calls, restoration)
         self._queue = self._texts.room.entries if self._texts is not None else _NO_ENTRIES
         self._out: list[bytes] = []
         self.broken = ""

@@ -9,8 +9,9 @@ from proxy.gateway.gates import StreamCalls
 from proxy.gateway.waiting import Entry, LaneKey, WaitingRoom
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import RESTORED, Restoration
+from proxy.guardrails.sampling import ALL
 from proxy.guardrails.stream import Lane
-from proxy.model.exchange import Delta, Leaf, Seen
+from proxy.model.exchange import Delta, Leaf, Part, Seen
 from proxy.model.policy import PolicyResult
 from proxy.wire.dialect import StreamReader
 from proxy.wire.leaves import json_text_leaves, rewrite_json_text
@@ -20,23 +21,25 @@ class Texts:
     """`blocked` and `message`: why nothing more may leave.  `chars`: of all texts that came."""
 
     __slots__ = (
-        "_calls", "_guard", "_overflows", "_reader", "_restoration", "_results", "_scanned",
-        "blocked", "chars", "lanes", "message", "room",
+        "_calls", "_draw", "_guard", "_overflows", "_reader", "_restoration", "_results",
+        "_scanned", "blocked", "chars", "lanes", "message", "room",
     )  # fmt: skip
 
     def __init__(
         self,
         guard: Guard,
         reader: StreamReader,
+        draw: float = ALL,
         calls: StreamCalls | None = None,
         restoration: Restoration | None = None,
     ) -> None:
         self._guard = guard
         self._calls = calls
+        self._draw = draw
         self._reader = reader
         self._restoration = restoration
         self.lanes: dict[LaneKey, Lane | None] = {}
-        self.room = WaitingRoom(guard.lane, self._retire, reader.render)
+        self.room = WaitingRoom(self._begun, self._retire, reader.render)
         self._results: list[PolicyResult] = []
         self._overflows: list[tuple[str, str]] = []
         self._scanned = 0
@@ -77,11 +80,14 @@ class Texts:
         lane = self.lanes.get(key)
         if lane is None and key not in self.lanes:
             if self._restoration is None:
-                lane = self._guard.lane(key[1])
+                lane = self._begun(key[1])
             else:
-                lane = self._guard.restoring_lane(key[1], self._restoration)
+                lane = self._guard.restoring_lane(key[1], self._restoration, self._draw)
             self.lanes[key] = lane
         return lane
+
+    def _begun(self, part: Part) -> Lane | None:
+        return self._guard.lane(part, self._draw)
 
     def flow(self, delta: Delta, *, ends: bool) -> str:
         """A piece of a growing lane: what of it (and of what was held) may leave."""
@@ -112,7 +118,7 @@ class Texts:
             leaves = json_text_leaves(delta.text, part, "assistant", ())
         else:
             leaves = [Leaf(delta.text, part, "assistant", ())]
-        judged = self._guard.judge(leaves, "response")
+        judged = self._guard.judge(leaves, "response", self._draw)
         self._note(judged)
         if judged.block is not None:
             return ""
@@ -146,7 +152,8 @@ class Texts:
                     entry.changed = True
 
     def _value(self, delta: Delta, *, note_all: bool) -> str:
-        judged = self._guard.judge([Leaf(delta.text, delta.lane[1], "assistant", ())], "response")
+        leaf = Leaf(delta.text, delta.lane[1], "assistant", ())
+        judged = self._guard.judge([leaf], "response", self._draw)
         if note_all or judged.block is not None or judged.rewrites:
             self._note(judged)
         if judged.block is not None:

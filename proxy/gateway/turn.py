@@ -8,6 +8,7 @@ from proxy.gateway.admission import Visit
 from proxy.gateway.snapshot import RouteView, Rules
 from proxy.guardrails.permits import Permits
 from proxy.guardrails.placeholders import Placeholders
+from proxy.guardrails.sampling import ALL
 from proxy.model.exchange import Exchange
 from proxy.model.ports import Clock, Downstream, Ids, Journal, Observe, TransportFault
 from proxy.model.records import RequestRecord
@@ -70,3 +71,4 @@ class Turn:
     skipped: list[tuple[str, str]] = field(default_factory=list)  # endpoint and reason
     placeholders: Placeholders | None = None
     permits: Permits | None = None
+    draw: float = ALL  # by which sampled rules look at it or do not

@@ -18,6 +18,7 @@ from proxy.guardrails.program import Limits, Program, lane_rules
 from proxy.guardrails.redact import rewrite, without_exempted
 from proxy.guardrails.restoring import RestoringLane
 from proxy.guardrails.rules import LiveRule, RuleFacts
+from proxy.guardrails.sampling import ALL, draw_of
 from proxy.guardrails.stream import Lane
 from proxy.guardrails.watch import WatchedLane
 from proxy.model.exchange import Direction, Leaf, Part, Role
@@ -72,6 +73,7 @@ class Guard:
         self.reversible = any(r.placeholder_label and r.enforces for r in self._rules)
         self.gates = Gates.of(rules)
         self._limits = limits
+        self.samples = any(rule.sample_pct < 100 for rule in rules)
         sets: dict[tuple[int, ...], RuleSet] = {}
         self._request: dict[tuple[Part, Role, bool], RuleSet] = {}
         self._response: dict[tuple[Part, Role, bool], RuleSet] = {}
@@ -129,16 +131,22 @@ class Guard:
             for rule in self._rules
         )
 
+    def draw(self, request_id: str) -> float:
+        """The request's number for `judge` and `lane`."""
+        return draw_of(request_id) if self.samples else ALL
+
     # ---- whole texts
 
     def judge(
         self,
         leaves: Sequence[Leaf],
         direction: Direction,
+        draw: float = ALL,
         placeholders: Placeholders | None = None,
     ) -> Judgement:
         """Decide on all texts of a request or of a unary answer.  Never raises.
 
+        `draw`: the request's number, by which sampled rules look at it or do not.
         `placeholders`: of a request; they are issued here where a rule is reversible."""
         plans = self._request if direction == "request" else self._response
         judgement = Judgement()
@@ -159,7 +167,7 @@ class Guard:
                 continue
             if findings is None:
                 findings = Findings(direction)
-            rewritten = _judge_leaf(rules, leaf, findings, placeholders)
+            rewritten = _judge_leaf(rules, leaf, findings, draw, placeholders)
             if rewritten is not None:
                 judgement.rewrites.append((leaf, rewritten))
         judgement.scanned_chars, judgement.total_chars = scanned, total
@@ -178,7 +186,7 @@ class Guard:
 
     # ---- streams
 
-    def lane(self, part: Part) -> Lane | None:
+    def lane(self, part: Part, draw: float = ALL) -> Lane | None:
         """A lane for one growing string of an answer; None when no rule covers that part."""
         programs = self._lanes.get(part)
         if programs is None:
@@ -187,7 +195,7 @@ class Guard:
         if watch is None:
             assert program is not None
             return Lane(program, part)
-        return WatchedLane(program or self._idle, watch, part, enforcing=program is not None)
+        return WatchedLane(program or self._idle, watch, part, draw, enforcing=program is not None)
 
     def whole(self, text: str, part: Part) -> tuple[str, PolicyResult | None]:
         """What a lane of that part must emit of a text, found by searching it whole: the text as it
@@ -204,9 +212,11 @@ class Guard:
         left, block = rewrite(text, [hit for hit in hits if hit.rule.enforces])
         return left, findings.result(findings.hit(block, part)) if block else None
 
-    def restoring_lane(self, part: Part, restoration: Restoration) -> Lane | None:
+    def restoring_lane(
+        self, part: Part, restoration: Restoration, draw: float = ALL
+    ) -> Lane | None:
         """The same for an answer in which placeholders are undone."""
-        judging = self.lane(part)
+        judging = self.lane(part, draw)
         if part not in ("text", "refusal"):
             return judging
         return RestoringLane(self._idle, part, judging, restoration.lane())
@@ -227,11 +237,11 @@ class Guard:
 
 
 def _judge_leaf(
-    rules: RuleSet, leaf: Leaf, findings: Findings, placeholders: Placeholders | None
+    rules: RuleSet, leaf: Leaf, findings: Findings, draw: float, placeholders: Placeholders | None
 ) -> str | None:
     """Record what one text holds; the new text when it was rewritten."""
     breaks: Breaks = []
-    found = attempt(lambda: rules.scan(View(leaf.text, _names(leaf)), breaks))
+    found = attempt(lambda: rules.scan(View(leaf.text, _names(leaf)), breaks, draw))
     if isinstance(found, Break):  # not one check but all of them
         breaks, found = [(rule, found) for rule in rules.rules], []
     if breaks:

@@ -15,6 +15,7 @@ from proxy.guardrails.fold import Folding
 from proxy.guardrails.linear import Bounds, GateSet
 from proxy.guardrails.redact import Hit
 from proxy.guardrails.rules import LiveRule
+from proxy.guardrails.sampling import ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,8 @@ class RuleSet:
         self._owners = list(owners.values())
         self._gates = GateSet(owners) if owners else None
         self.exempts = any(rule.exempts for rule in self.rules)
+        sampled = [(i, rule.sample_pct) for i, rule in enumerate(self.rules)]
+        self._sampled = [(1 << i, percent) for i, percent in sampled if percent < 100]
         self.left_chars = KEPT if any(rule.context for rule in self.rules) else 1
 
     def automaton(self, state_cap: int = STATE_CAP) -> Automaton:
@@ -156,9 +159,18 @@ class RuleSet:
             return left
         return self.foldings[0].context(text, self.left_chars)
 
-    def scan(self, view: View, breaks: Breaks) -> list[Hit]:
+    def drawn(self, mask: int, draw: float) -> int:
+        """Of `mask`, the rules that look at the request of that number."""
+        for bit, percent in self._sampled:
+            if draw >= percent:
+                mask &= ~bit
+        return mask
+
+    def scan(self, view: View, breaks: Breaks, draw: float = ALL) -> list[Hit]:
         """All valid hits of a whole text."""
         mask = self.candidates(view)
+        if self._sampled:
+            mask = self.drawn(mask, draw)
         return self.find(view, mask, 0, len(view.text), breaks) if mask else []
 
     def find(

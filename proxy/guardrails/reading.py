@@ -111,11 +111,12 @@ class RuleReader:
         if rule.reversible and not undoable(action, scope.direction):
             why = "Only what action redact takes out of a request can be put back."
             refuse(f"{where}.reversible", "action_not_possible", why)
-        if rule.sample_pct < 100:
-            shadow = (rule.mode or self.pack.mode) == "shadow"
-            code = "kind_not_possible" if shadow else "sample_on_enforcing_rule"
-            reason = "is not built yet" if shadow else "is for shadow rules only"
-            refuse(f"{where}.sample_pct", code, f"Sampling {reason}.")
+        if rule.sample_pct < 100 and (rule.mode or self.pack.mode) != "shadow":
+            refuse(
+                f"{where}.sample_pct",
+                "sample_on_enforcing_rule",
+                "Sampling is for shadow rules only.",
+            )
         if rule.timeout_ms is not None:
             refuse(
                 f"{where}.timeout_ms",

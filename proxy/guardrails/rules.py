@@ -129,6 +129,7 @@ class RuleFacts:
     message: str | None
     order: int  # place in the pack
     reach: Reach
+    sample_pct: float  # of the requests that it looks at; below 100 only in shadow
 
     @property
     def rank(self) -> tuple[int, int, int, int]:

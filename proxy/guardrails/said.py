@@ -26,6 +26,7 @@ class CommonFacts(TypedDict):
     message: str | None
     order: int
     reach: Reach
+    sample_pct: float
 
 
 @dataclass(slots=True)
@@ -73,4 +74,5 @@ class Said:
             "message": rule.message,
             "order": self.index,
             "reach": self.reach,
+            "sample_pct": rule.sample_pct,
         }

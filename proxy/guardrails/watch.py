@@ -26,12 +26,13 @@ class Watch:
     """One growing text, and the rules that look at it."""
 
     __slots__ = (
-        "_begin", "_findings", "_next", "_part", "_rules", "_text", "_unseen", "_unseen_chars",
-        "noted_chars",
+        "_begin", "_draw", "_findings", "_next", "_part", "_rules", "_text", "_unseen",
+        "_unseen_chars", "noted_chars",
     )  # fmt: skip
 
-    def __init__(self, rules: RuleSet, part: Part) -> None:
+    def __init__(self, rules: RuleSet, part: Part, draw: float) -> None:
         self._rules = rules
+        self._draw = draw
         self._part: Part = part
         self._findings = Findings("response")
         self._unseen: list[str] = []
@@ -71,7 +72,7 @@ class Watch:
     def _search(self, end: int, stop: int) -> None:
         """Count the hits that begin before `stop`; text up to `end` is known to them."""
         view = View(self._text[:end])
-        mask = self._rules.candidates(view)
+        mask = self._rules.drawn(self._rules.candidates(view), self._draw)
         after = stop
         if mask:
             breaks: Breaks = []
@@ -90,10 +91,12 @@ class WatchedLane(Lane):
 
     __slots__ = ("_enforcing", "_watch")
 
-    def __init__(self, program: Program, watch: RuleSet, part: Part, *, enforcing: bool) -> None:
+    def __init__(
+        self, program: Program, watch: RuleSet, part: Part, draw: float, *, enforcing: bool
+    ) -> None:
         super().__init__(program, part)
         self._enforcing = enforcing
-        self._watch = Watch(watch, part)
+        self._watch = Watch(watch, part, draw)
 
     @property
     def scanned_chars(self) -> int:

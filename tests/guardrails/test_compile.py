@@ -37,11 +37,6 @@ FAULTS = [
     ({"pattern": "ab+", "action": "allow"}, "rules[0].action", "action_not_possible"),
     ({"pattern": "ab", "reversible": True}, "rules[0].reversible", "action_not_possible"),
     ({"pattern": "ab", "sample_pct": 5}, "rules[0].sample_pct", "sample_on_enforcing_rule"),
-    (
-        {"pattern": "ab", "sample_pct": 5, "mode": "shadow"},
-        "rules[0].sample_pct",
-        "kind_not_possible",
-    ),
     ({"pattern": "ab", "timeout_ms": 5}, "rules[0].timeout_ms", "kind_not_possible"),
     ({"pattern": "ab", "validator": "nope"}, "rules[0].validator", "unknown_validator"),
     ({"pattern": "ab", "group": 1}, "rules[0].group", "out_of_range"),

@@ -219,7 +219,7 @@ def test_what_is_rare_is_there_when_it_is() -> None:
 def test_a_line_of_the_version_before_is_told() -> None:
     line = jsonbody.loads(line_of(a_record())[9:])
     assert isinstance(line, list)
-    before = framed(jsonbody.dumps([2, *line[1:-1]]))[:-1]
+    before = framed(jsonbody.dumps([2, *line[1:-2]]))[:-1]
     assert events_of(before).events == events_of(line_of(a_record())[:-1]).events
 
 
