@@ -61,7 +61,7 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     note_judgement(turn.record, judged, gateway)
     if judged.block is not None:
         turn.record.outcome = "blocked"
-        raise Blocked(judged.message)
+        raise Blocked(judged.message, judged.block.policy_id)
     if judged.rewrites:
         exchange.body = apply_rewrites(exchange.body, exchange.doc, judged.rewrites)
         exchange.doc = read_object(exchange.body)

@@ -4,6 +4,7 @@ the list of models, one model, a count of tokens (wire.md §2.2, §9.3).
 
 from typing import Final
 
+from proxy.gateway.blocks import policy_line
 from proxy.gateway.turn import Turn
 from proxy.model.errors import NoSuchRoute
 from proxy.wire.jsonbody import dumps
@@ -18,7 +19,7 @@ def answer_here(turn: Turn) -> None:
     surface, record = turn.exchange.surface, turn.record
     lines = b"content-type: application/json\r\nx-parapet-request-id: %b\r\n%b" % (
         record.request_id.encode("ascii"),
-        turn.route.head_lines,
+        turn.route.head_lines + policy_line(turn),
     )
     if surface.operation == "count_tokens":
         body = dumps({"input_tokens": estimate_input(turn.exchange.doc or {})})

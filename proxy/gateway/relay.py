@@ -9,6 +9,7 @@ from typing import Final
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES, note, note_judgement
+from proxy.gateway.blocks import answer_blocked, finishes, policy_line
 from proxy.gateway.faults import fault_of
 from proxy.gateway.gates import permitted
 from proxy.gateway.reach import dropped_names
@@ -90,7 +91,7 @@ def _too_big(turn: Turn, gateway: Gateway) -> None:
         message="answer over guard.max_answer_bytes",
     )  # fmt: skip
     note(turn.record, [unchecked], gateway.clock.now_ms())
-    raise Blocked(_UNCHECKED)
+    raise Blocked(_UNCHECKED, unchecked.policy_id)
 
 
 async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> bytes:
@@ -109,7 +110,7 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
             left = permitted(turn, came)
         body, parsed = left
         if permits is not None and permits.blocked is not None:
-            message = permits.message
+            block, message = permits.blocked, permits.message
         else:
             turn.record.finish_reason = dialect.answer_finish(parsed)
             leaves = dialect.answer_leaves(parsed)
@@ -124,13 +125,13 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
             note_judgement(turn.record, judged, gateway)
             if judged.block is None:
                 return apply_rewrites(body, parsed, judged.rewrites) if judged.rewrites else body
-            message = judged.message
+            block, message = judged.block, judged.message
     except ValueError as why:
         attempt.outcome, attempt.why = Outcome.BAD_ANSWER, "an answer that cannot be scanned"
         raise fault_of(attempt) from why
     attempt.outcome = Outcome.BLOCKED
     turn.record.truncated_by_policy = True
-    raise Blocked(message)
+    raise Blocked(message, block.policy_id)
 
 
 def _judged(
@@ -172,8 +173,9 @@ async def _stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway
     pump = answer.pump
     assert pump is not None
     try:
-        if pump.blocked is not None and not pump.released:
-            raise Blocked(pump.message)
+        by = pump.blocked
+        if by is not None and not pump.released and not finishes(turn, by.policy_id):
+            raise Blocked(pump.message, by.policy_id)
         if answer.over:  # small and quick: one write carries all of it
             _begin(turn, answer, gateway, length=None)
             held = answer.take_held()
@@ -198,7 +200,8 @@ def _end_stream(turn: Turn, answer: Answer, attempt: Attempt, held: bytes) -> No
         attempt.outcome = Outcome.BLOCKED
         record.outcome = "blocked"
         record.truncated_by_policy = True
-        said = turn.route.sayings.get(pump.blocked.policy_id)
+        guard = turn.route.guard
+        said = guard.saying(pump.blocked.policy_id) if guard is not None else None
         caller.hold(held + pump.reader.blocked_end(said))
     elif answer.fault is None and pump.terminal:
         record.outcome = "success"
@@ -342,7 +345,7 @@ def _own_lines(turn: Turn, answer: Answer) -> bytes:
         lines += b"x-parapet-failover: %b\r\n" % record.decisions[-1].reason_code.encode("ascii")
     if record.dropped:
         lines += b"x-parapet-dropped: %b\r\n" % ",".join(record.dropped).encode("ascii")
-    return lines
+    return lines + policy_line(turn)
 
 
 def refuse(
@@ -356,6 +359,8 @@ def refuse(
     _note_fault(record, fault)
     if isinstance(fault, Blocked):
         record.outcome = "blocked"
+        if turn is not None and answer_blocked(turn, fault):
+            return
     elif record.attempts and record.outcome == "gateway_error":
         record.outcome = CONSEQUENCES[record.attempts[-1].outcome].told_as
     elif record.outcome == "gateway_error" and fault.status < 500:
@@ -365,7 +370,7 @@ def refuse(
     record.status_code = status
     lines = render(headers) + b"x-parapet-request-id: %b\r\n" % record.request_id.encode("ascii")
     if turn is not None:
-        lines += turn.route.head_lines
+        lines += turn.route.head_lines + policy_line(turn)
         if record.attempts:
             lines += b"x-parapet-attempts: %d\r\n" % len(record.attempts)
     caller.begin(status, lines, length=len(body))

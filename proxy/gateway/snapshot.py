@@ -78,7 +78,6 @@ class RouteView:
     total_s: float
     unary_s: float
     aliases: Mapping[str, str] = field(default_factory=dict)  # the primary's models
-    sayings: Mapping[str, str] = field(default_factory=dict)  # a pack's own sentence on a block
     fault: str = ""
 
 
@@ -229,16 +228,13 @@ def _workspace(
         except ValueError:
             continue  # one tenant's mistake holds up nobody: the routes that need it say so
     policies = {p.route_id: p for p in rules.failover_policies if p.status == "active"}
-    sayings = {pack.policy_pack_id: pack.message for pack in rules.policies if pack.message}
     routes = {}
     for route in rules.routes:
         fault, guard = rules.unusable.get(route.id, ""), None
         if not fault:
             found = guards[rules.id, tuple(route.policy_packs)]
             fault, guard = (found, None) if isinstance(found, str) else ("", found)
-        view = _route(route, rules.id, endpoints, policies.get(route.id), guard, fault)
-        view.sayings = sayings
-        routes[route.id] = view
+        routes[route.id] = _route(route, rules.id, endpoints, policies.get(route.id), guard, fault)
     table = RouteTable(rules.routes, rules.default_route)
     guarded = bool(routes) and all(view.guard is not None or view.fault for view in routes.values())
     return WorkspaceView(rules.id, table, routes, endpoints, guarded)

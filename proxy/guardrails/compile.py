@@ -51,7 +51,8 @@ def compile_guard(
     """The guard of a route with these packs, in their order.  Raises PackError."""
     rules = compile_rules(packs, settings, validators=validators)
     limits = Limits(hold_max=settings.hold_max_chars, overflow=settings.overflow)
-    return Guard([pack for pack in packs if pack.enabled], rules, limits)
+    enabled = [pack for pack in packs if pack.enabled]
+    return Guard(enabled, rules, limits, settings.policy_header)
 
 
 def compile_rules(
@@ -114,8 +115,6 @@ def _refuse_unbuilt(pack: PolicyPack, report: Report) -> None:
         )
     if pack.scoring.mode != "first":
         report.refuse("scoring.mode", "kind_not_possible", "Scoring by sum is not built yet.")
-    if pack.block_style != "error":
-        report.refuse("block_style", "action_not_possible", "Style finish is not built yet.")
 
 
 def _test(pack: PolicyPack, index: int, live: LiveRule, report: Report) -> None:

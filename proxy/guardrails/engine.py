@@ -56,8 +56,14 @@ class Guard:
     """All rules of a route, strongest pack settings first where packs differ."""
 
     def __init__(
-        self, packs: Sequence[PolicyPack], rules: Sequence[RuleFacts], limits: Limits
+        self,
+        packs: Sequence[PolicyPack],
+        rules: Sequence[RuleFacts],
+        limits: Limits,
+        header: Literal["off", "verdict", "rules"] = "off",
     ) -> None:
+        self.header = header  # what the policy header says (guardrails.md §10)
+        self._packs = {pack.policy_pack_id: pack for pack in reversed(packs)}
         self.profile = ",".join(f"{pack.policy_pack_id}@{pack.version}" for pack in packs)
         self.tool_args: Literal["hold", "live"] = _strictest(
             [pack.tool_args for pack in packs], ("hold", "live")
@@ -113,6 +119,18 @@ class Guard:
                 watch = RuleSet(watching, attempt) if watching else None
                 lanes[part] = programs.get(key), watch
         return lanes
+
+    # ---- what a pack says of its blocks
+
+    def saying(self, policy_id: str) -> str | None:
+        """The pack's own sentence on a block."""
+        pack = self._packs.get(policy_id)
+        return pack.message if pack is not None else None
+
+    def finishes(self, policy_id: str) -> bool:
+        """A block by the pack is told as an answer that ends at once, not as an error."""
+        pack = self._packs.get(policy_id)
+        return pack is not None and pack.block_style == "finish"
 
     # ---- what it looks at
 

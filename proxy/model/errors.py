@@ -80,9 +80,15 @@ class TooLarge(CallerFault):
 
 
 class Blocked(CallerFault):
-    """A guardrail blocked the request or the answer.  Never retried, never failed over."""
+    """A guardrail blocked the request or the answer.  Never retried, never failed over.
+
+    `policy_id`: the pack whose rule blocked, which says how it is told."""
 
     kind, code, status = "blocked", "content_filter", 400
+
+    def __init__(self, message: str, policy_id: str = "") -> None:
+        super().__init__(message)
+        self.policy_id = policy_id
 
 
 class RateLimited(CallerFault):

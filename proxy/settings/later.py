@@ -27,7 +27,6 @@ IN_CONFIG: Final = (
     ("events.sample_pass",        "only results with a finding are told"),
     ("events.sample_allowed",     "only denials are told"),
     ("events.user_header",        "events name no user"),
-    ("guard.policy_header",       "no such header is sent"),
 )
 IN_WORKSPACE: Final = (
     ("alert_rules",               "no alert rule is evaluated"),

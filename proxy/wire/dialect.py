@@ -103,6 +103,19 @@ class DialectReader(Protocol):
         """A 2xx body that is an error object."""
         ...
 
+    def answer_block(
+        self,
+        message: str | None,
+        request_id: str,
+        model: str | None,
+        *,
+        usage: Usage | None = None,
+        choices: int = 1,
+    ) -> bytes:
+        """A whole answer that says no more than that it was blocked (`block_style: finish`), once
+        for each of the `choices` that were asked for."""
+        ...
+
     def stream(
         self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
     ) -> StreamReader:

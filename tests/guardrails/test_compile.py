@@ -84,14 +84,12 @@ def test_faults_of_the_pack_itself() -> None:
         {"rule_id": "a", "pattern": "cd"},
         extends="secrets-core",
         scoring={"mode": "sum"},
-        block_style="finish",
     )
     faults, _ = check_pack(own)
     assert {(fault.field, fault.code) for fault in faults} == {
         ("rules[1].rule_id", "duplicate_rule_id"),
         ("extends", "kind_not_possible"),
         ("scoring.mode", "kind_not_possible"),
-        ("block_style", "action_not_possible"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from proxy.gateway.pipeline import serve
 from proxy.gateway.snapshot import build_guards, build_rules
@@ -11,7 +12,15 @@ from proxy.model.failover import Conditions, FailoverPolicy, RequestFailover
 from proxy.model.observations import RequestFinished
 from proxy.model.policy import PolicyPack, Rule
 from proxy.model.records import RequestRecord
-from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, Timeouts, WorkspaceRules
+from proxy.model.tenancy import (
+    ApiKey,
+    Endpoint,
+    GuardSettings,
+    Route,
+    SnapshotDoc,
+    Timeouts,
+    WorkspaceRules,
+)
 from proxy.spool.record import is_critical, line_of
 from proxy.wire.headers import walk
 from tests.kit.fakes import (
@@ -118,6 +127,7 @@ def world(
     keys: Sequence[ApiKey] = (),
     routes: Sequence[Route] | None = None,
     timeouts: Timeouts | None = None,
+    policy_header: Literal["off", "verdict", "rules"] = "off",
 ) -> World:
     """One route `chat` over the first endpoint, unless told otherwise."""
     chosen = list(routes) if routes is not None else [
@@ -130,6 +140,7 @@ def world(
         version=1,
         sha256="",
         data_auth="keys" if keys else "open",
+        guard=GuardSettings(policy_header=policy_header),
         workspaces=[
             WorkspaceRules(
                 id="default",

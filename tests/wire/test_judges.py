@@ -8,6 +8,7 @@ from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
+from proxy.model.exchange import Usage
 from proxy.wire.dialect import StreamReader
 from proxy.wire.dialects.anthropic_messages import MessagesReader
 from proxy.wire.dialects.openai_chat import ChatReader
@@ -67,6 +68,14 @@ def test_whole_answers_that_were_blocked() -> None:
         legacy = LegacyReader().answer_block(message, "req-1", None)
         Completion.model_validate_json(legacy)
         Message.model_validate_json(MessagesReader().answer_block(message, "req-1", "m"))
+    several = ChatReader().answer_block(None, "req-1", "m", usage=Usage(input=7), choices=2)
+    told = ChatCompletion.model_validate_json(several)
+    assert [(c.index, c.finish_reason, c.message.content) for c in told.choices] == [
+        (0, "content_filter", ""),
+        (1, "content_filter", ""),
+    ]
+    assert told.usage is not None
+    assert told.usage.prompt_tokens == 7
     empty = EmbeddingsReader().answer_block("No.", "req-1", "m")
     CreateEmbeddingResponse.model_validate_json(empty)
 

@@ -9,7 +9,7 @@ from proxy.wire.dialects.anthropic_stream import MessagesStream
 from proxy.wire.dialects.members import OPTION_WORDS, below, beside, url
 from proxy.wire.jsonbody import Path
 from proxy.wire.leaves import Gather
-from proxy.wire.usage import read_usage
+from proxy.wire.usage import read_usage, write_usage
 
 # Settings, ids and bookkeeping: words of the protocol, never words of a user.
 _SETTINGS: Final = frozenset(
@@ -101,8 +101,15 @@ class MessagesReader:
     def answer_error(self, doc: Object) -> bool:
         return doc.get("type") == "error" or bool(doc.get("error"))
 
-    def answer_block(self, message: str | None, request_id: str, model: str | None) -> bytes:
-        """A whole answer that says no more than that it was blocked (`block_style: finish`)."""
+    def answer_block(
+        self,
+        message: str | None,
+        request_id: str,
+        model: str | None,
+        *,
+        usage: Usage | None = None,
+        choices: int = 1,
+    ) -> bytes:
         return jsonbody.dumps(
             {
                 "id": f"msg_{request_id}",
@@ -112,7 +119,7 @@ class MessagesReader:
                 "content": [{"type": "text", "text": message}] if message else [],
                 "stop_reason": "refusal",
                 "stop_sequence": None,
-                "usage": {"input_tokens": 0, "output_tokens": 0},
+                "usage": write_usage("anthropic_messages", usage or Usage()),
             }
         )
 

@@ -9,7 +9,7 @@ from proxy.wire.dialects.members import NO_TEXT, OPTION_WORDS, below, beside, is
 from proxy.wire.dialects.openai_stream import ChatStream
 from proxy.wire.jsonbody import Path
 from proxy.wire.leaves import Gather
-from proxy.wire.usage import read_usage
+from proxy.wire.usage import read_usage, write_usage
 
 ROLES: Final[dict[str, Role]] = {
     "system": "system",
@@ -114,18 +114,29 @@ class ChatReader:
     def answer_error(self, doc: Object) -> bool:
         return is_error(doc)
 
-    def answer_block(self, message: str | None, request_id: str, model: str | None) -> bytes:
-        """A whole answer that says no more than that it was blocked (`block_style: finish`)."""
-        said: Object = {"role": "assistant", "content": message or "", "refusal": None}
-        choice: Object = {"index": 0, "message": said, "finish_reason": "content_filter"}
+    def answer_block(
+        self,
+        message: str | None,
+        request_id: str,
+        model: str | None,
+        *,
+        usage: Usage | None = None,
+        choices: int = 1,
+    ) -> bytes:
+        told: list[Json] = []
+        for at in range(choices):
+            said: Object = {"role": "assistant", "content": message or "", "refusal": None}
+            told.append(
+                {"index": at, "message": said, "logprobs": None, "finish_reason": "content_filter"}
+            )
         return jsonbody.dumps(
             {
                 "id": f"chatcmpl-{request_id}",
                 "object": "chat.completion",
                 "created": 0,
                 "model": model or "",
-                "choices": [{**choice, "logprobs": None}],
-                "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+                "choices": told,
+                "usage": write_usage("openai_chat", usage or Usage()),
             }
         )
 

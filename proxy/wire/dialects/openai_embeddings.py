@@ -55,10 +55,19 @@ class EmbeddingsReader:
     def answer_error(self, doc: Object) -> bool:
         return is_error(doc)
 
-    def answer_block(self, message: str | None, request_id: str, model: str | None) -> bytes:
-        """A whole answer without vectors."""
-        usage = {"prompt_tokens": 0, "total_tokens": 0}
-        return jsonbody.dumps({"object": "list", "data": [], "model": model or "", "usage": usage})
+    def answer_block(
+        self,
+        message: str | None,
+        request_id: str,
+        model: str | None,
+        *,
+        usage: Usage | None = None,
+        choices: int = 1,
+    ) -> bytes:
+        """A whole answer without vectors; nothing in it says why."""
+        spent = {"prompt_tokens": usage.all_input if usage else 0, "total_tokens": 0}
+        spent["total_tokens"] = spent["prompt_tokens"]
+        return jsonbody.dumps({"object": "list", "data": [], "model": model or "", "usage": spent})
 
     def stream(
         self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1

@@ -17,6 +17,7 @@ from proxy.wire.mould import Mould
 from proxy.wire.usage import estimate_bytes, read_usage, write_usage
 
 DONE: Final = b"data: [DONE]\n\n"
+_FILTERED: Final = "content_filter"
 _SETTINGS: Final = frozenset({"model", "stream", "stream_options", "logit_bias", "service_tier"})
 _FRAME: Final = ("id", "object", "created", "model", "system_fingerprint")
 _EVENT_WORDS: Final = frozenset({*_FRAME, "choices", "usage", "service_tier"})
@@ -81,17 +82,27 @@ class LegacyReader:
     def answer_error(self, doc: Object) -> bool:
         return is_error(doc)
 
-    def answer_block(self, message: str | None, request_id: str, model: str | None) -> bytes:
-        """A whole answer that says no more than that it was blocked (`block_style: finish`)."""
-        choice: Object = {"index": 0, "text": message or "", "finish_reason": "content_filter"}
+    def answer_block(
+        self,
+        message: str | None,
+        request_id: str,
+        model: str | None,
+        *,
+        usage: Usage | None = None,
+        choices: int = 1,
+    ) -> bytes:
+        told: list[Json] = [
+            {"index": at, "text": message or "", "logprobs": None, "finish_reason": _FILTERED}
+            for at in range(choices)
+        ]
         return jsonbody.dumps(
             {
                 "id": f"cmpl-{request_id}",
                 "object": "text_completion",
                 "created": 0,
                 "model": model or "",
-                "choices": [{**choice, "logprobs": None}],
-                "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+                "choices": told,
+                "usage": write_usage("openai_chat", usage or Usage()),
             }
         )
 
@@ -247,10 +258,10 @@ class LegacyStream:
         return self._chunk(at, text)
 
     def blocked_end(self, message: str | None) -> bytes:
-        left = sorted(self._seen - self._finished_before) if self._seen else [0]
+        left = sorted((self._seen or set(range(self._asked))) - self._finished_before)
         out = []
         for at in left:
-            out.append(self._chunk(at, message or "", "content_filter"))
+            out.append(self._chunk(at, message or "", _FILTERED))
             message = None
         if self._want_usage:
             usage = self.usage or Usage(output=estimate_bytes(self.output_bytes))

@@ -361,12 +361,12 @@ class ChatStream:
             self.finish_reason = "stop"
 
     def blocked_end(self, message: str | None) -> bytes:
-        left = sorted(set(self._lanes) - self._finished_before) if self._lanes else [0]
+        known = set(self._lanes) or set(range(self._asked))
         out = []
-        for at in left:
-            if message:
-                role: Object = {} if self._begun else {"role": "assistant"}
-                out.append(self._chunk(at, {**role, "content": message}))
+        for at in sorted(known - self._finished_before):
+            role: Object = {} if self._begun else {"role": "assistant"}
+            if message or role:
+                out.append(self._chunk(at, {**role, "content": message or ""}))
                 message = None
             out.append(self._chunk(at, {}, "content_filter"))
         if self._want_usage:
