@@ -30,13 +30,13 @@ from proxy.control.kinds import (
     stored,
 )
 from proxy.control.problems import FieldError, Problem
-from proxy.control.routing import POLICY_NAME, ROUTE, chosen
+from proxy.control.routing import ENDPOINT_NAME, POLICY_NAME, ROUTE, chosen
 from proxy.control.validation import read_as
 from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort, whole
 from proxy.model.batch import ABSENT, Delete, Op, Put
 from proxy.model.documents import Instant, Severity
 from proxy.model.exchange import Json
-from proxy.model.policy import SEMVER, Action, Policy, PolicyPack
+from proxy.model.policy import SEMVER, Action, Policy, PolicyPack, reroute_targets
 from proxy.settings import overlay
 from proxy.settings.packs import PackShelf, PackSource, builtin_packs
 from proxy.wire import jsonbody
@@ -218,6 +218,13 @@ def _references(said: Object) -> list[Reference]:
     if isinstance(base, str):
         pack_id = base.partition("@")[0]
         found.append(Reference("#/extends", POLICY_NAME, "policy", pack_id, "policy_pack_id"))
+    rules = said.get("rules")
+    for place, rule in enumerate(rules if isinstance(rules, list) else ()):
+        config = rule.get("config") if isinstance(rule, dict) else None
+        if isinstance(config, dict):
+            pointer = f"#/rules/{place}/config/reroute_to"
+            names = reroute_targets(config)
+            found += [Reference(pointer, ENDPOINT_NAME, "endpoint", name) for name in names]
     return found
 
 

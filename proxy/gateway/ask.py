@@ -4,6 +4,7 @@ What is scanned is what is forwarded: the leaves come from the parse of the very
 and a rewrite is spliced into those bytes.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -12,7 +13,7 @@ from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import Placeholders, workspace_key
-from proxy.model.errors import Blocked, Forbidden, TooLarge, Unreadable
+from proxy.model.errors import Blocked, Forbidden, NoEndpoint, TooLarge, Unreadable
 from proxy.model.exchange import Json, Leaf
 from proxy.model.policy import PolicyResult
 from proxy.model.records import RequestRecord
@@ -62,6 +63,8 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     if judged.block is not None:
         turn.record.outcome = "blocked"
         raise Blocked(judged.message, judged.block.policy_id)
+    if judged.reroute:
+        _reroute(turn, judged.reroute)
     if judged.rewrites:
         exchange.body = apply_rewrites(exchange.body, exchange.doc, judged.rewrites)
         exchange.doc = read_object(exchange.body)
@@ -92,6 +95,14 @@ def _leaves(dialect: DialectReader, doc: dict[str, Json], guard: Guard) -> list[
     if wanted.remote == "block" and mapped.remote:
         raise Unscannable("The request refers to content that is kept elsewhere.")
     return mapped.leaves
+
+
+def _reroute(turn: Turn, names: Sequence[str]) -> None:
+    """SECURITY: the request goes to these endpoints and to no other, even when none is there."""
+    known = turn.visit.workspace.endpoints
+    turn.rerouted = tuple(known[name] for name in names if name in known)
+    if not turn.rerouted:
+        raise NoEndpoint("No endpoint that a rule sends this request to can be used.")
 
 
 def note_judgement(record: RequestRecord, judged: Judgement, gateway: Gateway) -> None:

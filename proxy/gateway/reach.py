@@ -30,21 +30,23 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
 
     Raises the fault of the chain when nothing is left.
     """
-    route, tried = turn.route, turn.record.attempts
-    policy = None if turn.exchange.surface.operation in _ONCE else route.policy
+    order, tried = turn.order, turn.record.attempts
+    once = turn.exchange.surface.operation in _ONCE
+    policy = None if once else turn.policy
+    each = turn.rerouted is not None and not once
     skipped: dict[int, str] = {}
     answers: list[Answer] = []
-    turn.record.original_endpoint = route.order[0].doc.id
+    turn.record.original_endpoint = turn.route.order[0].doc.id
     while True:
         left_s = turn.total_due - gateway.clock.monotonic()
-        match next_move(len(route.order), tried, skipped, policy, left_s=left_s):
+        match next_move(len(order), tried, skipped, policy, left_s=left_s, each=each):
             case Fail():
                 return _settle(turn, answers, skipped)
             case Send(place):
-                answer = await _attempt(turn, route.order[place], rules, gateway)
+                answer = await _attempt(turn, order[place], rules, gateway)
                 if isinstance(answer, Refused):
                     skipped[place] = answer.reason
-                    turn.skipped.append((route.order[place].doc.id, answer.reason))
+                    turn.skipped.append((order[place].doc.id, answer.reason))
                     continue
                 answers.append(answer)
                 if tried[-1].outcome in (Outcome.SUCCESS, Outcome.BLOCKED):
@@ -201,13 +203,13 @@ def _why_transport(turn: Turn, phase: str) -> tuple[str, str]:
 
 def _tell_switch(turn: Turn, candidate: EndpointView, gateway: Gateway) -> None:
     """One request-scope decision per switch (failover.md §14), made when it is sent."""
-    last, route = turn.record.attempts[-1], turn.route
-    if route.policy is None:
+    last, policy = turn.record.attempts[-1], turn.policy
+    if policy is None:
         return
     code, trigger = reason_of(last)
     turn.record.decisions.append(
         FailoverDecision(
-            failover_policy_id=route.policy.effective_id,
+            failover_policy_id=policy.effective_id,
             trigger_condition=trigger,
             original_endpoint=last.endpoint_id,
             selected_fallback=candidate.doc.id,
@@ -220,14 +222,14 @@ def _tell_switch(turn: Turn, candidate: EndpointView, gateway: Gateway) -> None:
 
 def _settle(turn: Turn, answers: list[Answer], skipped: dict[int, str]) -> Answer | None:
     """Nothing is left: the most useful class of the chain, or the provider's own words."""
-    route, tried = turn.route, turn.record.attempts
+    order, tried = turn.order, turn.record.attempts
     if not tried:
         forbidden = all_forbidden(turn, [*skipped.values()])
         if forbidden is not None:
             raise forbidden
         if turn.exchange.surface.operation in ANSWERED_HERE:
             return None
-        raise nothing_admits([(route.order[at].doc.id, why) for at, why in skipped.items()])
+        raise nothing_admits([(order[at].doc.id, why) for at, why in skipped.items()])
     at = final_attempt(tried)
     attempt, answer = tried[at], answers[at]
     record, candidate = turn.record, answer.candidate.doc
@@ -240,7 +242,7 @@ def _settle(turn: Turn, answers: list[Answer], skipped: dict[int, str]) -> Answe
     fault = fault_of(attempt, answer.status)
     if may_say:
         fault.quote(error_of(answer).message)
-    fault.final = route.policy is not None
+    fault.final = turn.chained
     raise fault
 
 
@@ -251,7 +253,7 @@ def _passes_on(turn: Turn, answer: Answer, attempt: Attempt) -> bool:
         return False
     if attempt.outcome in (Outcome.AUTH, Outcome.BAD_ANSWER) or answer.status < 400:
         return False  # a redirect would send the prompt and the key to wherever it points
-    if turn.route.policy is not None and attempt.outcome not in _CALLERS:
+    if turn.chained and attempt.outcome not in _CALLERS:
         return False
     kind = dict(answer.headers).get(b"content-type", b"")
     return kind.startswith(b"application/json") and bool(answer.body)

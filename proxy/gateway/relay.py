@@ -151,7 +151,7 @@ def _error(turn: Turn, answer: Answer) -> None:
     record.outcome = CONSEQUENCES[attempt.outcome].told_as
     record.error_class = str(attempt.outcome)
     lines = _passed_down(answer)
-    if turn.route.policy is not None:
+    if turn.chained:
         told = [pair for pair in answer.headers if pair[0] != b"x-should-retry"]
         lines = down_lines(told, decoded=answer.decoded) + b"x-should-retry: false\r\n"
     lines += _own_lines(turn, answer)

@@ -234,10 +234,18 @@ def _workspace(
         if not fault:
             found = guards[rules.id, tuple(route.policy_packs)]
             fault, guard = (found, None) if isinstance(found, str) else ("", found)
+            if guard is not None:
+                fault = _misses(guard, rules)
         routes[route.id] = _route(route, rules.id, endpoints, policies.get(route.id), guard, fault)
     table = RouteTable(rules.routes, rules.default_route)
     guarded = bool(routes) and all(view.guard is not None or view.fault for view in routes.values())
     return WorkspaceView(rules.id, table, routes, endpoints, guarded)
+
+
+def _misses(guard: Guard, rules: WorkspaceRules) -> str:
+    """Why the workspace lacks what a rule of the guard needs; empty when it has it."""
+    missing = guard.reroutes - {endpoint.id for endpoint in rules.endpoints}
+    return f"its packs reroute to endpoint {min(missing)}, which is not there" if missing else ""
 
 
 def _chosen(

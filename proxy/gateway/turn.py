@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from proxy.gateway.admission import Visit
-from proxy.gateway.snapshot import RouteView, Rules
+from proxy.gateway.snapshot import EndpointView, RouteView, Rules
 from proxy.guardrails.permits import Permits
 from proxy.guardrails.placeholders import Placeholders
 from proxy.guardrails.sampling import ALL
 from proxy.model.exchange import Exchange
+from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import Clock, Downstream, Ids, Journal, Observe, TransportFault
 from proxy.model.records import RequestRecord
 from proxy.wire.dialect import DialectReader
@@ -55,8 +56,9 @@ class Turn:
     """One request, from the moment its route is known.
 
     `guarded`: a pack looks at the answer, or placeholders are undone in it.  `placeholders`: those
-    that its request has issued.  `total_due`: the deadline over all attempts, in seconds of the
-    monotonic clock.  `permits`: None where no rule says who may use what.
+    that its request has issued.  `rerouted`: the endpoints that a rule put in the place of the
+    route's own.  `total_due`: the deadline over all attempts, in seconds of the monotonic clock.
+    `permits`: None where no rule says who may use what.
     """
 
     visit: Visit
@@ -71,4 +73,20 @@ class Turn:
     skipped: list[tuple[str, str]] = field(default_factory=list)  # endpoint and reason
     placeholders: Placeholders | None = None
     permits: Permits | None = None
+    rerouted: tuple[EndpointView, ...] | None = None
     draw: float = ALL  # by which sampled rules look at it or do not
+
+    @property
+    def order(self) -> tuple[EndpointView, ...]:
+        """The endpoints that may be asked, in order."""
+        return self.route.order if self.rerouted is None else self.rerouted
+
+    @property
+    def policy(self) -> FailoverPolicy | None:
+        """The failover policy in charge: a rule that reroutes takes its place."""
+        return self.route.policy if self.rerouted is None else None
+
+    @property
+    def chained(self) -> bool:
+        """More than one endpoint may be asked, so what one of them says is not the last word."""
+        return len(self.order) > 1 if self.rerouted is not None else self.policy is not None

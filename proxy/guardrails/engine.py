@@ -41,7 +41,8 @@ def attempt(search: Callable[[], T]) -> T | Break:
 @dataclass(slots=True)
 class Judgement:
     """`message`: the sentence for the caller when `block` is set.  `rewrites`: new texts of leaves,
-    empty on a block.  `flagged`: an enforcing `flag` rule hit."""
+    empty on a block.  `flagged`: an enforcing `flag` rule hit.  `reroute`: the endpoints that
+    the request goes to, in order, and to no other; empty: the route's own."""
 
     block: PolicyResult | None = None
     message: str = ""
@@ -50,6 +51,7 @@ class Judgement:
     scanned_chars: int = 0
     total_chars: int = 0
     flagged: bool = False
+    reroute: tuple[str, ...] = ()
 
 
 class Guard:
@@ -79,6 +81,7 @@ class Guard:
         self.reversible = any(r.placeholder_label and r.enforces for r in self._rules)
         self.gates = Gates.of(rules)
         self._limits = limits
+        self.reroutes = frozenset(name for rule in rules for name in rule.reroute_to)
         self.samples = any(rule.sample_pct < 100 for rule in rules)
         sets: dict[tuple[int, ...], RuleSet] = {}
         self._request: dict[tuple[Part, Role, bool], RuleSet] = {}
@@ -201,6 +204,8 @@ class Guard:
             judgement.block = findings.result(blocking)
             judgement.message = sentence(blocking, direction)
             judgement.rewrites.clear()
+        else:
+            judgement.reroute = findings.reroute()
 
     # ---- streams
 

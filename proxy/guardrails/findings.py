@@ -63,7 +63,8 @@ class Findings:
         """Count checks that broke; the finding of the first that must block."""
         first = None
         for rule, fault in breaks:
-            blocks = rule.on_error == "block" and (rule.enforces or rule.exempts)
+            acts = rule.enforces or rule.exempts or rule.reroutes
+            blocks = rule.on_error == "block" and acts
             finding = self._of(rule, part, "error" if blocks else "bypassed", 0, 0)
             finding.fault = fault.fault
             first = first or (finding if blocks else None)
@@ -85,6 +86,12 @@ class Findings:
     @property
     def flagged(self) -> bool:
         return any(f.rule.action == "flag" and not f.rule.shadow for f in self._found.values())
+
+    def reroute(self) -> tuple[str, ...]:
+        """Where the strongest rerouting rule that hit wants the request; empty without one."""
+        hits = [f for f in self._found.values() if f.verdict == "violation" and f.rule.reroutes]
+        strongest = min(hits, key=lambda finding: finding.rule.rank, default=None)
+        return strongest.rule.reroute_to if strongest is not None else ()
 
     def strongest_block(self) -> Finding | None:
         blocking = [finding for finding in self._found.values() if finding.blocks]

@@ -14,6 +14,7 @@ from proxy.guardrails.faults import Report
 from proxy.guardrails.gated import read_limits, read_model_access, read_tool_permission
 from proxy.guardrails.patterned import read_patterned
 from proxy.guardrails.placeholders import undoable
+from proxy.guardrails.rerouting import MEMBER, REQUESTS, check_scope, read_targets
 from proxy.guardrails.rules import PackFacts, Reach, RuleFacts
 from proxy.guardrails.said import Said
 from proxy.model.exchange import Direction, Part, Role
@@ -61,7 +62,12 @@ class RuleReader:
                 return None  # inert
             kind = "terms"
         self._refuse_unbuilt(rule, kind, where)
-        config = config_of(kind, rule.config, where, self.report) if kind in CONFIGS else None
+        own: dict[str, object] = rule.config
+        targets: tuple[str, ...] = ()
+        if self._reroutes(rule):
+            targets = read_targets(rule, where, self.report)
+            own = {name: value for name, value in own.items() if name != MEMBER}
+        config = config_of(kind, own, where, self.report) if kind in CONFIGS else None
         if config is None or len(self.report.faults) > known:
             return None
         said = Said(
@@ -77,6 +83,7 @@ class RuleReader:
             validators=self.validators,
             hold_max=self.hold_max,
             report=self.report,
+            reroute_to=targets,
         )
         live = READERS[kind](said)
         if len(self.report.faults) > known or rule.enabled is False:
@@ -103,12 +110,10 @@ class RuleReader:
         refuse = self.report.refuse
         if kind not in READERS:
             refuse(f"{where}.kind", "kind_not_possible", f"Kind {kind} is not built yet.")
-        action = rule.action or self.pack.default_action
-        if action == "reroute":
-            field = f"{where}.action" if rule.action else "default_action"
-            refuse(field, "action_not_possible", "Action reroute is not built yet.")
-        scope = rule.scope or self.pack.scope or Scope()
-        if rule.reversible and not undoable(action, scope.direction):
+        if self._reroutes(rule):
+            check_scope(rule, self.pack, where, self.report)
+        action, scope = rule.action or self.pack.default_action, rule.scope or self.pack.scope
+        if rule.reversible and not undoable(action, (scope or Scope()).direction):
             why = "Only what action redact takes out of a request can be put back."
             refuse(f"{where}.reversible", "action_not_possible", why)
         if rule.sample_pct < 100 and (rule.mode or self.pack.mode) != "shadow":
@@ -131,8 +136,13 @@ class RuleReader:
                 f"No validator {rule.validator}; there are: {known}.",
             )
 
+    def _reroutes(self, rule: Rule) -> bool:
+        return (rule.action or self.pack.default_action) == "reroute"
+
     def _reach(self, rule: Rule) -> Reach:
-        scope = rule.scope or self.pack.scope or Scope()
+        scope = rule.scope or self.pack.scope
+        if scope is None:
+            scope = REQUESTS if self._reroutes(rule) else Scope()
         return Reach(
             directions=_DIRECTIONS[scope.direction],
             roles=None if scope.roles is None else frozenset(map(_role, scope.roles)),

@@ -130,6 +130,7 @@ class RuleFacts:
     order: int  # place in the pack
     reach: Reach
     sample_pct: float  # of the requests that it looks at; below 100 only in shadow
+    reroute_to: tuple[str, ...]  # endpoints that take the route's place, in order
 
     @property
     def rank(self) -> tuple[int, int, int, int]:
@@ -145,6 +146,10 @@ class RuleFacts:
     def enforces(self) -> bool:
         """It can hold back, change or stop a text; a rule that does not only watches."""
         return not self.shadow and (self.rewrites or self.action == "block")
+
+    @property
+    def reroutes(self) -> bool:
+        return not self.shadow and self.action == "reroute"
 
     @property
     def exempts(self) -> bool:

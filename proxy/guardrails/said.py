@@ -27,6 +27,7 @@ class CommonFacts(TypedDict):
     order: int
     reach: Reach
     sample_pct: float
+    reroute_to: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Said:
     validators: Mapping[str, Validator]
     hold_max: int
     report: Report
+    reroute_to: tuple[str, ...] = ()
 
     @property
     def action(self) -> Action:
@@ -75,4 +77,5 @@ class Said:
             "order": self.index,
             "reach": self.reach,
             "sample_pct": rule.sample_pct,
+            "reroute_to": self.reroute_to,
         }

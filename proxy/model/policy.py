@@ -4,6 +4,7 @@ Members, bounds and defaults are guardrails.md §2 and §3.1; what a pattern may
 are run is the affair of `guardrails/`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -96,6 +97,13 @@ class Rule(Doc):
     timeout_ms: int | None = Field(None, ge=1, le=30_000)
     tests: RuleTests = Field(default_factory=RuleTests)
     config: dict[str, object] = Field(default_factory=dict)
+
+
+def reroute_targets(config: Mapping[str, object]) -> list[str]:
+    """The endpoints that a rule's config names, as far as it names any."""
+    said = config.get("reroute_to")
+    listed = said if isinstance(said, list) else [said]
+    return [name for name in listed if isinstance(name, str)]
 
 
 class Scoring(Doc):

@@ -37,20 +37,23 @@ def next_move(
     policy: FailoverPolicy | None,
     *,
     left_s: float,
+    each: bool = False,
 ) -> Move:
     """Say what to do next.
 
     `places`: how many endpoints the route has in order.  `tried`: the attempts so far, one per
     place that was asked.  `skipped`: places that refused the request, with the reason.
-    `left_s`: what is left of the request's deadline.
+    `left_s`: what is left of the request's deadline.  `each`: the order is that of a rule which
+    reroutes, and every endpoint of it gets its attempt without any policy.
     """
     if tried:
         if not CONSEQUENCES[tried[-1].outcome].elsewhere:
             return Fail(str(tried[-1].outcome))
-        if policy is None or policy.status != "active" or not policy.request_failover.enabled:
-            return Fail("no failover on this route")
-        if len(tried) >= policy.max_attempts:
-            return Fail("max_attempts")
+        if not each:
+            if policy is None or policy.status != "active" or not policy.request_failover.enabled:
+                return Fail("no failover on this route")
+            if len(tried) >= policy.max_attempts:
+                return Fail("max_attempts")
         if left_s <= 0:
             return Fail("deadline")
     at = len(tried) + len(skipped)

@@ -227,6 +227,8 @@ def _part(packs: Sequence[PolicyPack], direction: Direction, part: Part) -> Part
             if not is_enabled(pack, rule) or rule.kind in _TEXTLESS or action == "allow":
                 continue
             scope = rule.scope or pack.scope
+            if scope is None and action == "reroute":
+                scope = Scope(direction="request")  # no answer can be rerouted
             if not _in_scope(rule, scope or Scope(), direction, part):
                 explicit = explicit or scope is not None
             elif is_inert(pack, rule):

@@ -18,7 +18,7 @@ from proxy.model.documents import Doc
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
-from proxy.model.policy import Policy, PolicyPack
+from proxy.model.policy import Policy, PolicyPack, reroute_targets
 from proxy.model.tenancy import ApiKey, Endpoint, Route
 from proxy.settings.crosscheck import endpoint_faults
 from proxy.settings.load import Loaded
@@ -285,8 +285,12 @@ def _unusable(
     if not endpoints & set(wanted):
         return f"endpoint {wanted[0]} is not there"
     for reference in route.policy_packs:
-        if find_pack(packs, reference) is None:
+        source = find_pack(packs, reference)
+        if source is None:
             return f"policy pack {reference} is not there"
+        for rule in source.effective.rules:
+            if not endpoints.issuperset(reroute_targets(rule.config)):
+                return f"policy pack {reference} reroutes to an endpoint that is not there"
     return ""
 
 

@@ -301,3 +301,31 @@ async def test_a_pack_that_others_extend_is_not_removed_where_references_are_str
         "unknown_reference", "invalid_value"
     }  # fmt: skip
     assert (await world.call("DELETE", f"{POLICIES}/child", headers=strict)).status == 204
+
+
+async def test_a_rule_that_reroutes_names_endpoints_that_are_there(world: World) -> None:
+    rule = {"rule_id": "r", "pattern": "word", "action": "reroute"}
+
+    def sent(name: str, *targets: str) -> dict[str, Any]:
+        return {"id": name, "rules": [{**rule, "config": {"reroute_to": list(targets)}}]}
+
+    known = await made(world, sent("known", "anthropic-claude"))
+    assert not known.get("warnings")
+    lost = await made(world, sent("lost", "anthropic-claude", "gone"))
+    assert [(w["code"], w["pointer"]) for w in lost["warnings"]] == [
+        ("unknown_reference", "#/rules/0/config/reroute_to")
+    ]
+    strict = {**ADMIN, "Prefer": "handling=strict"}
+    refused = await world.call("POST", POLICIES, sent("strict", "gone"), headers=strict)
+    assert refused.status == 422
+    wrong = await world.post(POLICIES, {"id": "wrong", "rules": [rule]})
+    assert (wrong.status, wrong.codes()) == (422, [("rules.0.config.reroute_to", "missing")])
+
+
+async def test_a_route_whose_pack_reroutes_to_nobody_says_so(stored: World) -> None:
+    rule = {"rule_id": "r", "pattern": "word", "action": "reroute", "config": {"reroute_to": "x"}}
+    await made(stored, {"id": "lost", "rules": [rule]})
+    route = {"id": "r", "endpoint": "anthropic-claude", "policy_packs": ["lost"]}
+    assert (await stored.post(f"{W}/routes", route)).status == 201
+    why = stored.config().workspaces["default"].unusable
+    assert why == {"r": "policy pack lost reroutes to an endpoint that is not there"}

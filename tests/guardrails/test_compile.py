@@ -8,6 +8,7 @@ from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import GuardSettings
 from tests.guardrails.texts import pack
 
+TO = "rules[0].config.reroute_to"
 FAULTS = [
     # rule, field, code
     ({"pattern": r"a(?=b)"}, "rules[0].pattern", "unsupported_regex"),
@@ -33,7 +34,42 @@ FAULTS = [
     ),
     ({"kind": "external"}, "rules[0].kind", "kind_not_possible"),
     ({"kind": "regex"}, "rules[0].pattern", "missing"),
-    ({"pattern": "ab", "action": "reroute"}, "rules[0].action", "action_not_possible"),
+    ({"pattern": "ab", "action": "reroute"}, "rules[0].config.reroute_to", "missing"),
+    ({"pattern": "ab", "action": "reroute", "config": {"reroute_to": []}}, TO, "invalid_value"),
+    ({"pattern": "ab", "action": "reroute", "config": {"reroute_to": 7}}, TO, "invalid_value"),
+    ({"pattern": "ab", "action": "reroute", "config": {"reroute_to": "a b"}}, TO, "invalid_value"),
+    ({"pattern": "ab", "action": "reroute", "config": {"reroute_to": {}}}, TO, "invalid_value"),
+    (
+        {"pattern": "ab", "action": "reroute", "config": {"reroute_to": ["a"] * 2}},
+        TO,
+        "invalid_value",
+    ),
+    (
+        {"pattern": "ab", "action": "reroute", "config": {"reroute_to": ["a"] * 11}},
+        TO,
+        "invalid_value",
+    ),
+    ({"pattern": "ab", "action": "block", "config": {"reroute_to": "a"}}, TO, "extra_forbidden"),
+    (
+        {
+            "pattern": "ab",
+            "action": "reroute",
+            "config": {"reroute_to": "a"},
+            "scope": {"direction": "both"},
+        },
+        "rules[0].action",
+        "action_not_possible",
+    ),
+    (
+        {
+            "kind": "terms",
+            "pattern": "ab",
+            "action": "reroute",
+            "config": {"reroute_to": "a", "gaps": 9},
+        },
+        "rules[0].config.gaps",
+        "less_than_equal",
+    ),
     ({"pattern": "ab+", "action": "allow"}, "rules[0].action", "action_not_possible"),
     ({"pattern": "ab", "reversible": True}, "rules[0].reversible", "action_not_possible"),
     ({"pattern": "ab", "sample_pct": 5}, "rules[0].sample_pct", "sample_on_enforcing_rule"),

@@ -41,6 +41,8 @@ CASES: list[tuple[PolicyPack, str, str, str]] = [
     (pack("p", {}, enabled=False),                           IN, "text", NONE),
     (pack("p", {"enabled": False}),                          IN, "text", NONE),
     (pack("p", {"action": "allow"}),                         IN, "text", NONE),
+    (pack("p", {"action": "reroute"}),                       IN, "text", "enforced: p"),
+    (pack("p", {"action": "reroute"}),                       OUT, "text", NONE),
     (pack("p", PLACEHOLDER),                                 IN, "text", "inert rule"),
     (pack("p", PLACEHOLDER, lists={"regulated terms": ["x"]}), IN, "text", "enforced: p"),
     (pack("p", PLACEHOLDER | {"kind": "regex"}),             IN, "text", "enforced: p"),
