@@ -11,8 +11,8 @@ from pathlib import Path
 from setuptools import setup
 
 HOT = {
-    "gateway": "admission answer ask blocks downstream front handlers heads pipeline reach read "
-    "relay stream tell texts turn waiting",
+    "gateway": "account admission answer ask blocks downstream front handlers heads pipeline reach "
+    "read relay stream tell texts turn waiting whole",
     "guardrails": "automaton engine findings gates linear matching placeholders program redact "
     "restoring rules sampling stream watch",
     "model": "records",

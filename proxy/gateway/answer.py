@@ -18,10 +18,11 @@ from proxy.gateway.gates import stream_calls
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.stream import Pump
 from proxy.gateway.turn import Turn
+from proxy.gateway.whole import WholePump
 from proxy.guardrails.placeholders import Restoration
 from proxy.model.exchange import Dialect, Json, Plan, RawHeaders
 from proxy.model.ports import Call, Clock, Downstream, TransportFault
-from proxy.wire.dialects.lanes import choices_asked
+from proxy.wire.dialects.lanes import SPEAKING, choices_asked
 
 HOLD_BYTES: Final = 4 * 1024 * 1024
 ERROR_BYTES: Final = 256 * 1024
@@ -208,8 +209,15 @@ class Answer:
             choices=choices_asked(turn.exchange.surface.operation, turn.exchange.doc),
         )
         calls = stream_calls(turn) if guard is not None else None
+        restoration = self.restoration
         framer = self.candidate.adapter.framer()
-        self.pump = Pump(framer, reader, guard, turn.draw, calls, self.restoration)
+        if guard is not None and guard.schemas and turn.exchange.surface.operation in SPEAKING:
+            self.pump = WholePump(
+                framer, reader, guard, turn.draw, calls, restoration,
+                limit=self._limit, joined=turn.exchange.surface.operation == "messages",
+            )  # fmt: skip
+        else:
+            self.pump = Pump(framer, reader, guard, turn.draw, calls, restoration)
 
     def _stream(self, chunk: bytes) -> None:
         pump = self.pump

@@ -12,10 +12,9 @@ from proxy.gateway.turn import Turn
 from proxy.model.errors import Blocked
 from proxy.model.policy import ActionTaken, PolicyResult, Verdict
 from proxy.model.records import RequestRecord
-from proxy.wire.dialects.lanes import choices_asked
+from proxy.wire.dialects.lanes import SPEAKING, choices_asked
 from proxy.wire.headers import REQUEST_ID
 
-_ENDS: Final = frozenset({"chat", "completions", "messages"})  # say why they ended
 _MOST_RULES: Final = 20
 _VERDICTS: Final[tuple[Verdict, ...]] = ("error", "violation", "bypassed", "skipped", "pass")
 _ACTIONS: Final[tuple[ActionTaken, ...]] = (
@@ -27,7 +26,7 @@ def finishes(turn: Turn, policy_id: str) -> bool:
     """A block by that pack is told as an answer."""
     guard = turn.route.guard
     known = guard is not None and guard.finishes(policy_id)
-    return known and turn.dialect is not None and turn.exchange.surface.operation in _ENDS
+    return known and turn.dialect is not None and turn.exchange.surface.operation in SPEAKING
 
 
 def answer_blocked(turn: Turn, fault: Blocked) -> bool:
@@ -49,7 +48,7 @@ def answer_blocked(turn: Turn, fault: Blocked) -> bool:
             want_usage=exchange.want_usage,
             choices=choices,
         )
-        reader.model = record.model or exchange.model
+        reader.model, reader.usage = record.model or exchange.model, record.usage
         body = reader.blocked_end(said)
     else:
         model = record.model or exchange.model

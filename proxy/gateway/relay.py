@@ -9,11 +9,12 @@ from typing import Final
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES, note, note_judgement
-from proxy.gateway.blocks import answer_blocked, finishes, policy_line
+from proxy.gateway.blocks import answer_blocked, policy_line
 from proxy.gateway.faults import fault_of
 from proxy.gateway.gates import permitted
 from proxy.gateway.reach import dropped_names
 from proxy.gateway.turn import Gateway, Turn
+from proxy.gateway.whole import spoken
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import Restoration
 from proxy.model.errors import Blocked, ProxyError
@@ -123,6 +124,11 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
             if restoration is not None:
                 turn.record.placeholders_unrestored = restoration.unrestored
             note_judgement(turn.record, judged, gateway)
+            if judged.block is None and guard.schemas:
+                whole = guard.judge_whole(spoken(turn, parsed, leaves), turn.draw)
+                note_judgement(turn.record, whole, gateway)
+                if whole.block is not None:
+                    judged = whole
             if judged.block is None:
                 return apply_rewrites(body, parsed, judged.rewrites) if judged.rewrites else body
             block, message = judged.block, judged.message
@@ -173,9 +179,8 @@ async def _stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway
     pump = answer.pump
     assert pump is not None
     try:
-        by = pump.blocked
-        if by is not None and not pump.released and not finishes(turn, by.policy_id):
-            raise Blocked(pump.message, by.policy_id)
+        if pump.blocked is not None and not pump.released:
+            raise Blocked(pump.message, pump.blocked.policy_id)
         if answer.over:  # small and quick: one write carries all of it
             _begin(turn, answer, gateway, length=None)
             held = answer.take_held()
@@ -261,7 +266,9 @@ def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
         )  # fmt: skip
     record.scanned_chars += pump.coverage()
     record.total_chars += pump.chars
-    note(record, pump.results(), gateway.clock.now_ms())
+    found = pump.results()
+    note(record, found, gateway.clock.now_ms())
+    record.flagged = record.flagged or any(r.action_taken == "flag" for r in found)
     for _ in range(pump.dropped):
         gateway.observe(StreamEventDropped(answer.candidate.doc.id))
     for policy_id, rule_id in pump.overflows():

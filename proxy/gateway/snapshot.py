@@ -235,7 +235,7 @@ def _workspace(
             found = guards[rules.id, tuple(route.policy_packs)]
             fault, guard = (found, None) if isinstance(found, str) else ("", found)
             if guard is not None:
-                fault = _misses(guard, rules)
+                fault = _misses(guard, rules) or _clashes(guard, route)
         routes[route.id] = _route(route, rules.id, endpoints, policies.get(route.id), guard, fault)
     table = RouteTable(rules.routes, rules.default_route)
     guarded = bool(routes) and all(view.guard is not None or view.fault for view in routes.values())
@@ -246,6 +246,13 @@ def _misses(guard: Guard, rules: WorkspaceRules) -> str:
     """Why the workspace lacks what a rule of the guard needs; empty when it has it."""
     missing = guard.reroutes - {endpoint.id for endpoint in rules.endpoints}
     return f"its packs reroute to endpoint {min(missing)}, which is not there" if missing else ""
+
+
+def _clashes(guard: Guard, route: Route) -> str:
+    """Why the route cannot have such a guard (guardrails.md §3.2); empty when it can."""
+    if guard.holds_answers and route.stream_recovery == "resume":
+        return "its packs judge whole answers: stream_recovery must be buffer or off"
+    return ""
 
 
 def _chosen(

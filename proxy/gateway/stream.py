@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, assert_never
 
+from proxy.gateway.account import Account
 from proxy.gateway.gates import StreamCalls
 from proxy.gateway.texts import Texts
 from proxy.gateway.waiting import Entry, LaneKey
@@ -25,7 +26,6 @@ from proxy.guardrails.engine import Guard
 from proxy.guardrails.placeholders import Restoration
 from proxy.guardrails.sampling import ALL
 from proxy.model.exchange import Delta, ErrorSeen, Seen, WireEvent
-from proxy.model.policy import PolicyResult
 from proxy.wire.dialect import StreamReader
 from proxy.wire.dialects.lanes import TOO_MANY
 from proxy.wire.jsonbody import must_be_unique
@@ -36,7 +36,7 @@ from proxy.wire.sse import bare
 _NO_ENTRIES: Final[deque[Entry]] = deque()  # never written
 
 
-class Pump:
+class Pump(Account):
     """One stream under way.
 
     `content`: the upstream has sent content.  `released`: something that the caller would see as
@@ -46,7 +46,7 @@ class Pump:
     """
 
     __slots__ = (
-        "_framer", "_out", "_queue", "_take", "_texts", "broken", "content", "done", "dropped",
+        "_framer", "_out", "_queue", "_take", "broken", "content", "done", "dropped",
         "error", "last", "over", "progress", "reader", "released", "terminal",
     )  # fmt: skip
 
@@ -63,7 +63,8 @@ class Pump:
         self.reader = reader
         self._take: Callable[[Seen, list[bytes]], None]
         self._take = self._pass if guard is None else self._judge
-        self._texts = None if guard is None else Texts(guard, reader, draw, calls, restoration)
+        texts = None if guard is None else Texts(guard, reader, draw, calls, restoration)
+        super().__init__(texts)
         self._queue = self._texts.room.entries if self._texts is not None else _NO_ENTRIES
         self._out: list[bytes] = []
         self.broken = ""
@@ -379,29 +380,3 @@ class Pump:
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
-
-    # --- what the guard says
-
-    @property
-    def blocked(self) -> PolicyResult | None:
-        return self._texts.blocked if self._texts is not None else None
-
-    @property
-    def message(self) -> str:
-        """The sentence for the caller when `blocked`."""
-        return self._texts.message if self._texts is not None else ""
-
-    @property
-    def chars(self) -> int:
-        """Of text that came, on guarded routes."""
-        return self._texts.chars if self._texts is not None else 0
-
-    def results(self) -> list[PolicyResult]:
-        return self._texts.results() if self._texts is not None else []
-
-    def coverage(self) -> int:
-        """Characters that some rule has looked at."""
-        return self._texts.coverage() if self._texts is not None else 0
-
-    def overflows(self) -> list[tuple[str, str]]:
-        return self._texts.overflows() if self._texts is not None else []

@@ -16,6 +16,7 @@ from proxy.guardrails.matching import Break, View, search
 from proxy.guardrails.program import Limits
 from proxy.guardrails.reading import RuleReader
 from proxy.guardrails.rules import LiveRule, PackFacts, RuleFacts
+from proxy.guardrails.whole import SchemaRule
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import GuardSettings
 
@@ -102,7 +103,7 @@ def _read(
         seen.add(rule.rule_id)
         live = reader.read(index)
         if live is not None:
-            if isinstance(live, LiveRule):
+            if isinstance(live, (LiveRule, SchemaRule)):
                 _test(pack, index, live, report)
             rules.append(live)
     return rules
@@ -117,7 +118,7 @@ def _refuse_unbuilt(pack: PolicyPack, report: Report) -> None:
         report.refuse("scoring.mode", "kind_not_possible", "Scoring by sum is not built yet.")
 
 
-def _test(pack: PolicyPack, index: int, live: LiveRule, report: Report) -> None:
+def _test(pack: PolicyPack, index: int, live: LiveRule | SchemaRule, report: Report) -> None:
     """Run the rule's own tests, and see whether it hits nearly everything."""
     rule = pack.rules[index]
     where = f"rules[{index}]"
@@ -125,7 +126,11 @@ def _test(pack: PolicyPack, index: int, live: LiveRule, report: Report) -> None:
         field = f"{where}.tests.match[{at}]"
         if not _hits(live, text):
             report.refuse(field, "test_failed", f"{rule.rule_id} does not hit its match {at}.")
-        elif rule.keywords and not _has_keyword(live, rule.keywords, text):
+        elif (
+            isinstance(live, LiveRule)
+            and rule.keywords
+            and not _has_keyword(live, rule.keywords, text)
+        ):
             report.refuse(
                 f"{where}.keywords",
                 "keywords_not_implied",
@@ -135,6 +140,8 @@ def _test(pack: PolicyPack, index: int, live: LiveRule, report: Report) -> None:
         if _hits(live, text):
             field = f"{where}.tests.no_match[{at}]"
             report.refuse(field, "test_failed", f"{rule.rule_id} hits its no_match {at}.")
+    if isinstance(live, SchemaRule):
+        return
     often = sum(_hits(live, text) for text in samples.SENTENCES)
     if often > OFTEN * len(samples.SENTENCES):
         report.warn(
@@ -144,8 +151,10 @@ def _test(pack: PolicyPack, index: int, live: LiveRule, report: Report) -> None:
         )
 
 
-def _hits(live: LiveRule, text: str) -> bool:
+def _hits(live: LiveRule | SchemaRule, text: str) -> bool:
     """By the rule alone, prefilter left aside.  A check that breaks counts as no hit here."""
+    if isinstance(live, SchemaRule):
+        return live.broken_by(text)
     found = attempt(lambda: search(live, View(text), 0, len(text), False))
     return not isinstance(found, Break) and bool(found)
 

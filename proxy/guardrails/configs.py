@@ -91,6 +91,13 @@ class LimitsConfig(Config):
     n_max: int | None = Field(None, ge=1)
 
 
+class JsonSchemaConfig(Config):
+    """`schema` None: the rule is inert.  `strip_fence`: one Markdown fence is no fault."""
+
+    schema_: object = Field(None, alias="schema")
+    strip_fence: bool = True
+
+
 CONFIGS: Final[dict[Kind, type[Config]]] = {
     "terms": TermsConfig,
     "regex": Config,
@@ -100,6 +107,7 @@ CONFIGS: Final[dict[Kind, type[Config]]] = {
     "tool_permission": ToolPermissionConfig,
     "model_access": ModelAccessConfig,
     "limits": LimitsConfig,
+    "json_schema": JsonSchemaConfig,
 }
 
 

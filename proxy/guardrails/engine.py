@@ -21,6 +21,7 @@ from proxy.guardrails.rules import LiveRule, RuleFacts
 from proxy.guardrails.sampling import ALL, draw_of
 from proxy.guardrails.stream import Lane
 from proxy.guardrails.watch import WatchedLane
+from proxy.guardrails.whole import SchemaRule, judge_texts
 from proxy.model.exchange import Direction, Leaf, Part, Role
 from proxy.model.policy import PolicyPack, PolicyResult, Unscannable
 
@@ -80,6 +81,7 @@ class Guard:
         self._rules = [rule for rule in rules if isinstance(rule, LiveRule)]
         self.reversible = any(r.placeholder_label and r.enforces for r in self._rules)
         self.gates = Gates.of(rules)
+        self.schemas = [rule for rule in rules if isinstance(rule, SchemaRule)]
         self._limits = limits
         self.reroutes = frozenset(name for rule in rules for name in rule.reroute_to)
         self.samples = any(rule.sample_pct < 100 for rule in rules)
@@ -139,7 +141,7 @@ class Guard:
 
     def covers(self, direction: Direction) -> bool:
         """Any rule, enforcing or shadow, looks there."""
-        if self.gates.covers(direction):
+        if self.gates.covers(direction) or (direction == "response" and self.schemas):
             return True
         return any(direction in rule.reach.directions for rule in self._rules)
 
@@ -155,6 +157,11 @@ class Guard:
     def draw(self, request_id: str) -> float:
         """The request's number for `judge` and `lane`."""
         return draw_of(request_id) if self.samples else ALL
+
+    @property
+    def holds_answers(self) -> bool:
+        """A rule may block an answer for what it is as a whole: nothing of it leaves before."""
+        return any(rule.enforces for rule in self.schemas)
 
     # ---- whole texts
 
@@ -194,6 +201,21 @@ class Guard:
         judgement.scanned_chars, judgement.total_chars = scanned, total
         if findings:
             self._conclude(judgement, findings, direction)
+        return judgement
+
+    def judge_whole(self, texts: Sequence[str], draw: float = ALL) -> Judgement:
+        """Decide on what an answer says as a whole, each choice for itself.  Never raises."""
+        judgement = Judgement()
+        findings = judge_texts(self.schemas, texts, draw, attempt)
+        if findings:
+            self._conclude(judgement, findings, "response")
+        return judgement
+
+    def unjudged(self, fault: str) -> Judgement:
+        """An answer that cannot be judged as a whole: `on_error` of each rule decides."""
+        judgement, findings = Judgement(), Findings("response")
+        findings.broken([(rule, Break(fault)) for rule in self.schemas], "text")
+        self._conclude(judgement, findings, "response")
         return judgement
 
     def _conclude(self, judgement: Judgement, findings: Findings, direction: Direction) -> None:

@@ -3,10 +3,11 @@
 In charge of the words of a policy result (guardrails.md §11).  The matched text stands nowhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.guardrails.matching import Breaks
+from proxy.guardrails.matching import Break
 from proxy.guardrails.redact import Hit
 from proxy.guardrails.rules import RuleFacts
 from proxy.model.exchange import Direction, Part
@@ -59,7 +60,11 @@ class Findings:
         finding.stopped = finding.stopped or (hit.rule.rewrites and not rewritable)
         return finding
 
-    def broken(self, breaks: Breaks, part: Part) -> Finding | None:
+    def whole(self, rule: RuleFacts, part: Part, chars: int) -> Finding:
+        """Count a text of so many characters that is wrong as a whole."""
+        return self._of(rule, part, "violation", 0, chars)
+
+    def broken(self, breaks: Sequence[tuple[RuleFacts, Break]], part: Part) -> Finding | None:
         """Count checks that broke; the finding of the first that must block."""
         first = None
         for rule, fault in breaks:

@@ -17,6 +17,7 @@ from proxy.guardrails.placeholders import undoable
 from proxy.guardrails.rerouting import MEMBER, REQUESTS, check_scope, read_targets
 from proxy.guardrails.rules import PackFacts, Reach, RuleFacts
 from proxy.guardrails.said import Said
+from proxy.guardrails.whole import read_schema
 from proxy.model.exchange import Direction, Part, Role
 from proxy.model.policy import Kind, PolicyPack, Rule, Scope
 
@@ -29,6 +30,7 @@ READERS: Final[dict[Kind, Callable[[Said], RuleFacts | None]]] = {
     "tool_permission": read_tool_permission,
     "model_access": read_model_access,
     "limits": read_limits,
+    "json_schema": read_schema,
 }
 _ROLE_NAMES: Final[dict[str, Role]] = {"developer": "system", "function": "tool"}
 _DIRECTIONS: Final[dict[str, frozenset[Direction]]] = {
@@ -143,6 +145,8 @@ class RuleReader:
         scope = rule.scope or self.pack.scope
         if scope is None:
             scope = REQUESTS if self._reroutes(rule) else Scope()
+            if rule.kind == "json_schema":
+                scope = Scope(direction="response")
         return Reach(
             directions=_DIRECTIONS[scope.direction],
             roles=None if scope.roles is None else frozenset(map(_role, scope.roles)),

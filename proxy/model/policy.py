@@ -147,6 +147,15 @@ class Policy(PolicyPack):
     route_ids: list[Slug] = Field(default_factory=list, max_length=1000)
 
 
+def holds_answers(pack: PolicyPack, rule: Rule) -> bool:
+    """The rule may block an answer for what it is as a whole, so a stream is held to its end."""
+    enabled = pack.enabled and rule.enabled is not False
+    enforces = (rule.mode or pack.mode) == "enforce"
+    blocks = (rule.action or pack.default_action) == "block"
+    named = rule.kind == "json_schema" and rule.config.get("schema") is not None
+    return enabled and enforces and blocks and named
+
+
 @dataclass(slots=True)
 class PolicyResult:
     """One result that is not `pass`, per (rule, direction, part); the seed's members first.

@@ -229,6 +229,8 @@ def _part(packs: Sequence[PolicyPack], direction: Direction, part: Part) -> Part
             scope = rule.scope or pack.scope
             if scope is None and action == "reroute":
                 scope = Scope(direction="request")  # no answer can be rerouted
+            if rule.kind == "json_schema":
+                scope = Scope(direction="response", parts=["text"])
             if not _in_scope(rule, scope or Scope(), direction, part):
                 explicit = explicit or scope is not None
             elif is_inert(pack, rule):

@@ -18,7 +18,7 @@ from proxy.model.documents import Doc
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
-from proxy.model.policy import Policy, PolicyPack, reroute_targets
+from proxy.model.policy import Policy, PolicyPack, holds_answers, reroute_targets
 from proxy.model.tenancy import ApiKey, Endpoint, Route
 from proxy.settings.crosscheck import endpoint_faults
 from proxy.settings.load import Loaded
@@ -291,6 +291,8 @@ def _unusable(
         for rule in source.effective.rules:
             if not endpoints.issuperset(reroute_targets(rule.config)):
                 return f"policy pack {reference} reroutes to an endpoint that is not there"
+            if holds_answers(source.effective, rule) and route.stream_recovery == "resume":
+                return f"policy pack {reference} needs stream_recovery: buffer or off"
     return ""
 
 

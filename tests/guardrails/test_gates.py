@@ -366,7 +366,7 @@ FAULTS: list[tuple[str, object, dict[str, object], str, str]] = [
         {"n_max": 4},
         {"sample_pct": 5, "mode": "shadow"},
         "sample_pct",
-        "kind_not_possible",
+        "extra_forbidden",
     ),
 ]
 

@@ -36,7 +36,7 @@ def asked(*rules: dict[str, object], text: str) -> tuple[str, Placeholders]:
     """What a request becomes, and what it has issued."""
     guard = compile_guard([pack(*rules)], GuardSettings())
     found = Placeholders(KEY)
-    judged = guard.judge([Leaf(text, "text", "user", ())], "request", found)
+    judged = guard.judge([Leaf(text, "text", "user", ())], "request", placeholders=found)
     return (judged.rewrites[0][1] if judged.rewrites else text), found
 
 

@@ -14,6 +14,7 @@ from proxy.wire.jsonbody import MAX_DEPTH, Path
 MAX_ASSEMBLED: Final = 1024 * 1024
 MAX_PARTS: Final = 256
 FIRST: Final = 16  # from here on lanes of texts that nobody knows
+SPEAKING: Final[frozenset[Operation]] = frozenset({"chat", "completions", "messages"})
 TOO_MANY: Final = -2  # where they all would be that are more than can be told apart
 _COMPLETE: Final = frozenset(
     {"type", "id", "object", "format", "role", "status", "provider", "native_finish_reason"}
