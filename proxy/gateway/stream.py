@@ -210,6 +210,8 @@ class Pump(Account):
     def _judge(self, seen: Seen, out: list[bytes]) -> None:
         texts = self._texts
         assert texts is not None
+        if seen.repeats and seen.raw:
+            seen.raw = self.reader.render(seen)
         if seen.content or seen.structural:
             self.content = self.content or seen.content
             self.progress += 1

@@ -86,8 +86,10 @@ class Blocked(CallerFault):
 
     kind, code, status = "blocked", "content_filter", 400
 
-    def __init__(self, message: str, policy_id: str = "") -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, policy_id: str = "", *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
         self.policy_id = policy_id
 
 

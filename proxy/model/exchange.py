@@ -170,6 +170,8 @@ class Seen:
     `carries`: besides its deltas it says something (role, finish reason, usage, id), so that it
     leaves even when its deltas are held.  `structural`: losing it would break the stream.
     `whole`: its one delta is a complete tool call or reasoning block that the reader assembled.
+    `repeats`: token by token it says something else than its own texts, perhaps what is held; a
+    rendered event says nothing twice.
     """
 
     raw: bytes
@@ -184,6 +186,7 @@ class Seen:
     carries: bool = False
     structural: bool = False
     whole: bool = False
+    repeats: bool = False
     error: "ErrorSeen | None" = None
 
 

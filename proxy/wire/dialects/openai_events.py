@@ -14,7 +14,30 @@ TEXTS: Final[dict[str, Lane]] = {
     "reasoning_content": (0, "reasoning", 0),
     "reasoning": (0, "reasoning", 1),
 }
+_TOLD: Final = frozenset({"content", "tokens", "token_logprobs", "top_logprobs", "text_offset"})
 _REPEATS: Final = ("logprobs", "token_ids")  # members that say the text again, token by token
+
+
+def repeats_other(choice: Object, said: Json) -> bool:
+    """The choice has log probabilities whose tokens, joined, are not what it `said`; or token ids,
+    of which nobody here knows what they say."""
+    if choice.get("token_ids") is not None:
+        return True
+    found = choice.get("logprobs")
+    if found is None:
+        return False
+    if type(found) is not dict or any(found.get(name) for name in found if name not in _TOLD):
+        return True
+    tokens = found.get("tokens")  # of the legacy completions
+    if tokens is None:
+        entries = found.get("content")
+        tokens = [e.get("token") if type(e) is dict else None for e in _list(entries)]
+    texts = [token for token in _list(tokens) if type(token) is str]
+    return len(texts) != len(_list(tokens)) or "".join(texts) != (said or "")
+
+
+def _list(value: Json) -> list[Json]:
+    return value if type(value) is list else [] if value is None else [value]
 
 
 def written(doc: Object, name: str = "") -> bytes:

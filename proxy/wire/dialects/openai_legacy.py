@@ -221,6 +221,7 @@ class LegacyStream:
             stands: Stand = "late" if at in self._finished else "flowing"
             seen.deltas.append(Delta(lane, text, choice, "text", stands))
             seen.content = True
+        seen.repeats = seen.repeats or openai_events.repeats_other(choice, text)
         names = [name for name in choice if name not in _CHOICE_WORDS]
         if names:
             self._strange(seen, choice, names, at)

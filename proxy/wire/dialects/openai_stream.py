@@ -137,6 +137,8 @@ class ChatStream:
         choice = choices[0]
         if type(choice) is not dict or choice.get("finish_reason") is not None:
             return None
+        if choice.get("logprobs") is not None or choice.get("token_ids") is not None:
+            return None
         delta, at = choice.get("delta"), choice.get("index")
         if type(delta) is not dict or len(delta) != 1 or type(at) is not int:
             return None
@@ -229,6 +231,8 @@ class ChatStream:
                     piece.stands = "late"
                 elif piece.stands == "flowing":
                     lanes.add(piece.lane)
+        said = delta.get("content") if type(delta) is dict else None
+        seen.repeats = seen.repeats or openai_events.repeats_other(choice, said)
         names = [name for name in choice if name not in _CHOICE_WORDS]
         if names:
             stands: Stand = "alone" if ended else "waiting"
@@ -365,7 +369,7 @@ class ChatStream:
         out = []
         for at in sorted(known - self._finished_before):
             role: Object = {} if self._begun else {"role": "assistant"}
-            if message or role:
+            if message or not self._lanes:  # an answer that is all our own says who speaks
                 out.append(self._chunk(at, {**role, "content": message or ""}))
                 message = None
             out.append(self._chunk(at, {}, "content_filter"))
