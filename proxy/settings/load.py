@@ -13,10 +13,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from proxy.model.exchange import Json
+from proxy.model.policy import reroute_targets
 from proxy.model.tenancy import Price
 from proxy.settings.crosscheck import crosscheck
 from proxy.settings.explain import explain, step_into
-from proxy.settings.packs import PackShelf, PackSource, builtin_packs, read_pack, settle
+from proxy.settings.packs import (
+    PackShelf,
+    PackSource,
+    builtin_packs,
+    find_pack,
+    misfit,
+    read_pack,
+    settle,
+)
 from proxy.settings.prices import read_prices
 from proxy.settings.problems import ConfigError, Problem
 from proxy.settings.problems import Path as Where
@@ -174,7 +183,21 @@ class _Loading:
             self._problems += problems
             self._warnings += warnings
             packs[workspace.id] = settled
+            self._misfits(workspace, settled, at)
         return packs
+
+    def _misfits(self, workspace: Workspace, settled: Mapping[str, PackSource], at: Where) -> None:
+        known = {endpoint.id for endpoint in workspace.endpoints}
+        for pack in workspace.policies:  # what they say themselves is told where it stands
+            for rule in pack.rules:
+                known.update(reroute_targets(rule.config))
+        for number, route in enumerate(workspace.routes):
+            for place, reference in enumerate(route.policy_packs):
+                source = find_pack(settled, reference)
+                why = misfit(source.effective, route, known) if source is not None else ""
+                if why:
+                    where = (*at, "routes", number, "policy_packs", place)
+                    self._problems.append(Problem(where, f"{reference} {why}"))
 
     def _own_packs(self, workspace: Workspace, tree: Tree, at: Where) -> dict[str, PackSource]:
         own: dict[str, PackSource] = {}

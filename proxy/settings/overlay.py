@@ -18,11 +18,11 @@ from proxy.model.documents import Doc
 from proxy.model.events import SERVER_WORKSPACE
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
-from proxy.model.policy import Policy, PolicyPack, holds_answers, reroute_targets
+from proxy.model.policy import Policy, PolicyPack
 from proxy.model.tenancy import ApiKey, Endpoint, Route
 from proxy.settings.crosscheck import endpoint_faults
 from proxy.settings.load import Loaded
-from proxy.settings.packs import PackShelf, PackSource, builtin_packs, find_pack, settle
+from proxy.settings.packs import PackShelf, PackSource, builtin_packs, find_pack, misfit, settle
 from proxy.settings.problems import ConfigError
 from proxy.settings.schema import Workspace
 from proxy.settings.secrets import Fence, SecretFault, SecretReader, secrets_in
@@ -288,11 +288,9 @@ def _unusable(
         source = find_pack(packs, reference)
         if source is None:
             return f"policy pack {reference} is not there"
-        for rule in source.effective.rules:
-            if not endpoints.issuperset(reroute_targets(rule.config)):
-                return f"policy pack {reference} reroutes to an endpoint that is not there"
-            if holds_answers(source.effective, rule) and route.stream_recovery == "resume":
-                return f"policy pack {reference} needs stream_recovery: buffer or off"
+        why = misfit(source.effective, route, endpoints)
+        if why:
+            return f"policy pack {reference} {why}"
     return ""
 
 

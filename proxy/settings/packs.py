@@ -5,7 +5,7 @@ A workspace's own packs (inline, then files) come before the shipped ones of the
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Final
@@ -16,7 +16,8 @@ from proxy.guardrails.compile import Over, check_pack
 from proxy.guardrails.faults import PackFault
 from proxy.guardrails.placeholders import undoable
 from proxy.model.exchange import Json
-from proxy.model.policy import PolicyPack, Rule
+from proxy.model.policy import PolicyPack, Rule, holds_answers, reroute_targets
+from proxy.model.tenancy import Route
 from proxy.settings.explain import explain
 from proxy.settings.problems import ConfigError, Problem
 from proxy.settings.problems import Path as Where
@@ -75,6 +76,17 @@ def find_pack(packs: Mapping[str, PackSource], reference: str) -> PackSource | N
     if found is not None and version in ("", found.pack.version):
         return found
     return packs.get(reference)
+
+
+def misfit(pack: PolicyPack, route: Route, endpoints: Collection[str]) -> str:
+    """Why a route cannot have the pack (guardrails.md §3.2); empty when it can."""
+    for rule in pack.rules:
+        for target in reroute_targets(rule.config):
+            if target not in endpoints:
+                return f"reroutes to endpoint {target}, which is not there"
+        if holds_answers(pack, rule) and route.stream_recovery == "resume":
+            return "judges whole answers and needs stream_recovery: buffer or off"
+    return ""
 
 
 def read_pack(data: bytes, location: str) -> PackSource:

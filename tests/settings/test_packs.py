@@ -144,3 +144,22 @@ def test_the_seeds_pack_is_legal_inert_and_warned(load: Load) -> None:
     )
     loaded = load(f"workspaces: [{{id: default, policies: [{seed}]}}]")
     assert any("inert" in str(warning) for warning in loaded.warnings)
+
+
+def test_a_pack_that_a_route_cannot_have_is_refused_where_the_route_names_it(load: Load) -> None:
+    away = "{rule_id: r, pattern: berth, action: reroute, config: {reroute_to: gone}}"
+    files = {
+        "away.yaml": f"policy_pack_id: away\nrules:\n  - {away}\n",
+        "shape.yaml": "policy_pack_id: shape\nextends: json-output\nrules:\n"
+        "  - {rule_id: answer.schema, config: {schema: {type: object}}}\n",
+    }
+    own = "    policy_files: [away.yaml, shape.yaml]\n"
+    for name, why in (
+        ("away", "away reroutes to endpoint gone, which is not there"),
+        ("shape", "shape judges whole answers and needs stream_recovery: buffer or off"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(workspace(own, name), files=files)
+        (problem,) = caught.value.problems
+        assert problem.path == ("workspaces", 0, "routes", 0, "policy_packs", 0)
+        assert problem.message == why
