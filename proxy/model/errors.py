@@ -80,15 +80,14 @@ class TooLarge(CallerFault):
 
 
 class Blocked(CallerFault):
-    """A guardrail blocked the request or the answer.  Never retried, never failed over.
-
-    `policy_id`: the pack whose rule blocked, which says how it is told."""
+    """A guardrail blocked the request or the answer.  Never retried, never failed over."""
 
     kind, code, status = "blocked", "content_filter", 400
 
     def __init__(
         self, message: str, policy_id: str = "", *, retry_after_s: float | None = None
     ) -> None:
+        """`policy_id`: the pack whose rule blocked, which says how it is told."""
         super().__init__(message, retry_after_s=retry_after_s)
         self.policy_id = policy_id
 
