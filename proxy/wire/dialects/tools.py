@@ -45,7 +45,7 @@ class Edit:
         for name, value in self.changed.items():
             if name not in doc:
                 body = jsonbody.splice_member(body, doc, name, jsonbody.dumps(value))
-        if self.dropped & doc.keys():
+        if any(name in doc for name in self.dropped):
             members = jsonbody.top_members(body)
             body = jsonbody.join_members([m for m in members if m[0] not in self.dropped])
         return body
