@@ -5,7 +5,6 @@ happens.  Rules are frozen and shared by all requests of a route.
 """
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -98,7 +97,7 @@ class Pattern:
         one that it has already is kept."""
         if self.gates:
             return self
-        found = copy(self)
+        found = self.with_keywords(self.keywords)
         found.gates = (gate,)
         return found
 
