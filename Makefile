@@ -77,6 +77,10 @@ test-compiled: $(COMPILED)/.built ## the fast tests and the stories over the com
 bench: $(COMPILED)/.built nginx ## a table of ratios against nginx; SET=full PEERS=all GATE=1 INTERPRETED=1
 	cd $(if $(INTERPRETED),.,$(COMPILED)) && $(CURDIR)/$(VENV)/bin/python -m benchmarks $(if $(SET),--set $(SET)) $(if $(PEERS),--peers $(PEERS)) $(if $(GATE),--gate)
 
+.PHONY: quality
+quality: $(VENV)/.dev ## recall and false finds of the shipped packs; fetches ordinary texts by pip
+	$(VENV)/bin/python -m benchmarks.quality
+
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## the property tests, the long ones too
 	$(PYTEST) tests/fuzz
