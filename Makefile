@@ -81,6 +81,10 @@ bench: $(COMPILED)/.built nginx ## a table of ratios against nginx; SET=full PEE
 quality: $(VENV)/.dev ## recall and false finds of the shipped packs; fetches ordinary texts by pip
 	$(VENV)/bin/python -m benchmarks.quality
 
+.PHONY: evasion
+evasion: $(VENV)/.dev ## publish what the packs find in disguise (docs/evasion.md); refuses what got worse
+	$(VENV)/bin/python -m benchmarks.quality.evasion --write
+
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## the property tests, the long ones too
 	$(PYTEST) tests/fuzz
