@@ -16,6 +16,7 @@ from proxy.gateway.handlers import Front
 from proxy.gateway.listener import FrontServer
 from proxy.gateway.snapshot import Kept, Rules, SnapshotError, build_guards, build_rules, with_keys
 from proxy.gateway.turn import Gateway
+from proxy.guardrails.health import Health
 from proxy.model.exchange import Json
 from proxy.model.observations import (
     Observation,
@@ -90,6 +91,7 @@ class DataHalf:
         self._applying = asyncio.Lock()
         self._draining = False
         self._lag_s = 0.0
+        self._health = Health()
         self._dropped: dict[str, int] = {}
         self.gateway = Gateway(
             rules=self._current,
@@ -167,6 +169,11 @@ class DataHalf:
         """What this worker counted so far, for the control half."""
         self.totals.in_flight = self.gateway.in_flight
         self.totals.loop_lag_s = self._lag_s
+        if self._rules is not None:
+            spaces = self._rules.workspaces.values()
+            views = (view for space in spaces for view in space.routes.values())
+            guards = (view.guard for view in views if view.guard is not None)
+            self.totals.automata(*self._health.look(guards))
         return self.totals.to_doc()
 
     def drain_settings(self) -> DrainLimits:

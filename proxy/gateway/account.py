@@ -22,16 +22,6 @@ class Account:
         return self._texts.message if self._texts is not None else ""
 
     @property
-    def chars(self) -> int:
-        """Of text that came, on guarded routes."""
-        return self._texts.chars if self._texts is not None else 0
-
-    def results(self) -> list[PolicyResult]:
-        return self._texts.results() if self._texts is not None else []
-
-    def coverage(self) -> int:
-        """Characters that some rule has looked at."""
-        return self._texts.coverage() if self._texts is not None else 0
-
-    def overflows(self) -> list[tuple[str, str]]:
-        return self._texts.overflows() if self._texts is not None else []
+    def texts(self) -> Texts | None:
+        """All texts and what was found in them; None: no rule looks at this stream."""
+        return self._texts

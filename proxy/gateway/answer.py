@@ -12,6 +12,7 @@
 
 import asyncio
 import zlib
+from bisect import bisect_left
 from typing import Final
 
 from proxy.gateway.gates import stream_calls
@@ -22,6 +23,7 @@ from proxy.gateway.whole import WholePump
 from proxy.guardrails.placeholders import Restoration
 from proxy.model.exchange import Dialect, Json, Plan, RawHeaders
 from proxy.model.ports import Call, Clock, Downstream, TransportFault
+from proxy.model.records import HELD_BOUNDS
 from proxy.wire.dialects.lanes import SPEAKING, choices_asked
 
 HOLD_BYTES: Final = 4 * 1024 * 1024
@@ -52,7 +54,9 @@ class Answer:
         "fault",
         "finished",
         "first_content_at",
+        "guard_s",
         "headers",
+        "held_counts",
         "mode",
         "plan",
         "pump",
@@ -85,6 +89,8 @@ class Answer:
         self.call: Call | None = None
         self.started = clock.monotonic()
         self.first_content_at = 0.0
+        self.guard_s = 0.0  # what a guarded stream took here
+        self.held_counts: list[int] | None = None  # see RequestRecord
         self.mode = UNARY
         self.status = 0
         self.headers: RawHeaders = []
@@ -218,12 +224,15 @@ class Answer:
             )  # fmt: skip
         else:
             self.pump = Pump(framer, reader, guard, turn.draw, calls, restoration)
+        if guard is not None:
+            self.held_counts = [0] * (len(HELD_BOUNDS) + 2)
 
     def _stream(self, chunk: bytes) -> None:
         pump = self.pump
         assert pump is not None
         before = pump.progress
-        data = pump.feed(chunk)
+        counts = self.held_counts
+        data = pump.feed(chunk) if counts is None else self._watched(pump, chunk, counts)
         if pump.progress != before:
             now = self._clock.monotonic()
             if pump.content and not self.first_content_at:
@@ -235,6 +244,17 @@ class Answer:
             self._stream_over()
         elif pump.released and not self.decided.done():
             self._decide()
+
+    def _watched(self, pump: Pump, chunk: bytes, counts: list[int]) -> bytes:
+        """A piece of a guarded stream: how long it takes, how much is held behind it."""
+        began = self._clock.monotonic()
+        data = pump.feed(chunk)
+        self.guard_s += self._clock.monotonic() - began
+        assert pump.texts is not None, "it is guarded"
+        held = pump.texts.held
+        counts[bisect_left(HELD_BOUNDS, held)] += 1
+        counts[-1] += held
+        return data
 
     def _extend(self, now: float) -> None:
         """Content resets the idle limit; comments and pings do not.  What flows has no limit of

@@ -46,6 +46,7 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     if len(leaves) > rules.doc.guard.max_leaves:
         raise TooLarge(f"The request holds more than {rules.doc.guard.max_leaves} texts.")
     is_long = len(exchange.body) > OFF_LOOP_BYTES
+    began = gateway.clock.monotonic()
     if guard.gates:
         before = leaves
         if is_long:
@@ -59,6 +60,7 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
         placeholders = Placeholders(workspace_key(gateway.server_key, turn.route.workspace_id))
     work = partial(_judged, guard, leaves, turn.draw, placeholders)
     judged = await gateway.off_loop.run(work) if is_long else work()
+    turn.record.guard_request_s = gateway.clock.monotonic() - began
     note_judgement(turn.record, judged, gateway)
     if judged.block is not None:
         turn.record.outcome = "blocked"

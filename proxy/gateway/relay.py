@@ -115,12 +115,14 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
         else:
             turn.record.finish_reason = dialect.answer_finish(parsed)
             leaves = dialect.answer_leaves(parsed)
+            began = gateway.clock.monotonic()
             if is_long:
                 judged = await gateway.off_loop.run(
                     lambda: _judged(guard, leaves, turn.draw, restoration)
                 )
             else:
                 judged = _judged(guard, leaves, turn.draw, restoration)
+            turn.record.guard_unary_s = gateway.clock.monotonic() - began
             if restoration is not None:
                 turn.record.placeholders_unrestored = restoration.unrestored
             note_judgement(turn.record, judged, gateway)
@@ -264,14 +266,18 @@ def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
             known, seen.cache_read, seen.cache_write_5m, seen.cache_write_1h, counted,
             seen.reasoning, estimated=True,
         )  # fmt: skip
-    record.scanned_chars += pump.coverage()
-    record.total_chars += pump.chars
-    found = pump.results()
-    note(record, found, gateway.clock.now_ms())
-    record.flagged = record.flagged or any(r.action_taken == "flag" for r in found)
     for _ in range(pump.dropped):
         gateway.observe(StreamEventDropped(answer.candidate.doc.id))
-    for policy_id, rule_id in pump.overflows():
+    texts = pump.texts
+    if texts is None:
+        return
+    record.scanned_chars += texts.coverage()
+    record.total_chars += texts.chars
+    record.guard_lane_s, record.held_counts = answer.guard_s, answer.held_counts
+    found = texts.results()
+    note(record, found, gateway.clock.now_ms())
+    record.flagged = record.flagged or any(r.action_taken == "flag" for r in found)
+    for policy_id, rule_id in texts.overflows():
         gateway.observe(GuardOverflowed(policy_id, rule_id))
 
 

@@ -175,6 +175,10 @@ class Texts:
         self._overflows += lane.overflows
         self._scanned += lane.scanned_chars
 
+    def add(self, results: list[PolicyResult]) -> None:
+        """What was found beside the lanes."""
+        self._results += results
+
     def _note(self, judged: Judgement) -> None:
         self._results += judged.results
         self._scanned += judged.scanned_chars
@@ -186,7 +190,13 @@ class Texts:
 
     @property
     def held(self) -> int:
-        return sum(lane.held for lane in self._open())
+        held = 0
+        for lane in self.lanes.values():
+            if lane is not None:
+                held += lane.held
+        for waiting in self.room.lanes():
+            held += waiting.held
+        return held
 
     def results(self) -> list[PolicyResult]:
         """What the rules of texts found; calls have their own account, which is settled here."""

@@ -15,7 +15,6 @@ from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import Restoration
 from proxy.guardrails.sampling import ALL
 from proxy.model.exchange import Json, Leaf, Part, Seen
-from proxy.model.policy import PolicyResult
 from proxy.wire.dialect import StreamReader
 from proxy.wire.dialects.lanes import SPEAKING
 from proxy.wire.providers.adapter import Framer
@@ -146,9 +145,7 @@ class WholePump(Pump):
         texts = self._texts
         assert texts is not None
         self._judged = judged
+        texts.add(judged.results)
         if judged.block is not None and self._holds:
             texts.blocked, texts.message = judged.block, judged.message
             self.over = True
-
-    def results(self) -> list[PolicyResult]:
-        return Pump.results(self) + (self._judged.results if self._judged is not None else [])

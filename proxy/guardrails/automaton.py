@@ -203,7 +203,7 @@ class Automaton:
         self._cap = max(min(state_cap, CELL_CAP // max(self._width, 1)), 2)
         self._rows: dict[tuple[frozenset[int], int], Row] = {}
         self._remembered = 0
-        self.flushes = 0
+        self.flushes = self.soft_syncs = self.commits = 0
         self.empty = Row(self._width, frozenset(), 0, 0)
         self._rows[frozenset(), 0] = self.empty
 

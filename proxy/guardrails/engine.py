@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar, get_args
 
 from proxy.guardrails import samples
+from proxy.guardrails.automaton import Automaton
 from proxy.guardrails.findings import Findings, sentence
 from proxy.guardrails.gates import Gates
 from proxy.guardrails.matching import Break, Breaks, RuleSet, View
@@ -265,6 +266,11 @@ class Guard:
         if part not in ("text", "refusal"):
             return judging
         return RestoringLane(self._idle, part, judging, restoration.lane())
+
+    def automata(self) -> list[Automaton]:
+        """Those of all lanes, each once: their health is counted."""
+        programs = {id(one): one for one, _ in self._lanes.values() if one is not None}
+        return [program.automaton for program in programs.values()]
 
     def warm(self) -> None:
         """Meet every kind of text once, so that the first stream does not build the states."""

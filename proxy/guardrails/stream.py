@@ -261,6 +261,7 @@ class Lane:
             return False
         self._sync = self._base + cut - begin
         self._done |= self._open
+        self._auto.soft_syncs += 1
         return True
 
     def _commit(self, view: View, begin: int, live: int) -> bool:
@@ -281,6 +282,7 @@ class Lane:
                 return False
             if hit is None or not hit.valid or hit.start != begin:
                 continue  # settled: no span of this rule begins here
+            self._auto.commits += 1
             if rule.action == "block":
                 self._block(self._findings.hit(hit, self._part, self._base - begin))
             else:

@@ -5,11 +5,15 @@ The gateway fills it, the spool carries it, the control process expands it into 
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.model.exchange import Usage
 from proxy.model.failover import Attempt, FailoverDecision
 from proxy.model.policy import PolicyResult
 from proxy.model.tools import PermissionDecision
+
+# characters that a guarded stream holds back at the end of a chunk: bounds of their histogram
+HELD_BOUNDS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 @dataclass(slots=True, init=False)
@@ -63,6 +67,10 @@ class RequestRecord:
     permissions: list[PermissionDecision]
     scanned_chars: int
     total_chars: int
+    guard_request_s: float
+    guard_unary_s: float
+    guard_lane_s: float  # of a guarded stream: reading and judging it, all chunks together
+    held_counts: list[int] | None  # by HELD_BOUNDS, the last one open, then the sum
     flagged: bool
     truncated_by_policy: bool
     failover: bool
@@ -86,7 +94,8 @@ class RequestRecord:
         self.dropped = []
         self.policy_results = []
         self.permissions = []
-        self.latency_ms = 0.0
+        self.latency_ms = self.guard_request_s = self.guard_unary_s = self.guard_lane_s = 0.0
+        self.held_counts = None
         self.route_id = ""
         self.stream = self.flagged = self.truncated_by_policy = False
         self.failover = self.recovered = self.interrupted = False

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from proxy.model.exchange import Json
-from proxy.telemetry.metrics import BUCKETS_S, Key, Table, Tables, merge, tables_of
+from proxy.model.records import HELD_BOUNDS
+from proxy.telemetry.metrics import (
+    BUCKETS_GUARD_S,
+    BUCKETS_S,
+    Key,
+    Table,
+    Tables,
+    merge,
+    tables_of,
+)
 
 PREFIX: Final = "parapet_"
 Type = Literal["counter", "gauge", "histogram"]
@@ -55,6 +64,22 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("guard_placeholders_unrestored_total", "counter", (),
            "Placeholders that answers spelled in another way, so that they were not undone.",
            "placeholders_unrestored"),
+    Metric("guard_bypassed_total", "counter", ("policy", "rule"),
+           "Checks that broke or were left undecided, and let the text pass.", "guard_bypassed"),
+    Metric("guard_unscanned_chars_total", "counter", ("reason",),
+           "Characters on guarded routes that no rule looked at.", "guard_unscanned_chars"),
+    Metric("guard_seconds", "histogram", ("phase",),
+           "Judging a request or a unary answer; lane: reading and judging a whole stream.",
+           "guard_seconds"),
+    Metric("guard_held_chars", "histogram", (),
+           "Characters held back at the ends of a guarded stream's chunks.", "guard_held_chars"),
+    Metric("guard_states", "gauge", ("slot",), "States of the automata of streams."),
+    Metric("guard_flushes_total", "counter", (), "Automata emptied because they were full.",
+           "guard_flushes"),
+    Metric("guard_soft_syncs_total", "counter", (),
+           "Texts let go by the oldest open match, without a sync point.", "guard_soft_syncs"),
+    Metric("guard_commits_total", "counter", (),
+           "Matches of streams that were settled before their end.", "guard_commits"),
     Metric("failover_decisions_total", "counter", ("workspace", "policy", "reason", "scope"),
            "Changes of endpoint.", "failover_decisions"),
     Metric("upstream_attempts_total", "counter", ("workspace", "endpoint", "class"),
@@ -93,6 +118,11 @@ METRICS: Final[tuple[Metric, ...]] = (
 )
 # fmt: on
 _BY_NAME: Final = {metric.name: metric for metric in METRICS}
+_BOUNDS: Final[dict[str, tuple[tuple[float, ...], float]]] = {  # and what makes a sum of the unit
+    "store_commit_seconds": (COMMIT_BUCKETS_S, 1e-3),
+    "guard_seconds": (BUCKETS_GUARD_S, 1),
+    "guard_held_chars": (HELD_BOUNDS, 1),
+}
 _PARTS_OF_SPEND: Final = {"cost_usd_total": (5, 1e-9), "unpriced_requests_total": (6, 1)}
 
 
@@ -140,6 +170,7 @@ class Registry:
         self.set("requests_in_flight", label, _number(doc.get("in_flight")))
         self.set("event_loop_lag_seconds", label, _number(doc.get("loop_lag_s")))
         self.set("config_version", label, _number(doc.get("config_version")))
+        self.set("guard_states", label, _number(doc.get("guard_states")))
 
     def worker_ended(self, slot: int) -> None:
         """Keep the last totals of the worker that had this slot."""
@@ -147,6 +178,7 @@ class Registry:
         if before is not None:
             merge(self._ended, before[1])
             self.set("requests_in_flight", (str(slot),), 0)
+            self.set("guard_states", (str(slot),), 0)
 
     def totals(self) -> Tables:
         """All workers, ended and running, added up."""
@@ -169,10 +201,11 @@ class Registry:
 
     def _lines(self, metric: Metric, table: Table) -> Iterator[str]:
         name = PREFIX + metric.name
-        if metric.name == "store_commit_seconds":
-            return self._histogram(metric, self._commits, COMMIT_BUCKETS_S)
         if metric.type == "histogram":
-            return self._histogram(metric, table, BUCKETS_S)
+            if metric.name == "store_commit_seconds":
+                table = self._commits
+            bounds, scale = _BOUNDS.get(metric.name, (BUCKETS_S, 1e-3))
+            return self._histogram(metric, table, bounds, scale)
         if not metric.table:
             rows: Iterable[tuple[Key, float]] = self._own[metric.name].items()
         elif metric.name == "tokens_total":
@@ -189,7 +222,9 @@ class Registry:
             rows = ((key, row[0]) for key, row in table.items())
         return (f"{name}{self._written(metric, key)} {_text(value)}" for key, value in rows)
 
-    def _histogram(self, metric: Metric, table: Table, bounds: tuple[float, ...]) -> Iterator[str]:
+    def _histogram(
+        self, metric: Metric, table: Table, bounds: tuple[float, ...], scale: float
+    ) -> Iterator[str]:
         name = PREFIX + metric.name
         ends = [f'le="{bound}"' for bound in bounds] + ['le="+Inf"']
         for key, row in table.items():
@@ -199,7 +234,7 @@ class Registry:
             for end, count in zip(ends, row, strict=False):
                 running += count
                 yield f"{start}{end}}} {_text(running)}"
-            yield f"{name}_sum{written} {_text(row[-1] / 1000)}"
+            yield f"{name}_sum{written} {_text(row[-1] * scale)}"
             yield f"{name}_count{written} {_text(running)}"
 
     def _written(self, metric: Metric, key: Key) -> str:

@@ -33,6 +33,9 @@ BUCKETS_MS: Final = tuple(bound * 1000 for bound in BUCKETS_S)
 OTHER: Final = "other"
 MAX_SERIES: Final = 5000
 WAITING: Final = 32  # finished requests that wait to be counted
+BUCKETS_GUARD_S: Final[tuple[float, ...]] = (
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+)  # fmt: skip
 Key = tuple[str, ...]
 Table = dict[Key, list[float]]
 Tables = dict[str, Table]
@@ -77,6 +80,7 @@ class Totals:
         self.in_flight = 0
         self.loop_lag_s = 0.0
         self.config_version = 0
+        self.guard_states = 0
         self._series: dict[tuple[str, str, str, str, str, str], _Series] = {}
         self._timings: dict[tuple[str, str, str], tuple[list[float], ...]] = {}
         self._waiting: list[RequestRecord] = []
@@ -154,6 +158,8 @@ class Totals:
                 self._add("attempts", place)
             else:
                 row[0] += 1
+        if record.total_chars:
+            self._guard(record)
         if record.policy_results:
             self._policy(record)
         if record.placeholders_unrestored:
@@ -169,8 +175,49 @@ class Totals:
                 ),
             )
 
+    def _guard(self, record: RequestRecord) -> None:
+        if record.guard_request_s:
+            self._guard_time("request", record.guard_request_s)
+        if record.guard_unary_s:
+            self._guard_time("unary", record.guard_unary_s)
+        if record.guard_lane_s:
+            self._guard_time("lane", record.guard_lane_s)
+        unseen = record.total_chars - record.scanned_chars
+        if unseen > 0:
+            self._add("guard_unscanned_chars", ("no_rule",), unseen)
+        counts = record.held_counts
+        if counts is not None:
+            held = self._histogram("guard_held_chars", (), len(counts))
+            for place, count in enumerate(counts):
+                held[place] += count
+
+    def _guard_time(self, phase: str, seconds: float) -> None:
+        times = self._histogram("guard_seconds", (phase,), len(BUCKETS_GUARD_S) + 2)
+        times[bisect_left(BUCKETS_GUARD_S, seconds)] += 1
+        times[-1] += seconds
+
+    def _histogram(self, name: str, key: Key, places: int) -> list[float]:
+        table = self._table(name)
+        row = table.get(key)
+        if row is None:
+            row = table[key] = [0] * places
+        return row
+
+    def automata(self, states: int, flushes: int, soft_syncs: int, commits: int) -> None:
+        """How the automata of streams are now, and what they have done since the last time."""
+        self.guard_states = states
+        for table, count in (
+            ("guard_flushes", flushes),
+            ("guard_soft_syncs", soft_syncs),
+            ("guard_commits", commits),
+        ):
+            self._add(table, (), count)
+
     def _policy(self, record: RequestRecord) -> None:
         for result in record.policy_results:
+            if result.verdict == "bypassed":
+                bypassed = (result.policy_id, result.rule_matched or "")
+                self._add("guard_bypassed", bypassed, result.count)
             self._add(
                 "policy_results",
                 (
@@ -227,6 +274,7 @@ class Totals:
             "in_flight": self.in_flight,
             "loop_lag_s": self.loop_lag_s,
             "config_version": self.config_version,
+            "guard_states": self.guard_states,
             "tables": tables,
         }
 

@@ -131,6 +131,47 @@ def test_policy_failover_and_the_small_ones() -> None:
     # fmt: on
 
 
+def test_what_the_guard_did() -> None:
+    passed = PolicyResult("safety-v2", "bypassed", "slow", 1.0, "none", count=3)
+    held = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 603]  # 0 twice, 3, and 600
+    guarded = {"total_chars": 100, "scanned_chars": 90, "guard_request_s": 0.0004}
+    registry = shown(
+        RequestFinished(record(**guarded, guard_unary_s=0.002, policy_results=[passed])),
+        RequestFinished(record(**guarded, guard_lane_s=0.03, held_counts=held)),
+        RequestFinished(record()),
+    )
+    # fmt: off
+    assert value(registry, "parapet_guard_bypassed_total", policy="safety-v2", rule="slow") == 3
+    assert value(registry, "parapet_guard_unscanned_chars_total", reason="no_rule") == 20
+    assert value(registry, "parapet_guard_seconds_count", phase="request") == 2
+    assert value(registry, "parapet_guard_seconds_sum", phase="request") == pytest.approx(0.0008)
+    assert value(registry, "parapet_guard_seconds_bucket", phase="request", le="0.00025") == 0
+    assert value(registry, "parapet_guard_seconds_bucket", phase="request", le="0.0005") == 2
+    assert value(registry, "parapet_guard_seconds_count", phase="unary") == 1
+    assert value(registry, "parapet_guard_seconds_bucket", phase="lane", le="0.05") == 1
+    assert value(registry, "parapet_guard_held_chars_count") == 4
+    assert value(registry, "parapet_guard_held_chars_sum") == 603
+    assert value(registry, "parapet_guard_held_chars_bucket", le="0") == 2
+    assert value(registry, "parapet_guard_held_chars_bucket", le="4") == 3
+    assert value(registry, "parapet_guard_held_chars_bucket", le="512") == 3
+    assert value(registry, "parapet_guard_held_chars_bucket", le="+Inf") == 4
+    # fmt: on
+
+
+def test_how_the_automata_are() -> None:
+    totals, registry = Totals("w"), Registry("1")
+    for states, *done in ((40, 0, 0, 0), (70, 1, 5, 2), (10, 1, 0, 1)):
+        totals.automata(states, *done)
+    registry.worker_totals(0, sent(totals))  # type: ignore[arg-type]
+    assert value(registry, "parapet_guard_states", slot="0") == 10
+    assert value(registry, "parapet_guard_flushes_total") == 2
+    assert value(registry, "parapet_guard_soft_syncs_total") == 5
+    assert value(registry, "parapet_guard_commits_total") == 3
+    registry.worker_ended(0)
+    assert value(registry, "parapet_guard_states", slot="0") == 0
+    assert value(registry, "parapet_guard_commits_total") == 3
+
+
 def test_t_st_12_counters_never_go_back_over_fifty_restarts() -> None:
     registry, before = Registry("1"), 0.0
     for life in range(50):
