@@ -114,8 +114,8 @@ def _refuse_unbuilt(pack: PolicyPack, report: Report) -> None:
         report.refuse(
             "extends", "kind_not_possible", "The pack must be merged with what it extends first."
         )
-    if pack.scoring.mode != "first":
-        report.refuse("scoring.mode", "kind_not_possible", "Scoring by sum is not built yet.")
+    if pack.scoring.mode == "sum" and all(rule.kind != "injection" for rule in pack.rules):
+        report.warn("scoring.mode", "never_counts", "Only rules of kind injection are counted.")
 
 
 def _test(pack: PolicyPack, index: int, live: LiveRule | SchemaRule, report: Report) -> None:

@@ -3,15 +3,18 @@
 In charge of the shapes alone: each kind's reader says what its members mean.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, JsonValue, StringConstraints, ValidationError
 
-from proxy.guardrails.checks import arguments, terms, unicode
+from proxy.guardrails.checks import arguments, terms, unicode, urls
 from proxy.guardrails.faults import Report
 from proxy.model.documents import Doc
-from proxy.model.policy import Kind
+from proxy.model.policy import Action, Encoding, Kind
 
+_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_Domain = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[^\s/:@*\\]{1,253}$")]
+_Scheme = Annotated[str, StringConstraints(pattern=f"^({'|'.join(urls.SCHEMES)})$")]
 _Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,23}$")]  # as a label
 
 
@@ -25,6 +28,38 @@ class TermsConfig(Config):
     list: str | None = None
     boundary: Literal["word", "none"] = "word"
     gaps: int = Field(0, ge=0, le=terms.MAX_GAPS)
+
+
+class TopicConfig(TermsConfig):
+    category: _Name | None = None
+
+
+class InjectionConfig(Config):
+    """`family`: what is counted where the pack's scoring is a sum; the rule's id by default."""
+
+    family: _Name | None = None
+    decode: list[Encoding] = Field(default_factory=list, max_length=3)
+
+
+class ImagesConfig(Doc):
+    allow_domains: list[_Domain] = Field(default_factory=list, max_length=1000)
+    max_data_chars: int = Field(64, ge=0, le=4096)
+
+
+class UrlConfig(Config):
+    """`checks`: those that count; all by default.  An empty `allow_domains` allows all."""
+
+    checks: list[urls.UrlCheck] = Field(
+        default_factory=lambda: list(get_args(urls.UrlCheck)), min_length=1, max_length=8
+    )
+    allow_domains: list[_Domain] = Field(default_factory=list, max_length=1000)
+    deny_domains: list[_Domain] = Field(default_factory=list, max_length=1000)
+    schemes: list[_Scheme] = Field(default_factory=lambda: ["https", "http"], max_length=6)
+    userinfo: Literal["deny", "allow"] = "deny"
+    ip_literals: Literal["deny", "allow"] = "deny"
+    punycode: Literal["deny", "flag", "allow"] = "deny"
+    max_query_chars: int = Field(256, ge=0, le=65_536)
+    images: ImagesConfig = Field(default_factory=ImagesConfig)
 
 
 class PiiConfig(Config):
@@ -108,7 +143,30 @@ CONFIGS: Final[dict[Kind, type[Config]]] = {
     "model_access": ModelAccessConfig,
     "limits": LimitsConfig,
     "json_schema": JsonSchemaConfig,
+    "injection": InjectionConfig,
+    "topic": TopicConfig,
+    "url": UrlConfig,
 }
+
+
+def aim_of(config: UrlConfig, action: Action) -> urls.Aim:
+    """What a rule asks of addresses.  `punycode: flag` counts only where a hit changes nothing."""
+    off: set[urls.UrlCheck] = set()
+    if config.userinfo == "allow":
+        off.add("userinfo")
+    if config.ip_literals == "allow":
+        off.add("ip_literal")
+    if config.punycode == "allow" or (config.punycode == "flag" and action not in ("flag", "log")):
+        off.add("punycode")
+    return urls.Aim(
+        checks=frozenset(config.checks) - off,
+        allow_domains=tuple(config.allow_domains),
+        deny_domains=tuple(config.deny_domains),
+        schemes=frozenset(config.schemes),
+        max_query_chars=config.max_query_chars,
+        image_domains=tuple(config.images.allow_domains),
+        max_data_chars=config.images.max_data_chars,
+    )
 
 
 _CODES: Final = {"string_pattern_mismatch": "pattern", "literal_error": "unknown_value"}

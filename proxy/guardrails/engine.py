@@ -11,15 +11,17 @@ from typing import Final, Literal, TypeVar, get_args
 
 from proxy.guardrails import samples
 from proxy.guardrails.automaton import Automaton
+from proxy.guardrails.decoded import Decoder
 from proxy.guardrails.findings import Findings, sentence
 from proxy.guardrails.gates import Gates
 from proxy.guardrails.matching import Break, Breaks, RuleSet, View
 from proxy.guardrails.placeholders import Placeholders, Restoration
 from proxy.guardrails.program import Limits, Program, lane_rules
-from proxy.guardrails.redact import rewrite, without_exempted
+from proxy.guardrails.redact import Hit, rewrite, without_exempted
 from proxy.guardrails.restoring import RestoringLane
 from proxy.guardrails.rules import LiveRule, RuleFacts
 from proxy.guardrails.sampling import ALL, draw_of
+from proxy.guardrails.scoring import Score
 from proxy.guardrails.stream import Lane
 from proxy.guardrails.watch import WatchedLane
 from proxy.guardrails.whole import SchemaRule, judge_texts
@@ -99,6 +101,8 @@ class Guard:
                             if key not in sets:
                                 sets[key] = RuleSet(found, attempt)
                             plans[part, role, latest] = sets[key]
+        decoders = {rules: Decoder(rules.rules, attempt) for rules in self._request.values()}
+        self._decoders = {rules: decoder for rules, decoder in decoders.items() if decoder}
         self._lanes = self._lane_programs()
         self._idle = Program(RuleSet([], attempt), limits)
 
@@ -180,6 +184,7 @@ class Guard:
         plans = self._request if direction == "request" else self._response
         judgement = Judgement()
         findings: Findings | None = None
+        score = Score(lane=False) if direction == "request" else None
         scanned = total = 0
         for leaf in leaves:
             text = leaf.text
@@ -188,19 +193,25 @@ class Guard:
             if rules is None:
                 continue
             scanned += len(text)
+            decoder = self._decoders.get(rules) if score is not None else None
             try:
                 untouched = not text or (leaf.inner is None and rules.untouched(text))
+                if untouched and decoder is not None:
+                    untouched = decoder.untouched(text)
             except Exception:  # the text is judged, and there the fault is a verdict
                 untouched = False
             if untouched:
                 continue
             if findings is None:
                 findings = Findings(direction)
-            rewritten = _judge_leaf(rules, leaf, findings, draw, placeholders)
+            counted = score or Score(lane=True)
+            rewritten = _judge_leaf(rules, leaf, findings, draw, placeholders, counted, decoder)
             if rewritten is not None:
                 judgement.rewrites.append((leaf, rewritten))
         judgement.scanned_chars, judgement.total_chars = scanned, total
         if findings:
+            if score is not None:
+                findings.settle(score)
             self._conclude(judgement, findings, direction)
         return judgement
 
@@ -288,11 +299,25 @@ class Guard:
 
 
 def _judge_leaf(
-    rules: RuleSet, leaf: Leaf, findings: Findings, draw: float, placeholders: Placeholders | None
+    rules: RuleSet,
+    leaf: Leaf,
+    findings: Findings,
+    draw: float,
+    placeholders: Placeholders | None,
+    score: Score,
+    decoder: Decoder | None,
 ) -> str | None:
     """Record what one text holds; the new text when it was rewritten."""
     breaks: Breaks = []
-    found = attempt(lambda: rules.scan(View(leaf.text, _names(leaf)), breaks, draw))
+
+    def scan() -> list[Hit]:
+        view = View(leaf.text, _names(leaf))
+        hits = rules.scan(view, breaks, draw)
+        if decoder is None:
+            return hits
+        return hits + [hit for hit in decoder.scan(view, breaks) if draw < hit.rule.sample_pct]
+
+    found = attempt(scan)
     if isinstance(found, Break):  # not one check but all of them
         breaks, found = [(rule, found) for rule in rules.rules], []
     if breaks:
@@ -300,6 +325,8 @@ def _judge_leaf(
     if not found:
         return None
     hits = without_exempted(found)
+    if rules.counted:
+        score.count(hits)
     for hit in hits:
         findings.hit(hit, leaf.part, rewritable=leaf.rewritable)
     changing = [hit for hit in hits if hit.rule.enforces and hit.rule.rewrites]

@@ -9,16 +9,18 @@ from typing import Final
 
 from proxy.guardrails.matching import Break
 from proxy.guardrails.redact import Hit
-from proxy.guardrails.rules import RuleFacts
+from proxy.guardrails.rules import LiveRule, RuleFacts
+from proxy.guardrails.scoring import Score
 from proxy.model.exchange import Direction, Part
-from proxy.model.policy import ActionTaken, PolicyResult, Verdict
+from proxy.model.policy import Action, ActionTaken, PolicyResult, Verdict
 
 MAX_RESULTS: Final = 50
 
 
 @dataclass(slots=True)
 class Finding:
-    """`stopped`: a rewrite that was not possible there and became a block."""
+    """`stopped`: a rewrite that was not possible there and became a block.  `acts`: enough was
+    found for the rule's action; else the hit is only logged."""
 
     rule: RuleFacts
     part: Part
@@ -28,13 +30,14 @@ class Finding:
     confidence: float
     count: int = 0
     stopped: bool = False
+    acts: bool = True
     fault: str | None = None
 
     @property
     def blocks(self) -> bool:
         if self.verdict != "violation":
             return self.verdict == "error"
-        return self.rule.enforces and (self.stopped or self.rule.action == "block")
+        return self.rule.enforces and (self.stopped or (self.acts and self.rule.action == "block"))
 
     @property
     def weight(self) -> tuple[bool, bool, bool, tuple[int, int, int, int]]:
@@ -57,6 +60,7 @@ class Findings:
         """Count a hit; `base` moves its offsets to the whole leaf or lane."""
         finding = self._of(hit.rule, part, "violation", base + hit.start, base + hit.end)
         finding.confidence = max(finding.confidence, hit.confidence)
+        finding.acts = hit.acts or (finding.acts and finding.count > 1)
         finding.stopped = finding.stopped or (hit.rule.rewrites and not rewritable)
         return finding
 
@@ -88,9 +92,16 @@ class Findings:
         finding.count += 1
         return finding
 
+    def settle(self, score: Score) -> None:
+        """The text is whole: what is counted acts, or is logged."""
+        for finding in self._found.values():
+            if isinstance(finding.rule, LiveRule):
+                finding.acts = score.reached(finding.rule)
+
     @property
     def flagged(self) -> bool:
-        return any(f.rule.action == "flag" and not f.rule.shadow for f in self._found.values())
+        flags = [f for f in self._found.values() if f.rule.action == "flag" and f.acts]
+        return any(not finding.rule.shadow for finding in flags)
 
     def reroute(self) -> tuple[str, ...]:
         """Where the strongest rerouting rule that hit wants the request; empty without one."""
@@ -132,15 +143,19 @@ def _action_taken(finding: Finding) -> ActionTaken:
         return "block"
     if finding.rule.shadow or finding.verdict == "bypassed":
         return "none"
-    return finding.rule.action
+    return _effective(finding)
 
 
 def _remark(finding: Finding) -> str | None:
     if finding.fault is not None:
         return finding.fault
     if finding.rule.shadow:
-        return f"would {'block' if finding.stopped else finding.rule.action}"
+        return f"would {'block' if finding.stopped else _effective(finding)}"
     return finding.rule.message
+
+
+def _effective(finding: Finding) -> Action:
+    return finding.rule.action if finding.acts else "log"
 
 
 def sentence(finding: Finding, direction: Direction) -> str:

@@ -16,6 +16,7 @@ from proxy.guardrails.linear import Bounds, GateSet
 from proxy.guardrails.redact import Hit
 from proxy.guardrails.rules import LiveRule
 from proxy.guardrails.sampling import ALL
+from proxy.guardrails.scoring import counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class RuleSet:
                 owners[gate] = owners.get(gate, 0) | 1 << index
         self._owners = list(owners.values())
         self._gates = GateSet(owners) if owners else None
+        self.counted = counts(self.rules)
         self.exempts = any(rule.exempts for rule in self.rules)
         sampled = [(i, rule.sample_pct) for i, rule in enumerate(self.rules)]
         self._sampled = [(1 << i, percent) for i, percent in sampled if percent < 100]
@@ -255,7 +257,7 @@ def _hit(rule: LiveRule, view: View, face: Face, whole: Bounds, span: Bounds) ->
     """What a match means, in characters of the face: the check may refuse it or narrow its span."""
     first, last = face.char(whole[0]), face.char(whole[1])
     start, end = first, last
-    if span[0] < span[1]:  # a group that took no part: the whole match counts
+    if span[0] < span[1] and span != whole:  # a group that took no part: the whole match counts
         start, end = face.char(span[0]), face.char(span[1])
     valid, confidence = True, rule.confidence
     if rule.check is not None:

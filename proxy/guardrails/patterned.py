@@ -1,4 +1,5 @@
-"""Kinds that look for a pattern in texts (`terms regex secret pii unicode`), made ready to run.
+"""Kinds that look for a pattern in texts, made ready to run: `terms regex secret pii unicode
+injection topic url`.
 
 In charge of what guardrails.md §3.1 says of patterns: their defaults by kind, their prefilter, what
 is asked of a hit, and what takes its place.
@@ -7,17 +8,26 @@ is asked of a hit, and what takes its place.
 from typing import Final
 
 from proxy.guardrails import shape
-from proxy.guardrails.checks import secrets, terms, unicode
+from proxy.guardrails.checks import secrets, terms, unicode, urls
 from proxy.guardrails.checks.pattern import PatternFault, allow_check, compiled, compiled_terms
 from proxy.guardrails.checks.steps import check_of
-from proxy.guardrails.configs import TermsConfig, UnicodeConfig
+from proxy.guardrails.checks.urls import Judge
+from proxy.guardrails.configs import (
+    InjectionConfig,
+    TermsConfig,
+    UnicodeConfig,
+    UrlConfig,
+    aim_of,
+)
 from proxy.guardrails.context import ContextWords
 from proxy.guardrails.fold import Folding, folding
-from proxy.guardrails.rules import LiveRule, Pattern
+from proxy.guardrails.rules import LiveRule, Pattern, Tally
 from proxy.guardrails.said import Said
 from proxy.model.policy import Action, Kind, Rule
 
-LOOSE: Final[frozenset[Kind]] = frozenset({"terms"})  # case ignored and folded unless it is said
+LOOSE: Final[frozenset[Kind]] = frozenset(
+    {"terms", "injection", "topic"}
+)  # case ignored and folded unless it is said
 
 
 def read_patterned(said: Said) -> LiveRule | None:
@@ -48,11 +58,26 @@ def _pattern(said: Said) -> Pattern | None:
             return None
         text = unicode.CLASSES[config.class_].pattern
         return compiled((text,), False, None).gated(text)
+    if isinstance(config, UrlConfig):
+        return _addresses(said, config)
     if rule.pattern is None:
         said.refuse("pattern", "missing", f"Kind {said.kind} needs a pattern.")
         return None
     texts = (rule.pattern,) if isinstance(rule.pattern, str) else tuple(rule.pattern)
     return _with_keywords(said, compiled(texts, ignore_case, fold))
+
+
+def _addresses(said: Said, config: UrlConfig) -> Pattern | None:
+    rule = said.rule
+    for member in ("pattern", "group", "case", "fold", "keywords", "validator", "entropy_min"):
+        if getattr(rule, member):
+            said.refuse(member, "extra_forbidden", "Kind url finds addresses by itself.")
+            return None
+    texts = tuple(text for _, text in urls.patterns_of(aim_of(config, said.action)))
+    if not texts:
+        said.refuse("config", "never_hits", "None of its checks can find anything.")
+        return None
+    return compiled(texts, ignore_case=True, folding=None)
 
 
 def _with_keywords(said: Said, pattern: Pattern) -> Pattern:
@@ -118,7 +143,9 @@ def _assembled(said: Said, pattern: Pattern) -> LiveRule | None:
     except PatternFault as fault:
         said.refuse(f"allow[{fault.index}]", fault.code, fault.message, fault.position)
         return None
-    check = check_of(rule, kind, pattern.keywords, allow, said.validators)
+    config = said.config
+    judge = Judge(aim_of(config, said.action)) if isinstance(config, UrlConfig) else None
+    check = check_of(rule, kind, pattern.keywords, allow, said.validators, judge)
     context, confidence = _context(rule), 1.0 if rule.confidence is None else rule.confidence
     if context and (context.required or confidence < rule.threshold):
         pattern = pattern.gated("|".join(map(shape.escaped, context.words)))
@@ -135,7 +162,6 @@ def _assembled(said: Said, pattern: Pattern) -> LiveRule | None:
             "The rule's confidence is below its threshold: it never hits.",
         )
         return None
-    config = said.config
     belongs = unicode.CLASSES[config.class_].belongs if isinstance(config, UnicodeConfig) else None
     return LiveRule(
         **said.facts_of_rule(),
@@ -148,7 +174,24 @@ def _assembled(said: Said, pattern: Pattern) -> LiveRule | None:
         threshold=rule.threshold,
         certain_from=_certain_from(rule, kind, pattern),
         placeholder_label=_label(rule) if rule.reversible else "",
+        settled=None if judge is None or rule.allow or rule.context else judge.settled,
+        tally=_tally(said, config) if isinstance(config, InjectionConfig) else None,
+        decode=tuple(config.decode) if isinstance(config, InjectionConfig) else (),
     )
+
+
+def _tally(said: Said, config: InjectionConfig) -> Tally | None:
+    if config.decode and "request" not in said.reach.directions:
+        said.refuse("config.decode", "kind_not_possible", "Only requests are decoded.")
+    if said.pack.scoring.mode != "sum":
+        return None
+    if said.action not in ("block", "flag", "log"):
+        said.report.refuse(
+            f"{said.where}.action" if said.rule.action else "default_action",
+            "action_not_possible",
+            "What is counted can be blocked, flagged or logged: other actions come too late.",
+        )
+    return Tally(config.family or said.rule.rule_id, said.pack.scoring.block_at)
 
 
 def _check_exempting(said: Said, pattern: Pattern) -> None:
@@ -182,7 +225,7 @@ def _replacement(rule: Rule, action: Action) -> str:
 
 
 def _label(rule: Rule) -> str:
-    label = rule.label or rule.config.get("entity")
+    label = rule.label or rule.config.get("entity") or ("URL" if rule.kind == "url" else None)
     if isinstance(label, str):
         return label
     return rule.rule_id.rstrip(".").rpartition(".")[2].upper().replace("-", "_")[:24]
@@ -200,6 +243,6 @@ def _certain_from(rule: Rule, kind: Kind, pattern: Pattern) -> int | None:
     """After how many characters a match that still goes on is certain (guardrails.md §9.5)."""
     late = pattern.late_assertion or pattern.folding is not None or rule.group
     weighed = rule.validator or rule.entropy_min or rule.allow or rule.context
-    if late or weighed or kind == "unicode":
+    if late or weighed or kind in ("unicode", "url"):
         return None
     return secrets.HEAD if kind == "secret" else 0

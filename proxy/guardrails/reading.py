@@ -31,6 +31,9 @@ READERS: Final[dict[Kind, Callable[[Said], RuleFacts | None]]] = {
     "model_access": read_model_access,
     "limits": read_limits,
     "json_schema": read_schema,
+    "injection": read_patterned,
+    "topic": read_patterned,
+    "url": read_patterned,
 }
 _ROLE_NAMES: Final[dict[str, Role]] = {"developer": "system", "function": "tool"}
 _DIRECTIONS: Final[dict[str, frozenset[Direction]]] = {

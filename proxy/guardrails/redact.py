@@ -16,7 +16,8 @@ class Hit:
     """What a rule found.  `first`..`last`: the whole match; `start`..`end`: the span that counts.
 
     Offsets are characters of the text that was searched.  Not `valid`: refused by the rule's check
-    or for want of context, kept only because the search went on behind it.
+    or for want of context, kept only because the search went on behind it.  `acts`: enough was
+    found for the rule's action (`scoring`).  `family`: another than the rule's own.
     """
 
     rule: LiveRule
@@ -26,6 +27,12 @@ class Hit:
     end: int
     valid: bool
     confidence: float
+    acts: bool = True
+    family: str = ""
+
+    @property
+    def blocks(self) -> bool:
+        return self.acts and self.rule.action == "block"
 
 
 def without_exempted(hits: list[Hit]) -> list[Hit]:
@@ -68,7 +75,7 @@ def rewrite(
     With `placeholders` it gets one that can be undone, if all rules that hit it allow that.
     """
     ordered = sorted(hits, key=lambda hit: (hit.start, hit.rule.rank))
-    block = next((hit for hit in ordered if hit.rule.action == "block"), None)
+    block = next((hit for hit in ordered if hit.blocks), None)
     stop = block.start if block else len(text)
     regions: list[_Region] = []
     at = 0

@@ -16,7 +16,7 @@ from proxy.guardrails.narrow import narrow
 from proxy.guardrails.parse import Node
 from proxy.model.documents import SEVERITY_RANK, Severity
 from proxy.model.exchange import Direction, Part, Role
-from proxy.model.policy import Action, OnError
+from proxy.model.policy import Action, Encoding, OnError
 
 # A check looks at the text of a hit and says which part of it counts; None refuses the hit.
 Check = Callable[[str], "tuple[int, int] | None"]
@@ -158,6 +158,14 @@ class RuleFacts:
         return f"<{type(self).__name__} {self.pack.policy_id}/{self.rule_id} {self.action}>"
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Hits of a rule act only once so many different families were hit."""
+
+    family: str
+    block_at: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveRule(RuleFacts):
     """A rule that looks for a pattern in texts.
@@ -167,7 +175,10 @@ class LiveRule(RuleFacts):
     likely; below `threshold` of confidence it does not count.  `certain_from`: after so many
     characters of a match that still goes on its verdict is settled (None: never before its end).
     `placeholder_label`: of placeholders that are undone in the answer (requests only; empty: none).
-    `retry`: a refused hit is tried again one character after its start."""
+    `settled`: tells of a match that still goes on whether its verdict is settled, for rules whose
+    `certain_from` does not.  `tally`: its hits are counted (`scoring`).  `decode`: encodings whose
+    runs are looked into, in requests.  `retry`: a refused hit is tried again one character after
+    its start."""
 
     replacement: str
     pattern: Pattern
@@ -178,6 +189,25 @@ class LiveRule(RuleFacts):
     threshold: float
     certain_from: int | None
     placeholder_label: str = ""
+    settled: Callable[[str], bool] | None = None
+    tally: Tally | None = None
+    decode: tuple[Encoding, ...] = ()
+
+    @property
+    def never_early(self) -> bool:
+        """A match cannot be settled before all text around it is known."""
+        return self.pattern.folding is not None or self.tally is not None
+
+    @property
+    def may_settle(self) -> bool:
+        """A match that still goes on can be settled."""
+        return self.certain_from is not None or self.settled is not None
+
+    def settles(self, match: str) -> bool:
+        """The verdict on a match that goes on is the one on so much of it."""
+        if self.settled is not None:
+            return self.settled(match)
+        return self.certain_from is not None and len(match) >= self.certain_from
 
     @property
     def retry(self) -> bool:

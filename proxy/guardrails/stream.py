@@ -22,6 +22,7 @@ from proxy.guardrails.matching import Breaks, View
 from proxy.guardrails.program import Program
 from proxy.guardrails.redact import Hit, rewrite, without_exempted
 from proxy.guardrails.rules import LiveRule
+from proxy.guardrails.scoring import Score
 from proxy.guardrails.surrogates import UNPAIRED, mended
 from proxy.model.exchange import Part
 from proxy.model.policy import PolicyResult
@@ -39,7 +40,7 @@ class Lane:
     __slots__ = (
         "_auto", "_carry", "_committed", "_done", "_findings", "_folds", "_grid", "_held",
         "_kept", "_limits", "_memo", "_mode", "_open", "_out", "_part", "_pending", "_pos", "_row",
-        "_rules", "_sync", "_tail", "blocked", "message", "overflows",
+        "_rules", "_score", "_sync", "_tail", "blocked", "message", "overflows",
     )  # fmt: skip
 
     def __init__(self, program: Program, part: Part) -> None:
@@ -50,6 +51,7 @@ class Lane:
         self._folds = bool(program.rules.foldings)
         self._part: Part = part
         self._findings = Findings("response")
+        self._score = Score(lane=True) if program.rules.counted else None
         self._row: Row = self._auto.empty
         self._memo: Memo = self._row.memo  # NOTHING while the lane is not plain
         self._held = ""  # from the last sync point on
@@ -178,12 +180,8 @@ class Lane:
 
     @property
     def _out_of_order(self) -> bool:
-        return (
-            self._mode != "hold"
-            or bool(self._carry)
-            or self._pending > self._sync
-            or (self._folds and not self._held.isascii())
-        )
+        waits = bool(self._carry) or self._pending > self._sync
+        return self._mode != "hold" or waits or (self._folds and not self._held.isascii())
 
     @property
     def _base(self) -> int:
@@ -225,7 +223,8 @@ class Lane:
         hold, grid = self._pos - self._sync, self._grid
         if hold < grid or self._mode != "hold":
             return
-        if self._committed is not None and hold // grid & (hold // grid - 1):
+        long = self._committed is not None or hold > self._limits.hold_max
+        if long and hold // grid & (hold // grid - 1):
             return  # may be long: looked at after 1, 2, 4, 8 … steps only
         self._release(self._sync)
         if self.blocked is None and self._soft_sync():
@@ -241,8 +240,13 @@ class Lane:
             return
         view, begin = self._view()
         live = self._rules.open_at(view, begin, self._row.open)
-        if not self._commit(view, begin, live) and live and hold >= self._limits.hold_max:
-            self._overflow(live)
+        undecided = self._commit(view, begin, live)
+        if undecided is None:
+            return
+        if hold >= self._limits.swallow_max:
+            undecided = live  # however sure: so much is not held
+        if undecided and hold >= self._limits.hold_max:
+            self._overflow(undecided)
 
     def _soft_sync(self) -> bool:
         """Cut where the oldest open match begins, but never inside a match that has ended."""
@@ -264,22 +268,24 @@ class Lane:
         self._auto.soft_syncs += 1
         return True
 
-    def _commit(self, view: View, begin: int, live: int) -> bool:
-        """Settle a match that begins at the sync point and is certain, only its end is not."""
+    def _commit(self, view: View, begin: int, live: int) -> int | None:
+        """Settle a match that begins at the sync point and is certain, only its end is not: None.
+        Else the rules of `live` that may yet decide either way."""
         if self._rules.exempts:
-            return False
+            return live
         for index, rule in enumerate(self._rules.rules):
             if not (live | self._open) >> index & 1:
                 continue
             going_on = bool(live >> index & 1)
-            if rule.pattern.folding is not None or (going_on and rule.certain_from is None):
-                return False  # something at least as strong is still undecided
+            if rule.never_early or (going_on and not rule.may_settle):
+                return live  # something at least as strong is still undecided
             breaks: Breaks = []
             hit = self._rules.match_at(rule, view, begin, breaks)
             if self._broke(breaks):
-                return True
-            if going_on and (hit is None or hit.last - begin < (rule.certain_from or 0)):
-                return False
+                return None
+            if going_on and (hit is None or not rule.settles(view.text[begin : hit.last])):
+                return live
+            live &= ~(1 << index)
             if hit is None or not hit.valid or hit.start != begin:
                 continue  # settled: no span of this rule begins here
             self._auto.commits += 1
@@ -288,8 +294,8 @@ class Lane:
             else:
                 self._committed = rule
                 self._out.append(rule.replacement)
-            return True
-        return False
+            return None
+        return live
 
     def _overflow(self, live: int) -> None:
         """Too long and undecided: the strongest such rule counts as matched."""
@@ -355,6 +361,8 @@ class Lane:
         hits = without_exempted(hits)
         if not hits:
             return self._held[:count]
+        if self._score is not None:
+            self._score.count(hits)
         base = self._base - begin
         findings = [(hit, self._findings.hit(hit, self._part, base)) for hit in hits]
         text, block = rewrite(view.text[: begin + count], hits)

@@ -12,6 +12,7 @@ from proxy.guardrails.findings import MAX_RESULTS, Findings
 from proxy.guardrails.matching import Breaks, RuleSet, View
 from proxy.guardrails.program import Program
 from proxy.guardrails.redact import without_exempted
+from proxy.guardrails.scoring import Score
 from proxy.guardrails.stream import Lane
 from proxy.guardrails.surrogates import UNPAIRED, mended
 from proxy.model.exchange import Part
@@ -26,7 +27,7 @@ class Watch:
     """One growing text, and the rules that look at it."""
 
     __slots__ = (
-        "_begin", "_draw", "_findings", "_next", "_part", "_rules", "_text", "_unseen",
+        "_begin", "_draw", "_findings", "_next", "_part", "_rules", "_score", "_text", "_unseen",
         "_unseen_chars", "noted_chars",
     )  # fmt: skip
 
@@ -35,6 +36,7 @@ class Watch:
         self._draw = draw
         self._part: Part = part
         self._findings = Findings("response")
+        self._score = Score(lane=True)
         self._unseen: list[str] = []
         self._unseen_chars = 0
         self._text = ""  # what is still to be searched, behind its left context
@@ -79,7 +81,10 @@ class Watch:
             hits = self._rules.find(view, mask, self._begin, stop, breaks)
             after = max([stop, *(hit.last for hit in hits)])
             self._findings.broken([found for found in breaks if not found[0].exempts], self._part)
-            for hit in without_exempted(hits):
+            hits = without_exempted(hits)
+            if self._rules.counted:
+                self._score.count(hits)
+            for hit in hits:
                 self._findings.hit(hit, self._part, self._next - self._begin)
         self._next += after - self._begin
         kept = max(after - CONTEXT, 0)

@@ -33,6 +33,7 @@ Kind = Literal[
     "json_schema",
     "external",
 ]
+Encoding = Literal["base64", "hex", "url"]
 RuleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 _NUMBER, _RELEASE = r"(0|[1-9][0-9]*)", r"(0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"

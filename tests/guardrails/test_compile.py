@@ -19,7 +19,34 @@ FAULTS = [
     ({"pattern": "(" * 60 + "a" + ")" * 60}, "rules[0].pattern", "regex_too_large"),
     ({"pattern": r"(?:[\pL\pN]{30}-){30}"}, "rules[0].pattern", "regex_too_large"),
     ({"pattern": r"(((a{0,4}){4}b{0,4}){4}c){4}" * 99}, "rules[0].pattern", "regex_too_large"),
-    ({"kind": "url"}, "rules[0].kind", "kind_not_possible"),
+    ({"kind": "injection"}, "rules[0].pattern", "missing"),
+    (
+        {"kind": "injection", "pattern": "ab", "config": {"family": "a b"}},
+        "rules[0].config.family",
+        "pattern",
+    ),
+    (
+        {"kind": "injection", "pattern": "ab", "config": {"decode": ["rot13"]}},
+        "rules[0].config.decode[0]",
+        "unknown_value",
+    ),
+    (
+        {
+            "kind": "injection",
+            "pattern": "ab",
+            "config": {"decode": ["hex"]},
+            "scope": {"direction": "response"},
+        },
+        "rules[0].config.decode",
+        "kind_not_possible",
+    ),
+    ({"kind": "topic", "config": {"list": "no"}}, "rules[0].config.list", "unknown_list"),
+    ({"kind": "topic"}, "rules[0].pattern", "out_of_range"),
+    (
+        {"kind": "topic", "pattern": "ab", "config": {"category": ""}},
+        "rules[0].config.category",
+        "pattern",
+    ),
     ({"kind": "unicode"}, "rules[0].config.class", "missing"),
     (
         {"kind": "unicode", "config": {"class": "bidi"}, "pattern": "ab"},
@@ -119,14 +146,30 @@ def test_faults_of_the_pack_itself() -> None:
         {"rule_id": "a", "pattern": "ab"},
         {"rule_id": "a", "pattern": "cd"},
         extends="secrets-core",
-        scoring={"mode": "sum"},
     )
     faults, _ = check_pack(own)
     assert {(fault.field, fault.code) for fault in faults} == {
         ("rules[1].rule_id", "duplicate_rule_id"),
         ("extends", "kind_not_possible"),
-        ("scoring.mode", "kind_not_possible"),
     }
+
+
+@pytest.mark.parametrize("action", ["redact", "replace", "allow"])
+def test_what_is_counted_can_be_blocked_flagged_or_logged(action: str) -> None:
+    rule: dict[str, object] = {"kind": "injection", "pattern": "ab", "action": action}
+    rule["fold"] = "none"
+    assert check_pack(pack(rule))[0] == []
+    faults, _ = check_pack(pack(rule, scoring={"mode": "sum"}))
+    assert [(f.field, f.code) for f in faults] == [("rules[0].action", "action_not_possible")]
+    del rule["action"]
+    faults, _ = check_pack(pack(rule, scoring={"mode": "sum"}, default_action=action))
+    assert [(f.field, f.code) for f in faults] == [("default_action", "action_not_possible")]
+
+
+def test_a_sum_of_nothing_is_warned_of() -> None:
+    faults, warnings = check_pack(pack({"pattern": "ab"}, scoring={"mode": "sum"}))
+    assert faults == []
+    assert [(w.field, w.code) for w in warnings] == [("scoring.mode", "never_counts")]
 
 
 def test_all_faults_come_at_once_with_their_positions() -> None:

@@ -17,9 +17,11 @@ def check_of(
     keywords: tuple[str, ...],
     allow: list[Regex],
     validators: Mapping[str, Check],
+    first: Check | None = None,
 ) -> Check | None:
-    """Entropy, placeholder, validator, allow, in this order; None when the rule has none."""
-    steps: list[Check] = []
+    """What its kind asks, entropy, placeholder, validator, allow, in this order; None when the rule
+    has none."""
+    steps: list[Check] = [] if first is None else [first]
     least = rule.entropy_min
     if least:
         steps.append(lambda span: (0, len(span)) if secrets.entropy(span) >= least else None)
