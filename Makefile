@@ -75,6 +75,7 @@ test-compiled: $(COMPILED)/.built ## the fast tests and the stories over the com
 
 .PHONY: bench
 bench: $(COMPILED)/.built nginx ## a table of ratios against nginx; SET=full PEERS=all GATE=1 INTERPRETED=1
+	cd $(if $(INTERPRETED),.,$(COMPILED)) && $(CURDIR)/$(VENV)/bin/python -m benchmarks.micro.guard --brief $(if $(GATE),--gate)
 	cd $(if $(INTERPRETED),.,$(COMPILED)) && $(CURDIR)/$(VENV)/bin/python -m benchmarks $(if $(SET),--set $(SET)) $(if $(PEERS),--peers $(PEERS)) $(if $(GATE),--gate)
 
 .PHONY: quality
@@ -84,6 +85,10 @@ quality: $(VENV)/.dev ## recall and false finds of the shipped packs; fetches or
 .PHONY: evasion
 evasion: $(VENV)/.dev ## publish what the packs find in disguise (docs/evasion.md); refuses what got worse
 	$(VENV)/bin/python -m benchmarks.quality.evasion --write
+
+.PHONY: bench-guard
+bench-guard: $(COMPILED)/.built ## what the guard costs, beside what it may cost; GATE=1 INTERPRETED=1
+	cd $(if $(INTERPRETED),.,$(COMPILED)) && $(CURDIR)/$(VENV)/bin/python -m benchmarks.micro.guard $(if $(GATE),--gate)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## the property tests, the long ones too

@@ -11,6 +11,8 @@ from pathlib import Path
 from setuptools import setup
 
 HOT = {
+    "gateway": "account admission answer ask blocks downstream front handlers heads pipeline reach "
+    "read relay stream tell texts turn waiting whole",
     "guardrails": "automaton engine findings gates linear matching placeholders program redact "
     "restoring rules sampling stream watch whole",
     "model": "records",

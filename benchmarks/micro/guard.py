@@ -1,109 +1,235 @@
-"""What the guard costs: µs per delta, µs per KB, and how much text it holds back.
+"""What the guard costs, beside what it may cost: µs per KB, µs per delta, how much text waits.
 
-    python benchmarks/micro/guard.py [PACK.yaml ...]
+    python -m benchmarks.micro.guard [--gate] [--brief] [--json] [PACK.yaml ...]
 
-`first` is a stream of deltas that the automaton has never met (states built, nothing remembered),
-`warm` the same stream again, as a worker sees it after its first answers.
+Without packs: the shipped packs of shapes (secrets-core, pii-core, unicode-safety).  `first`: texts
+that a warmed guard has not met yet; `again`: the same texts once more.  `re`: Python's own engine,
+one rule after the other, over the same text.  Exit code 1 with --gate when a figure misses.
 """
 
+import argparse
+import asyncio
 import random
+import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import orjson
 import yaml
 
 import proxy
+from benchmarks.micro import guard_texts
+from benchmarks.stats import percentile
+from proxy.app.data import Threads
+from proxy.guardrails import matching
 from proxy.guardrails.compile import compile_guard
 from proxy.guardrails.engine import Guard
-from proxy.guardrails.samples import SENTENCES, WARM
 from proxy.model.exchange import Leaf
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import GuardSettings
 
-WORDS = " ".join(SENTENCES[:20]).split()
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+SHAPES = ("secrets-core", "pii-core", "unicode-safety")
+DELTA, KB = 5, 1024
 
 
-def texts(chance: random.Random) -> dict[str, str]:
-    def run(alphabet: str, size: int = 20_000) -> str:
-        return "".join(chance.choices(alphabet, k=size))
+@dataclass(slots=True)
+class Row:
+    """One figure, and the most that it may be (None: only for comparison)."""
 
-    return {
-        "prose": " ".join(chance.choices(WORDS, k=4_000)),
-        "code": WARM[1] * 25,
-        "base64": run(LETTERS),
-        "digits": run("0123456789 "),
-        "printable": run("".join(map(chr, range(32, 127)))),
-        "hex, colons": run("0123456789abcdef:"),
-    }
+    name: str
+    value: float
+    unit: str
+    most: float | None = None
 
+    @property
+    def missed(self) -> bool:
+        return self.most is not None and self.value > self.most
 
-def stream(guard: Guard, deltas: list[str], holds: list[int] | None = None) -> float:
-    """Microseconds per delta."""
-    lane = guard.lane("text")
-    if lane is None:
-        return 0.0
-    begin = time.perf_counter()
-    if holds is None:
-        for delta in deltas:
-            lane.feed(delta)
-    else:
-        for delta in deltas:
-            lane.feed(delta)
-            holds.append(lane.held)
-    return (time.perf_counter() - begin) / len(deltas) * 1e6
+    def __str__(self) -> str:
+        bound = "" if self.most is None else f"≤ {self.most:g}"
+        said = "" if self.most is None else "MISSED" if self.missed else "ok"
+        return f"{self.name:44} {self.value:10.2f} {self.unit:9} {bound:>9}  {said}"
 
 
-def best(measure: Callable[[], float], rounds: int = 7) -> float:
-    return min(measure() for _ in range(rounds))
-
-
-def judge_us(guard: Guard, text: str) -> float:
-    """Microseconds per KB of one whole text of 1 KB after the other."""
-    leaves = [
-        [Leaf(text[at : at + 1024], "text", "user", ("messages", 0, "content"))]
-        for at in range(0, len(text) - 1024, 1024)
-    ]
-    begin = time.perf_counter()
-    for leaf in leaves:
-        guard.judge(leaf, "request")
-    return (time.perf_counter() - begin) / len(leaves) * 1e6
-
-
-def main(paths: list[str]) -> None:
-    where = Path(proxy.__file__).parent / "packs" / "secrets-core.yaml"
-    files = [Path(path) for path in paths] or [where]
-    packs = [PolicyPack.model_validate(yaml.safe_load(file.read_text())) for file in files]
+def guard_of(packs: Sequence[PolicyPack]) -> Guard:
     guard = compile_guard(packs, GuardSettings())
     guard.warm()
-    print(f"{guard!r}, deltas of 5 characters")
-    row = "{:12} {:>14} {:>14} {:>12} {:>12} {:>20}"
-    print(
-        row.format(
-            "text",
-            "first µs/delta",
-            "warm µs/delta",
-            "stream µs/KB",
-            "judge µs/KB",
-            "held mean p99 max",
+    return guard
+
+
+def thousand_rules() -> list[PolicyPack]:
+    """900 terms and 100 regexes, each a rule of its own, as an administrator writes them."""
+    chance = random.Random(3)
+
+    def word(size: int) -> str:
+        return "".join(chance.choices("bcdfghjklmnpqrstvwxz", k=2)) + "".join(
+            chance.choices("abcdefghijklmnopqrstuvwxyz", k=size)
         )
-    )
-    for name, text in texts(random.Random(7)).items():
-        deltas = [text[at : at + 5] for at in range(0, len(text), 5)]
-        first = stream(guard, deltas)
-        holds: list[int] = []
-        stream(guard, deltas, holds)
-        warm = best(lambda deltas=deltas: stream(guard, deltas))
-        chunks = [text[at : at + 1024] for at in range(0, len(text), 1024)]
-        bulk = best(lambda chunks=chunks: stream(guard, chunks))
-        judged = best(lambda text=text: judge_us(guard, text))
-        holds.sort()
-        held = f"{statistics.mean(holds):.1f} {holds[len(holds) * 99 // 100]} {holds[-1]}"
-        print(row.format(name, f"{first:.2f}", f"{warm:.2f}", f"{bulk:.0f}", f"{judged:.1f}", held))
+
+    rules: list[dict[str, object]] = []
+    for at in range(900):
+        term = f"{word(4)} {word(5)}" if chance.random() < 0.4 else word(6)
+        rules.append({"rule_id": f"term{at}", "kind": "terms", "pattern": term})
+    for at in range(100):
+        shape = chance.choice((r"\b{}-\d{{4,8}}\b", r"\b{}_[A-Za-z0-9]{{16,}}", r"(?i)\b{}\s+\w+"))
+        rules.append({"rule_id": f"regex{at}", "pattern": shape.format(word(3))})
+    return [
+        PolicyPack.model_validate(
+            {"policy_pack_id": f"many-{at}", "default_action": "redact", "rules": rules[at::2]}
+        )
+        for at in range(2)
+    ]
+
+
+# ---- measuring
+
+
+def judge_us(guard: Guard, text: str, chars: int, rounds: int = 5) -> float:
+    """Microseconds per prompt of so many characters, none met before in the round; best round."""
+    best = float("inf")
+    for number in range(rounds):
+        leaves = [
+            [Leaf(f"{number}{text[at : at + chars - 1]}", "text", "user", ("messages",))]
+            for at in range(0, len(text) - chars + 1, chars)
+        ]
+        begin = time.perf_counter()
+        for leaf in leaves:
+            guard.judge(leaf, "request")
+        best = min(best, (time.perf_counter() - begin) / len(leaves) * 1e6)
+    return best
+
+
+def deltas_us(guard: Guard, text: str, size: int = DELTA) -> list[float]:
+    """Microseconds of every delta of one stream."""
+    lane = guard.lane("text")
+    assert lane is not None
+    now, spent = time.perf_counter_ns, []
+    for at in range(0, len(text), size):
+        delta = text[at : at + size]
+        begin = now()
+        lane.feed(delta)
+        spent.append((now() - begin) / 1000)
+    return spent
+
+
+def holds(guard: Guard, text: str) -> list[int]:
+    """Characters that wait, after every delta."""
+    lane = guard.lane("text")
+    assert lane is not None
+    found = []
+    for at in range(0, len(text), DELTA):
+        lane.feed(text[at : at + DELTA])
+        found.append(lane.held)
+    return found
+
+
+def python_us(packs: Sequence[PolicyPack], text: str) -> float:
+    """Microseconds per KB of Python's engine; rules that it cannot read are left out."""
+    compiled = []
+    for rule in (rule for pack in packs for rule in pack.rules):
+        if isinstance(rule.pattern, str):
+            try:
+                compiled.append(re.compile(rule.pattern))
+            except re.error:
+                continue
+    begin = time.perf_counter()
+    for pattern in compiled:
+        for _ in pattern.finditer(text):
+            pass
+    return (time.perf_counter() - begin) / len(text) * KB * 1e6
+
+
+async def stall_ms(guard: Guard, text: str) -> float:
+    """The longest that the loop stood still while a body was judged beside it."""
+    threads, longest = Threads(), 0.0
+    leaf = Leaf(text, "text", "user", ("messages",))
+    work = asyncio.ensure_future(threads.run(lambda: guard.judge([leaf], "request")))
+    last = time.perf_counter()
+    while not work.done():
+        await asyncio.sleep(0.001)
+        here = time.perf_counter()
+        longest, last = max(longest, here - last), here
+    threads.close()
+    return longest * 1e3
+
+
+# ---- the rows
+
+
+def ordinary(guard: Guard, packs: Sequence[PolicyPack]) -> list[Row]:
+    rows = []
+    for name, text in guard_texts.ordinary(120_000).items():
+        aims = name == "prose"
+        for chars in (1_024, 4_096, 16_384):
+            spent = judge_us(guard, text, chars) / chars * KB
+            rows.append(
+                Row(f"{name}: prompt of {chars} chars", spent, "µs/KB", 15 if aims else None)
+            )
+        rows.append(Row(f"{name}: re, rule by rule", python_us(packs, text[:8_192]), "µs/KB"))
+        first = deltas_us(guard, text)
+        again = deltas_us(guard, text)
+        rows.append(Row(f"{name}: delta of {DELTA}, first", statistics.mean(first), "µs", 4))
+        rows.append(Row(f"{name}: delta of {DELTA}, first p99", percentile(first, 99), "µs", 50))
+        rows.append(Row(f"{name}: delta of {DELTA}, again", statistics.mean(again), "µs", 4))
+        rows.append(Row(f"{name}: delta of {DELTA}, again p99", percentile(again, 99), "µs", 50))
+        held = holds(guard, text)
+        most = (3, 16) if aims else (None, None)
+        rows.append(Row(f"{name}: held, mean", statistics.mean(held), "chars", most[0]))
+        rows.append(Row(f"{name}: held, p99", percentile(held, 99), "chars", most[1]))
+    return rows
+
+
+def many_rules(guard: Guard, packs: Sequence[PolicyPack]) -> list[Row]:
+    """1,000 rules more, on a prompt of 16 KB of prose."""
+    text = guard_texts.prose(8 * 16_384)
+    alone = judge_us(guard, text, 16_384)
+    with_them = judge_us(guard_of([*packs, *thousand_rules()]), text, 16_384)
+    return [Row("1,000 rules more: 16 KB prompt", (with_them - alone) / 1000, "ms more", 0.5)]
+
+
+def hostile(guard: Guard, packs: Sequence[PolicyPack], brief: bool) -> Iterator[Row]:
+    size = 20_000 if brief else 200_000
+    for name, text in guard_texts.hostile(size, packs).items():
+        kb = len(text) / KB
+        whole = judge_us(guard, text, len(text), 2) / kb
+        yield Row(f"hostile {name}: whole", whole, "µs/KB", 300)
+        part = text[:20_000]
+        cold = sum(deltas_us(guard, part)) / len(part) * KB / 1000
+        warm = sum(deltas_us(guard, part)) / len(part) * KB / 1000
+        yield Row(f"hostile {name}: stream, first", cold, "ms/KB", 25)
+        yield Row(f"hostile {name}: stream, again", warm, "ms/KB", 10)
+        stall = asyncio.run(stall_ms(guard, text))
+        yield Row(f"hostile {name}: loop stood still", stall, "ms", 20)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="What the guard costs, and what it may cost.")
+    arguments.add_argument("packs", nargs="*", type=Path, metavar="PACK.yaml")
+    arguments.add_argument("--gate", action="store_true", help="exit 1 when a figure misses")
+    arguments.add_argument("--brief", action="store_true", help="shorter hostile texts")
+    arguments.add_argument("--json", action="store_true", help="rows as JSON lines")
+    chosen = arguments.parse_args()
+    where = Path(proxy.__file__).parent / "packs"
+    files = chosen.packs or [where / f"{name}.yaml" for name in SHAPES]
+    packs = [PolicyPack.model_validate(yaml.safe_load(file.read_text())) for file in files]
+    guard = guard_of(packs)
+    form = "interpreted" if matching.__file__.endswith(".py") else "compiled"
+    print(f"{guard!r}, {form}, deltas of {DELTA} characters", file=sys.stderr)
+    missed = False
+    for make in (
+        lambda: ordinary(guard, packs),
+        lambda: many_rules(guard, packs),
+        lambda: hostile(guard, packs, chosen.brief),
+    ):
+        for row in make():
+            print(orjson.dumps(asdict(row)).decode() if chosen.json else row, flush=True)
+            missed = missed or row.missed
+    sys.exit(1 if missed and chosen.gate else 0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
