@@ -13,8 +13,9 @@ from setuptools import setup
 HOT = {
     "gateway": "account admission answer ask blocks downstream front handlers heads pipeline reach "
     "read relay stream tell texts turn waiting whole",
-    "guardrails": "automaton engine findings gates linear matching placeholders program redact "
-    "restoring rules sampling stream watch whole",
+    "guardrails": "automaton context engine findings fold gates linear matching memo placeholders "
+    "program redact restoring rules sampling stream watch whole",
+    "guardrails/checks": "digits national secrets steps unicode validators",
     "model": "records",
     "routing": "failover match outcomes",
     "runtime": "ids",

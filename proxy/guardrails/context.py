@@ -5,7 +5,11 @@ does not know what comes, decides as a whole text does.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+from proxy.guardrails.linear import INNER_MEM_BYTES, Regex
+from proxy.guardrails.shape import escaped
 
 REACH: Final = 64
 KEPT: Final = REACH + 1  # and the character before, which tells whether a word begins there
@@ -28,6 +32,34 @@ class ContextWords:
         if any(_whole(word, window, before, after) for word in self.words):
             return True
         return bool(names) and any(_whole(word, names, "", "") for word in self.words)
+
+
+def words_pattern(words: tuple[str, ...]) -> str:
+    """A regex that fits, case ignored, wherever one of the words may stand whole.  A capital I with
+    a dot becomes two characters in lower case, of which the first is an i."""
+    spelled = "|".join(escaped(word).replace("i", "[i\u0130]") for word in words)
+    return f"(?:^|[^0-9A-Za-z])(?:{spelled})(?:[^0-9A-Za-z]|$)"
+
+
+@lru_cache(1_024)
+def _finder(words: tuple[str, ...]) -> Regex:
+    return Regex(words_pattern(words), ignore_case=True, max_mem=INNER_MEM_BYTES)
+
+
+def windows(words: tuple[str, ...], data: bytes, before: int) -> list[tuple[int, int]]:
+    """Where, in bytes of UTF-8, a match may begin that needs one of the words: all other places are
+    too far behind the last of them.  `before`: bytes from a match's begin to its span, at most."""
+    finder = _finder(words)
+    found: list[tuple[int, int]] = []
+    at = finder.search_start(data, 0)
+    while at >= 0:
+        low, high = max(at - before, 0), at + 4 * KEPT
+        if found and low <= found[-1][1]:
+            found[-1] = (found[-1][0], high)
+        else:
+            found.append((low, high))
+        at = finder.search_start(data, at + 1) if at < len(data) else -1
+    return found
 
 
 def _whole(word: str, text: str, before: str, after: str) -> bool:

@@ -9,11 +9,14 @@ The look-alikes are the Cyrillic and Greek letters that common fonts draw like L
 part of UTS #39: what is not in the table is not seen through.
 """
 
+import re
 import unicodedata
 from functools import lru_cache
 from typing import Final, Literal
 
 from proxy.guardrails.charset import Ranges, merge
+
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
 Mode = Literal["fold", "leet"]
 
@@ -41,38 +44,71 @@ _PLANES: Final = (
 )  # fmt: skip
 
 
+class _Table(dict[int, str]):
+    """For `str.translate`, which takes long over characters that are not in a table."""
+
+    def __missing__(self, code: int) -> str:
+        if code < 0x10000:  # a bounded cache
+            self[code] = chr(code)
+        return chr(code)
+
+
 class Folding:
     """One fold: text to folded text, and the way back for spans and for sets."""
 
-    __slots__ = ("_leet", "_preimages", "_table", "vanishing")
+    __slots__ = ("_ascii", "_leet", "_preimages", "_table", "vanishing")
 
     def __init__(self, mode: Mode) -> None:
         self._leet = mode == "leet"
-        self._table = _table(self._leet)
+        table = _table(self._leet)
+        self._table = _Table(table)
+        self._ascii = "".join(table.get(code, chr(code)) for code in range(128)).encode()
+        self._ascii += bytes(range(128, 256))
         preimages: dict[int, list[int]] = {}
-        for code, folded in self._table.items():
+        for code, folded in table.items():
             if folded:
                 preimages.setdefault(ord(folded), []).append(code)
         self._preimages = preimages
-        self.vanishing: Ranges = merge(
-            (code, code) for code, folded in self._table.items() if not folded
-        )
+        self.vanishing: Ranges = merge((code, code) for code, folded in table.items() if not folded)
 
     def text(self, text: str) -> str:
         if text.isascii() and not self._leet:
             return text.lower()
-        return text.translate(self._table)
+        return self._plain(self.seen_through(text))
 
-    def sources(self, text: str) -> list[int] | None:
-        """For each folded character the index of its source; None when it is its own index."""
+    def seen_through(self, text: str) -> str:
+        """The text with what is not ASCII folded, and ASCII as it is: most texts have little of the
+        former, and go through a table character by character ten times as slowly."""
         if text.isascii():
-            return None
+            return text
+        return _NOT_ASCII.sub(self._folded, text)
+
+    def _folded(self, run: re.Match[str]) -> str:
+        return run.group().translate(self._table)
+
+    def _plain(self, text: str) -> str:
+        """Of a text, the ASCII characters folded."""
+        return (
+            text.encode("utf-8", "surrogatepass")
+            .translate(self._ascii)
+            .decode("utf-8", "surrogatepass")
+        )
+
+    def vanished(self, text: str) -> list[int]:
+        """Where the characters stand that fold to nothing."""
+        if text.isascii():
+            return []
         table = self._table
-        return [at for at, c in enumerate(text) if table.get(ord(c), c)]
+        return [
+            at
+            for run in _NOT_ASCII.finditer(text)
+            for at, c in enumerate(run.group(), run.start())
+            if not table.get(ord(c), c)
+        ]
 
     def changes(self, text: str) -> bool:
         """Folding does more to this text than lower case."""
-        return self._leet or not text.isascii()
+        return self._leet or self.seen_through(text) != text
 
     def vanishes(self, text: str) -> bool:
         return not text.isascii() and not text.translate(self._table)

@@ -5,12 +5,13 @@ to find hits is what makes the two equal.  Offsets going in and out are characte
 to the `View`.  A check that raises is never a pass: it lands in `breaks`.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from proxy.guardrails.automaton import STATE_CAP, Automaton
-from proxy.guardrails.context import KEPT
+from proxy.guardrails.context import KEPT, windows
 from proxy.guardrails.fold import Folding
 from proxy.guardrails.linear import Bounds, GateSet
 from proxy.guardrails.redact import Hit
@@ -34,23 +35,26 @@ Breaks = list[tuple[LiveRule, Break]]
 class Face:
     """A text as bytes, with the way back from byte offsets to characters of the original."""
 
-    __slots__ = ("_at_byte", "_at_char", "_plain", "_size", "_sources", "data", "text")
+    __slots__ = ("_at_byte", "_at_char", "_gone", "_plain", "_vanished", "data", "text")
 
-    def __init__(self, text: str, sources: Sequence[int] | None, size: int) -> None:
+    def __init__(self, text: str, vanished: Sequence[int] = ()) -> None:
         self.text = text
         self.data = text.encode("utf-8", "replace")  # an unpaired surrogate is one `?`
         self._plain = len(self.data) == len(text)
-        self._sources = sources
-        self._size = size
+        self._vanished = vanished  # characters of the original that have none here
+        self._gone = [at - index for index, at in enumerate(vanished)]  # where they would stand
         self._at_byte = self._at_char = 0
 
     def char(self, byte: int) -> int:
-        """Characters of this face before a byte offset; cheap when asked in rising order."""
+        """Characters of this face before a byte offset; cheap near the one asked for last."""
         if self._plain:
             return byte
-        if byte < self._at_byte:
-            self._at_byte = self._at_char = 0
-        self._at_char += len(self.data[self._at_byte : byte].decode())
+        if byte >= self._at_byte:
+            self._at_char += len(self.data[self._at_byte : byte].decode())
+        elif byte > self._at_byte // 2:
+            self._at_char -= len(self.data[byte : self._at_byte].decode())
+        else:
+            self._at_char = len(self.data[:byte].decode())
         self._at_byte = byte
         return self._at_char
 
@@ -66,15 +70,11 @@ class Face:
 
     def source(self, char: int) -> int:
         """The character of the original that this one was made of."""
-        if self._sources is None:
-            return char
-        return self._sources[char] if char < len(self._sources) else self._size
+        return char + bisect_right(self._gone, char) if self._gone else char
 
     def begin(self, original: int) -> int:
         """The byte offset where the original's character `original` begins."""
-        if self._sources is None:
-            return self.byte(original)
-        return self.byte(sum(1 for at in self._sources if at < original) if original else 0)
+        return self.byte(original - bisect_left(self._vanished, original))
 
 
 class View:
@@ -85,7 +85,7 @@ class View:
     def __init__(self, text: str, names: str = "") -> None:
         self.text = text
         self.names = names  # of the members that lead to the text, in lower case
-        self.raw = Face(text, None, len(text))
+        self.raw = Face(text)
         self._folded: dict[Folding, Face] = {}
 
     def face(self, folding: Folding | None) -> Face:
@@ -94,7 +94,9 @@ class View:
         face = self._folded.get(folding)
         if face is None:
             text = self.text
-            face = Face(folding.text(text), folding.sources(text), len(text))
+            folded = folding.text(text)
+            vanished = folding.vanished(text) if len(folded) < len(text) else []
+            face = Face(folded, vanished)
             self._folded[folding] = face
         return face
 
@@ -139,8 +141,9 @@ class RuleSet:
             for index in self._gates.present(view.names.encode("utf-8", "replace")):
                 mask |= self._owners[index]
         for folding in self.foldings:
-            if folding.changes(view.text):
-                for index in self._gates.present(view.face(folding).data):
+            face = view.face(folding)
+            if face.data != view.raw.data.lower():
+                for index in self._gates.present(face.data):
                     mask |= self._owners[index]
         return mask
 
@@ -239,18 +242,43 @@ class RuleSet:
 def search(rule: LiveRule, view: View, begin: int, stop: int, refused: bool) -> list[Hit]:
     """One rule over one text: left to right, without overlap (guardrails.md §4.2)."""
     face = view.face(rule.pattern.folding)
-    regex, data, group = rule.pattern.regex, face.data, rule.group
-    at = face.begin(begin)
     hits: list[Hit] = []
-    while (found := regex.search(data, at, group)) is not None:
+    at = face.begin(begin)
+    context = rule.context
+    jumps = rule.needs_context and rule.retry and face is view.raw
+    if context is None or not jumps or context.present("", 0, view.names):
+        _search_in(rule, view, face, at, len(face.data), stop, refused, hits)
+    else:  # a find elsewhere is refused, and the search goes on behind its first character
+        width = 4 * (rule.pattern.max_width or 0)
+        for low, high in windows(context.words, face.data, width):
+            if high >= at:
+                at = _search_in(rule, view, face, max(at, low), high, stop, refused, hits)
+    return hits
+
+
+def _search_in(
+    rule: LiveRule,
+    view: View,
+    face: Face,
+    at: int,
+    last: int,
+    stop: int,
+    refused: bool,
+    hits: list[Hit],
+) -> int:
+    """Matches that begin in the bytes `at`..`last`; where the search went on from."""
+    regex, data, group, retry = rule.pattern.regex, face.data, rule.group, rule.retry
+    while at <= last and (found := regex.search(data, at, group)) is not None:
         (low, high), span = found
+        if low > last:
+            return at
         if face.source(face.char(low)) >= stop:
             break
         hit = _hit(rule, view, face, (low, high), span)
-        at = high if hit.valid or not rule.retry else face.after(low)
-        if hit.valid or (refused and not rule.retry):
+        at = high if hit.valid or not retry else face.after(low)
+        if hit.valid or (refused and not retry):
             hits.append(_mapped(hit, face))
-    return hits
+    return at
 
 
 def _hit(rule: LiveRule, view: View, face: Face, whole: Bounds, span: Bounds) -> Hit:

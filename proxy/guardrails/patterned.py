@@ -19,7 +19,7 @@ from proxy.guardrails.configs import (
     UrlConfig,
     aim_of,
 )
-from proxy.guardrails.context import ContextWords
+from proxy.guardrails.context import ContextWords, words_pattern
 from proxy.guardrails.fold import Folding, folding
 from proxy.guardrails.rules import LiveRule, Pattern, Tally
 from proxy.guardrails.said import Said
@@ -148,7 +148,7 @@ def _assembled(said: Said, pattern: Pattern) -> LiveRule | None:
     check = check_of(rule, kind, pattern.keywords, allow, said.validators, judge)
     context, confidence = _context(rule), 1.0 if rule.confidence is None else rule.confidence
     if context and (context.required or confidence < rule.threshold):
-        pattern = pattern.gated("|".join(map(shape.escaped, context.words)))
+        pattern = pattern.gated(words_pattern(context.words))
     if rule.validator is not None and pattern.max_width is None:
         said.report.warn(
             f"{said.where}.validator",

@@ -12,7 +12,7 @@ from proxy.guardrails import shape
 from proxy.guardrails.context import ContextWords
 from proxy.guardrails.fold import Folding
 from proxy.guardrails.linear import INNER_MEM_BYTES, Regex
-from proxy.guardrails.narrow import narrow
+from proxy.guardrails.narrow import is_number, narrow
 from proxy.guardrails.parse import Node
 from proxy.model.documents import SEVERITY_RANK, Severity
 from proxy.model.exchange import Direction, Part, Role
@@ -84,6 +84,7 @@ class Pattern:
         self.keywords = shape.literals(node) if keywords is None else keywords
         self.gates = _gates(self.keywords)  # regexes; a text that fits none of them has no match
         if keywords is None:
+            self.keywords = () if all(map(is_number, self.keywords)) else self.keywords
             gate = shape.gate(node) if self.keywords else narrow(node)
             self.gates = (gate,) if gate else ()
         self.max_width = shape.max_width(node)
@@ -94,8 +95,8 @@ class Pattern:
 
     def gated(self, gate: str) -> "Pattern":
         """The same pattern behind a regex that fits somewhere in every text where a hit counts; the
-        one that it has already is kept."""
-        if self.gates:
+        literals that it has already are kept."""
+        if self.keywords:
             return self
         found = self.with_keywords(self.keywords)
         found.gates = (gate,)
@@ -130,6 +131,13 @@ class RuleFacts:
     reach: Reach
     sample_pct: float  # of the requests that it looks at; below 100 only in shadow
     reroute_to: tuple[str, ...]  # endpoints that take the route's place, in order
+
+    @property
+    def needs_context(self) -> bool:
+        """Without a word of context no hit counts."""
+        return self.context is not None and (
+            self.context.required or self.confidence < self.threshold
+        )
 
     @property
     def rank(self) -> tuple[int, int, int, int]:

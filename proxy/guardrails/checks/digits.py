@@ -33,10 +33,10 @@ def weighted(digits: Sequence[int], weights: Sequence[int]) -> int:
 
 def luhn_sum(digits: Sequence[int]) -> int:
     """Every second digit from the right doubled, minus 9 above 9 (ISO/IEC 7812-1)."""
-    return sum(
-        digit if at % 2 == 0 else digit * 2 - 9 * (digit > 4)
-        for at, digit in enumerate(reversed(digits))
-    )
+    total = sum(digits)
+    for digit in digits[-2::-2]:
+        total += digit if digit < 5 else digit - 9
+    return total
 
 
 def mod_11_10(digits: Sequence[int]) -> bool:

@@ -7,6 +7,7 @@ hit (guardrails.md §5.4).  A name that is not here refuses the pack (`unknown_v
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from proxy.guardrails.checks.digits import luhn_sum
@@ -56,26 +57,36 @@ def luhn(text: str) -> tuple[int, int] | None:
 def card(text: str) -> tuple[int, int] | None:
     """A payment card's number: prefix and length of an issuer, and Luhn.  The whole hit is tried,
     then each shorter part that ends before a separator."""
-    ends = [at for at, sign in enumerate(text) if sign in " -"]
-    for end in (len(text), *reversed(ends)):
-        if _is_card([ord(c) - 48 for c in text[:end] if "0" <= c <= "9"]):
+    digits = [ord(c) - 48 for c in text if "0" <= c <= "9"]
+    if len(digits) < 13:
+        return None
+    sizes = _card_sizes(digits[0] * 1000 + digits[1] * 100 + digits[2] * 10 + digits[3])
+    end, size = len(text), len(digits)
+    while size >= 13:
+        if size in sizes and luhn_sum(digits[:size]) % 10 == 0:
             return 0, end
+        end -= 1
+        while end and text[end] not in " -":
+            size -= "0" <= text[end] <= "9"
+            end -= 1
     return None
 
 
-def _is_card(digits: list[int]) -> bool:
-    size = len(digits)
-    if not 13 <= size <= 19 or luhn_sum(digits) % 10:
-        return False
-    head = int("".join(map(str, digits[:4])))
-    return any(
-        low <= head // 10 ** (4 - width) <= high and size in sizes
+@lru_cache(10_000)
+def _card_sizes(head: int) -> tuple[int, ...]:
+    """How many digits a card has that begins with these four."""
+    return tuple(
+        size
         for width, low, high, sizes in _CARD_LENGTHS
+        if low <= head // 10 ** (4 - width) <= high
+        for size in sizes
     )
 
 
 def iban(text: str) -> tuple[int, int] | None:
     """An account: the country's length, cut there, and mod 97 = 1 (ISO 13616)."""
+    if text[:2].isascii() and text[:2].isalpha() and text[:2].upper() not in _IBAN_CHARS:
+        return None
     places = [at for at, sign in enumerate(text) if sign.isascii() and sign.isalnum()]
     size = _IBAN_CHARS.get("".join(text[at] for at in places[:2]).upper(), 0)
     if not size or len(places) < size:
@@ -100,6 +111,8 @@ def us_ssn(text: str) -> tuple[int, int] | None:
 
 def ip(text: str) -> tuple[int, int] | None:
     """An address; not one that says "any" or "this machine", nor `::` of some source code."""
+    if not _may_be_ip(text):
+        return None
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -108,6 +121,15 @@ def ip(text: str) -> tuple[int, int] | None:
         return None
     usual = address.is_unspecified or str(address) in ("127.0.0.1", "::1")
     return None if usual else (0, len(text))
+
+
+def _may_be_ip(text: str) -> bool:
+    """Refuses most of what is no address, quickly."""
+    colons = text.count(":")
+    if colons:
+        return colons > 5 or "::" in text
+    parts = text.split(".")
+    return len(parts) == 4 and all(len(part) < 4 for part in parts)
 
 
 def phone(text: str) -> tuple[int, int] | None:
