@@ -46,14 +46,19 @@ def _finder(words: tuple[str, ...]) -> Regex:
     return Regex(words_pattern(words), ignore_case=True, max_mem=INNER_MEM_BYTES)
 
 
-def windows(words: tuple[str, ...], data: bytes, before: int) -> list[tuple[int, int]]:
+def windows(words: tuple[str, ...], data: bytes, width: int) -> list[tuple[int, int]]:
     """Where, in bytes of UTF-8, a match may begin that needs one of the words: all other places are
-    too far behind the last of them.  `before`: bytes from a match's begin to its span, at most."""
+    too far behind the last of them.  `width`: characters from a match's begin to its span."""
     finder = _finder(words)
+    plain = data.isascii()
     found: list[tuple[int, int]] = []
     at = finder.search_start(data, 0)
     while at >= 0:
-        low, high = max(at - before, 0), at + 4 * KEPT
+        low, high = max(at - width, 0), at + KEPT
+        if not plain:
+            before, after = data[max(at - 4 * width, 0) : at], data[at : at + 4 * KEPT]
+            low = at - len(before.decode(errors="ignore")[-width:].encode())
+            high = at + len(after.decode(errors="ignore")[:KEPT].encode())
         if found and low <= found[-1][1]:
             found[-1] = (found[-1][0], high)
         else:

@@ -242,43 +242,38 @@ class RuleSet:
 def search(rule: LiveRule, view: View, begin: int, stop: int, refused: bool) -> list[Hit]:
     """One rule over one text: left to right, without overlap (guardrails.md §4.2)."""
     face = view.face(rule.pattern.folding)
-    hits: list[Hit] = []
-    at = face.begin(begin)
-    context = rule.context
-    jumps = rule.needs_context and rule.retry and face is view.raw
-    if context is None or not jumps or context.present("", 0, view.names):
-        _search_in(rule, view, face, at, len(face.data), stop, refused, hits)
-    else:  # a find elsewhere is refused, and the search goes on behind its first character
-        width = 4 * (rule.pattern.max_width or 0)
-        for low, high in windows(context.words, face.data, width):
-            if high >= at:
-                at = _search_in(rule, view, face, max(at, low), high, stop, refused, hits)
-    return hits
-
-
-def _search_in(
-    rule: LiveRule,
-    view: View,
-    face: Face,
-    at: int,
-    last: int,
-    stop: int,
-    refused: bool,
-    hits: list[Hit],
-) -> int:
-    """Matches that begin in the bytes `at`..`last`; where the search went on from."""
     regex, data, group, retry = rule.pattern.regex, face.data, rule.group, rule.retry
-    while at <= last and (found := regex.search(data, at, group)) is not None:
+    at = face.begin(begin)
+    hits: list[Hit] = []
+    places = _places(rule, view, face)
+    place = 0
+    while (found := regex.search(data, at, group)) is not None:
         (low, high), span = found
-        if low > last:
-            return at
+        if places is not None:  # a find elsewhere is refused, and tried again one character later
+            while place < len(places) and places[place][1] < low:
+                place += 1
+            if place == len(places):
+                break
+            if low < places[place][0]:
+                at = places[place][0]
+                continue
         if face.source(face.char(low)) >= stop:
             break
         hit = _hit(rule, view, face, (low, high), span)
         at = high if hit.valid or not retry else face.after(low)
         if hit.valid or (refused and not retry):
             hits.append(_mapped(hit, face))
-    return at
+    return hits
+
+
+def _places(rule: LiveRule, view: View, face: Face) -> list[tuple[int, int]] | None:
+    """Where a match may begin that counts, in bytes; None: anywhere."""
+    context = rule.context
+    if context is None or not (rule.needs_context and rule.retry) or face is not view.raw:
+        return None
+    if context.present("", 0, view.names):
+        return None
+    return windows(context.words, face.data, rule.pattern.max_width or 0)
 
 
 def _hit(rule: LiveRule, view: View, face: Face, whole: Bounds, span: Bounds) -> Hit:

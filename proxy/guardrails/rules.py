@@ -133,13 +133,6 @@ class RuleFacts:
     reroute_to: tuple[str, ...]  # endpoints that take the route's place, in order
 
     @property
-    def needs_context(self) -> bool:
-        """Without a word of context no hit counts."""
-        return self.context is not None and (
-            self.context.required or self.confidence < self.threshold
-        )
-
-    @property
     def rank(self) -> tuple[int, int, int, int]:
         """Stronger rules first: action, severity, order of packs, order in the pack."""
         weight = -SEVERITY_RANK[self.severity]
@@ -200,6 +193,13 @@ class LiveRule(RuleFacts):
     settled: Callable[[str], bool] | None = None
     tally: Tally | None = None
     decode: tuple[Encoding, ...] = ()
+
+    @property
+    def needs_context(self) -> bool:
+        """Without a word of context no hit counts."""
+        return self.context is not None and (
+            self.context.required or self.confidence < self.threshold
+        )
 
     @property
     def never_early(self) -> bool:

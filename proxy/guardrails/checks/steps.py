@@ -1,6 +1,6 @@
 """What is asked of the text of a hit, one step after the other.
 
-In charge of the order: entropy, placeholder, validator, allow.  Each step may narrow the span.
+In charge of the order: placeholder, entropy, validator, allow.  Each step may narrow the span.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ def check_of(
     validators: Mapping[str, Check],
     first: Check | None = None,
 ) -> Check | None:
-    """What its kind asks, entropy, placeholder, validator, allow, in this order; None when the rule
+    """What its kind asks, placeholder, entropy, validator, allow, in this order; None when the rule
     has none."""
     steps: list[Check] = [] if first is None else [first]
-    least = rule.entropy_min
-    if least:
-        steps.append(lambda span: (0, len(span)) if secrets.entropy(span) >= least else None)
     if kind == "secret":
         steps.append(
             lambda span: None if secrets.is_placeholder(span, keywords) else (0, len(span))
         )
+    least = rule.entropy_min
+    if least:
+        steps.append(lambda span: (0, len(span)) if secrets.entropy(span) >= least else None)
     if rule.validator is not None:
         steps.append(validators[rule.validator])
     if allow:

@@ -48,6 +48,9 @@ _IBAN_CHARS: Final = {  # ISO 13616
 }
 
 
+_IBAN_VALUES: Final = {code: str(code - 55) for code in range(ord("A"), ord("Z") + 1)}
+
+
 def luhn(text: str) -> tuple[int, int] | None:
     """Double every second digit from the right, minus 9 above 9; the sum ends in 0."""
     digits = [ord(c) - 48 for c in text if "0" <= c <= "9"]
@@ -88,14 +91,13 @@ def iban(text: str) -> tuple[int, int] | None:
     if text[:2].isascii() and text[:2].isalpha() and text[:2].upper() not in _IBAN_CHARS:
         return None
     places = [at for at, sign in enumerate(text) if sign.isascii() and sign.isalnum()]
-    size = _IBAN_CHARS.get("".join(text[at] for at in places[:2]).upper(), 0)
+    size = _IBAN_CHARS.get("".join([text[at] for at in places[:2]]).upper(), 0)
     if not size or len(places) < size:
         return None
-    signs = "".join(text[at] for at in places[:size]).upper()
+    signs = "".join([text[at] for at in places[:size]]).upper()
     if not signs[2:4].isdigit():
         return None
-    moved = signs[4:] + signs[:4]
-    value = int("".join(str(int(sign, 36)) for sign in moved))
+    value = int((signs[4:] + signs[:4]).translate(_IBAN_VALUES))
     return (0, places[size - 1] + 1) if value % 97 == 1 else None
 
 
@@ -129,7 +131,7 @@ def _may_be_ip(text: str) -> bool:
     if colons:
         return colons > 5 or "::" in text
     parts = text.split(".")
-    return len(parts) == 4 and all(len(part) < 4 for part in parts)
+    return len(parts) == 4 and all(part.isdecimal() and int(part) < 256 for part in parts)
 
 
 def phone(text: str) -> tuple[int, int] | None:
