@@ -7,7 +7,6 @@ and *hit* too often, never too seldom, and the exact question is put to RE2 only
 
 A DFA state is a `Row`: next row per character class, filled in as texts need it.  Classes are sets
 of code points that no rule tells apart.  `quiet`: nothing is live and nothing ended here.
-`memo` remembers whole deltas that led from this row to another without a hit.
 
 Bounds: at most `state_cap` rows; when full, all transitions are dropped in place and the table
 cleared.  A lane keeps the row it stands on: the row's own live set suffices to go on from there.
@@ -25,19 +24,15 @@ EXACT_COUNT: Final = 4
 STATE_CAP: Final = 4_000
 CELL_CAP: Final = 2_000_000  # rows times classes: wide alphabets get fewer rows
 POSITION_CAP: Final = 250_000  # of one rule; patterns are held to fewer by `shape.positions`
-MEMO_CAP: Final = 50_000  # remembered deltas of one automaton
 
 QUIET: Final = 1  # nothing live
 ENDED: Final = 2  # something may have ended here
 
 
-Memo = dict[str, "tuple[Row, int]"]
-
-
 class Row:
     """A DFA state.  `live`: NFA positions; `ended`, `open`: masks of rules."""
 
-    __slots__ = ("ended", "flag", "live", "memo", "next", "open")
+    __slots__ = ("ended", "flag", "live", "next", "open")
 
     def __init__(self, width: int, live: frozenset[int], ended: int, open_: int) -> None:
         self.next: list[Row | None] = [None] * width
@@ -45,7 +40,6 @@ class Row:
         self.ended = ended
         self.open = open_ | ended
         self.flag = (0 if live else QUIET) | (ENDED if ended else 0)
-        self.memo: Memo = {}
 
 
 class TooLarge(ValueError):
@@ -186,6 +180,7 @@ class Automaton:
         self._width = len(holders)
         self._wide = self._width > 256
         self._table = ClassTable(starts, classes)
+        self._ascii = b"" if self._wide else bytes(ord(self._table[at % 128]) for at in range(256))
         masks = _masks(sets, holders)
         closures: dict[int, tuple[frozenset[int], int]] = {}
         self._edges: list[tuple[int, frozenset[int], int]] = []
@@ -202,13 +197,14 @@ class Automaton:
         self._begun: dict[int, tuple[frozenset[int], int]] = {}
         self._cap = max(min(state_cap, CELL_CAP // max(self._width, 1)), 2)
         self._rows: dict[tuple[frozenset[int], int], Row] = {}
-        self._remembered = 0
         self.flushes = self.soft_syncs = self.commits = 0
         self.empty = Row(self._width, frozenset(), 0, 0)
         self._rows[frozenset(), 0] = self.empty
 
     def classify(self, text: str) -> Sequence[int]:
         """The class of each character."""
+        if self._ascii and text.isascii():
+            return text.encode("ascii").translate(self._ascii)
         translated = text.translate(self._table)
         if self._wide:
             return [ord(c) for c in translated]
@@ -248,24 +244,11 @@ class Automaton:
         return row
 
     def _flush(self) -> None:
-        for row in self._rows.values():
+        for row in list(self._rows.values()):  # another thread may add to them
             row.next[:] = [None] * self._width
-        self._forget()
         self._rows.clear()
         self._rows[frozenset(), 0] = self.empty  # where every lane begins
         self.flushes += 1
-
-    def remember(self, row: Row, delta: str, following: Row, kept: int) -> None:
-        """Note that `delta` leads from `row` to `following` without a hit; see `stream`."""
-        if self._remembered >= MEMO_CAP:
-            self._forget()
-        self._remembered += 1
-        row.memo[delta] = (following, kept)
-
-    def _forget(self) -> None:
-        for row in self._rows.values():
-            row.memo.clear()
-        self._remembered = 0
 
     @property
     def states(self) -> int:

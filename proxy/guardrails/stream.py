@@ -16,7 +16,7 @@ once (*commit*); one that stays undecided too long is taken as a match (*overflo
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from proxy.guardrails.automaton import ENDED, Memo, Row
+from proxy.guardrails.automaton import ENDED, Row
 from proxy.guardrails.findings import Finding, Findings, sentence
 from proxy.guardrails.matching import Breaks, View
 from proxy.guardrails.program import Program
@@ -27,8 +27,7 @@ from proxy.guardrails.surrogates import UNPAIRED, mended
 from proxy.model.exchange import Part
 from proxy.model.policy import PolicyResult
 
-MEMO_CHARS: Final = 24  # longer deltas hardly repeat
-NOTHING: Final[Memo] = {}  # never written: a lane that is not plain remembers nothing
+TAIL: Final = 512  # characters of left context at which it is cut to what is needed
 
 
 class Lane:
@@ -39,7 +38,7 @@ class Lane:
 
     __slots__ = (
         "_auto", "_carry", "_committed", "_done", "_findings", "_folds", "_grid", "_held",
-        "_kept", "_limits", "_memo", "_mode", "_open", "_out", "_part", "_pending", "_pos", "_row",
+        "_kept", "_limits", "_mode", "_open", "_out", "_part", "_pending", "_plain", "_pos", "_row",
         "_rules", "_score", "_sync", "_tail", "blocked", "message", "overflows",
     )  # fmt: skip
 
@@ -53,7 +52,7 @@ class Lane:
         self._findings = Findings("response")
         self._score = Score(lane=True) if program.rules.counted else None
         self._row: Row = self._auto.empty
-        self._memo: Memo = self._row.memo  # NOTHING while the lane is not plain
+        self._plain = True  # nothing is open but the hold, and no rule has ended in it
         self._held = ""  # from the last sync point on
         self._tail = ""  # what was released last, as it came: left context
         self._kept = program.rules.left_chars
@@ -81,35 +80,52 @@ class Lane:
 
     def feed(self, text: str) -> str:
         """Take the next piece; return what may leave now."""
-        known = self._memo.get(text)
-        if known is None or len(self._held) + len(text) >= self._grid:
-            return self._feed(text)
-        row, kept = known
-        self._row, self._memo = row, row.memo
+        if self._plain and text and text.isascii():
+            return self._glide(text)
+        return self._feed(text)
+
+    def _glide(self, text: str) -> str:
+        """From the plain state, with no halves of surrogates and nothing that is folded: the very
+        most of all pieces, in which no rule ends and which are short."""
+        held = self._held
+        if len(held) + len(text) >= self._grid:
+            return self._hard(text)
+        auto, row, kept = self._auto, self._row, -1
+        for cls in auto.classify(text):
+            row = row.next[cls] or auto.step(row, cls)
+            flag = row.flag
+            if flag:
+                if flag & ENDED:
+                    return self._hard(text)
+                kept = 0
+            elif kept >= 0:
+                kept += 1
+        self._row = row
         self._pos += len(text)
         if kept < 0:
-            self._held += text
+            self._held = held + text
             return ""
         if kept:
-            out = self._held + text[:-kept]
             self._held = text[-kept:]
-        elif self._held:
-            out, self._held = self._held + text, ""
+            text = text[:-kept]
         else:
-            out = text
-        self._tail = out if len(out) >= self._kept else (self._tail + out)[-self._kept :]
-        return out
+            self._held = ""
+        if held:
+            text = held + text
+        tail = self._tail + text
+        self._tail = tail if len(tail) < TAIL else tail[-self._kept :]
+        return text
 
     def finish(self) -> str:
         """The text is whole: settle everything, `$` true."""
-        self._memo = self._left_plain()
+        self._left_plain()
         if self._carry:
             self._carry = ""
             self._general(UNPAIRED)
         if self.blocked is None:
             self._done |= self._open
             self._release(self._pos, final=True)
-        self._memo = NOTHING
+        self._plain = False
         return self._taken()
 
     def _feed(self, text: str) -> str:
@@ -119,11 +135,12 @@ class Lane:
             text = self._mended(text)
             if not text:
                 return ""
-        if self._memo is not NOTHING:
-            small = len(text) <= MEMO_CHARS and len(self._held) + len(text) < self._grid
-            if small and self._step_and_remember(text):
-                return Lane.feed(self, text)
-            self._memo = self._left_plain()
+            if self._plain and not self._folds:
+                return self._glide(text)
+        return self._hard(text)
+
+    def _hard(self, text: str) -> str:
+        self._left_plain()
         self._general(text)
         return self._taken()
 
@@ -131,30 +148,14 @@ class Lane:
         """Surrogate halves joined; a lone one at the end waits for its other half."""
         text, self._carry = mended(self._carry + text)
         if self._carry:
-            self._memo = self._left_plain()
+            self._left_plain()
         return text
 
-    def _left_plain(self) -> Memo:
+    def _left_plain(self) -> None:
         """Leave the plain state, in which the sync point is where the hold begins."""
-        if self._memo is not NOTHING:
+        if self._plain:
             self._sync = self._pos - len(self._held)
-        return NOTHING
-
-    def _step_and_remember(self, text: str) -> bool:
-        """From a plain state, note what `text` does; False when it is more than moving on."""
-        if self._folds and not text.isascii():
-            return False
-        auto, row, kept = self._auto, self._row, -1
-        for cls in auto.classify(text):
-            row = row.next[cls] or auto.step(row, cls)
-            if row.flag:
-                if row.flag & ENDED:
-                    return False
-                kept = 0
-            elif kept >= 0:
-                kept += 1
-        auto.remember(self._row, text, row, kept)
-        return True
+            self._plain = False
 
     def _general(self, text: str) -> None:
         """Any state, any text: run, look at the grid, release what is settled."""
@@ -176,7 +177,7 @@ class Lane:
             and self._committed is None
             and self.blocked is None
         )
-        self._memo = self._row.memo if plain else NOTHING
+        self._plain = plain
 
     @property
     def _out_of_order(self) -> bool:
@@ -391,7 +392,7 @@ class Lane:
     def _block(self, finding: Finding) -> None:
         self.blocked = self._findings.result(finding)
         self.message = sentence(finding, "response")
-        self._memo = NOTHING
+        self._plain = False
 
     def _taken(self) -> str:
         text = "".join(self._out)
