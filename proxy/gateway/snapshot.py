@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from proxy.guardrails.compile import PackError, compile_guard
 from proxy.guardrails.engine import Guard
+from proxy.guardrails.memo import Memo
 from proxy.model.documents import Secret
 from proxy.model.failover import FailoverPolicy
 from proxy.model.policy import PolicyPack
@@ -128,6 +129,7 @@ class Kept:
     guards: dict[Names, tuple[list[PolicyPack], GuardSettings, Guard | str | None]] = field(
         default_factory=dict
     )
+    memo: Memo = field(default_factory=Memo)
 
     def __repr__(self) -> str:
         return f"<Kept {len(self.guards)} guards>"
@@ -138,6 +140,7 @@ def build_guards(doc: SnapshotDoc, kept: Kept | None = None) -> Guards:
 
     `kept` is looked at, and holds afterwards what this snapshot is made of."""
     guards: Guards = {}
+    memo = kept.memo if kept is not None else None
     before = kept.guards if kept is not None else {}
     now: dict[Names, tuple[list[PolicyPack], GuardSettings, Guard | str | None]] = {}
     for rules in doc.workspaces:
@@ -153,7 +156,7 @@ def build_guards(doc: SnapshotDoc, kept: Kept | None = None) -> Guards:
                 if known is not None and known[:2] == (chosen, doc.guard):
                     now[names] = known
                 else:
-                    now[names] = chosen, doc.guard, _guard(chosen, doc.guard)
+                    now[names] = chosen, doc.guard, _guard(chosen, doc.guard, memo)
                 guards[names] = now[names][2]
             except (PackError, SnapshotError) as fault:
                 guards[names] = f"its packs cannot be used: {fault}"
@@ -271,11 +274,11 @@ def _chosen(
     return chosen
 
 
-def _guard(chosen: list[PolicyPack], settings: GuardSettings) -> Guard | None:
+def _guard(chosen: list[PolicyPack], settings: GuardSettings, memo: Memo | None) -> Guard | None:
     """Raises PackError."""
     if not chosen:
         return None
-    guard = compile_guard(chosen, settings)
+    guard = compile_guard(chosen, settings, memo=memo)
     guard.warm()
     return guard
 

@@ -13,6 +13,7 @@ from proxy.guardrails.checks.validators import VALIDATORS, Validator
 from proxy.guardrails.engine import Guard, attempt
 from proxy.guardrails.faults import PackError, PackFault, Report
 from proxy.guardrails.matching import Break, View, search
+from proxy.guardrails.memo import Memo
 from proxy.guardrails.program import Limits
 from proxy.guardrails.reading import RuleReader
 from proxy.guardrails.rules import LiveRule, PackFacts, RuleFacts
@@ -48,12 +49,14 @@ def compile_guard(
     settings: GuardSettings,
     *,
     validators: Mapping[str, Validator] = VALIDATORS,
+    memo: Memo | None = None,
 ) -> Guard:
-    """The guard of a route with these packs, in their order.  Raises PackError."""
+    """The guard of a route with these packs, in their order.  `memo`: shared with other guards.
+    Raises PackError."""
     rules = compile_rules(packs, settings, validators=validators)
     limits = Limits(hold_max=settings.hold_max_chars, overflow=settings.overflow)
     enabled = [pack for pack in packs if pack.enabled]
-    return Guard(enabled, rules, limits, settings.policy_header)
+    return Guard(enabled, rules, limits, settings.policy_header, memo)
 
 
 def compile_rules(

@@ -15,6 +15,7 @@ from proxy.guardrails.decoded import Decoder
 from proxy.guardrails.findings import Findings, sentence
 from proxy.guardrails.gates import Gates
 from proxy.guardrails.matching import Break, Breaks, RuleSet, View
+from proxy.guardrails.memo import Memo
 from proxy.guardrails.placeholders import Placeholders, Restoration
 from proxy.guardrails.program import Limits, Program, lane_rules
 from proxy.guardrails.redact import Hit, rewrite, without_exempted
@@ -67,7 +68,9 @@ class Guard:
         rules: Sequence[RuleFacts],
         limits: Limits,
         header: Literal["off", "verdict", "rules"] = "off",
+        memo: Memo | None = None,
     ) -> None:
+        self._memo = Memo() if memo is None else memo
         self.header = header  # what the policy header says (guardrails.md §10)
         self._packs = {pack.policy_pack_id: pack for pack in reversed(packs)}
         self.profile = ",".join(f"{pack.policy_pack_id}@{pack.version}" for pack in packs)
@@ -194,18 +197,34 @@ class Guard:
                 continue
             scanned += len(text)
             decoder = self._decoders.get(rules) if score is not None else None
-            try:
-                untouched = not text or (leaf.inner is None and rules.untouched(text))
-                if untouched and decoder is not None:
-                    untouched = decoder.untouched(text)
-            except Exception:  # the text is judged, and there the fault is a verdict
-                untouched = False
-            if untouched:
+            alike = decoder is None and rules.alike
+            key = self._memo.key(rules, leaf) if alike else None
+            known = self._memo.find(key, rules) if key is not None else None
+            if known is None:
+                try:
+                    untouched = not text or (leaf.inner is None and rules.untouched(text))
+                    if untouched and decoder is not None:
+                        untouched = decoder.untouched(text)
+                except Exception:  # the text is judged, and there the fault is a verdict
+                    untouched = False
+                if untouched:
+                    if key is not None:
+                        self._memo.keep(key, rules, ())
+                    continue
+            elif not known:
                 continue
             if findings is None:
                 findings = Findings(direction)
-            counted = score or Score(lane=True)
-            rewritten = _judge_leaf(rules, leaf, findings, draw, placeholders, counted, decoder)
+            if known is None:
+                known, whole = _found(rules, leaf, findings, draw, decoder)
+                if key is not None and whole:
+                    self._memo.keep(key, rules, known)
+            if not known:
+                continue
+            hits = without_exempted(known)
+            if rules.counted:
+                (score or Score(lane=True)).count(hits)
+            rewritten = _rewritten(leaf, hits, findings, placeholders)
             if rewritten is not None:
                 judgement.rewrites.append((leaf, rewritten))
         judgement.scanned_chars, judgement.total_chars = scanned, total
@@ -298,16 +317,10 @@ class Guard:
         return f"<Guard {self.profile or 'empty'} {len(self._rules)} rules>"
 
 
-def _judge_leaf(
-    rules: RuleSet,
-    leaf: Leaf,
-    findings: Findings,
-    draw: float,
-    placeholders: Placeholders | None,
-    score: Score,
-    decoder: Decoder | None,
-) -> str | None:
-    """Record what one text holds; the new text when it was rewritten."""
+def _found(
+    rules: RuleSet, leaf: Leaf, findings: Findings, draw: float, decoder: Decoder | None
+) -> tuple[list[Hit], bool]:
+    """What one text holds, and whether every check has said so."""
     breaks: Breaks = []
 
     def scan() -> list[Hit]:
@@ -322,11 +335,13 @@ def _judge_leaf(
         breaks, found = [(rule, found) for rule in rules.rules], []
     if breaks:
         findings.broken(breaks, leaf.part)
-    if not found:
-        return None
-    hits = without_exempted(found)
-    if rules.counted:
-        score.count(hits)
+    return found, not breaks
+
+
+def _rewritten(
+    leaf: Leaf, hits: Sequence[Hit], findings: Findings, placeholders: Placeholders | None
+) -> str | None:
+    """Record what was found; the new text when it was rewritten."""
     for hit in hits:
         findings.hit(hit, leaf.part, rewritable=leaf.rewritable)
     changing = [hit for hit in hits if hit.rule.enforces and hit.rule.rewrites]

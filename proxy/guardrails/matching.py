@@ -107,6 +107,7 @@ class RuleSet:
     def __init__(self, rules: Sequence[LiveRule], attempt: Attempt) -> None:
         self.rules = sorted(rules, key=lambda rule: rule.rank)
         self._attempt = attempt
+        self.token = object()  # of this rule set alone
         self.foldings = list(
             dict.fromkeys(r.pattern.folding for r in self.rules if r.pattern.folding is not None)
         )
@@ -123,6 +124,7 @@ class RuleSet:
         self.exempts = any(rule.exempts for rule in self.rules)
         sampled = [(i, rule.sample_pct) for i, rule in enumerate(self.rules)]
         self._sampled = [(1 << i, percent) for i, percent in sampled if percent < 100]
+        self.alike = not self._sampled and not self.counted  # a text alone says what is found
         self.left_chars = KEPT if any(rule.context for rule in self.rules) else 1
 
     def automaton(self, state_cap: int = STATE_CAP) -> Automaton:

@@ -35,7 +35,7 @@ class Hit:
         return self.acts and self.rule.action == "block"
 
 
-def without_exempted(hits: list[Hit]) -> list[Hit]:
+def without_exempted(hits: Sequence[Hit]) -> list[Hit]:
     """Drop what lies inside a hit of an `allow` rule of the same pack, and that hit itself."""
     exempting = [hit for hit in hits if hit.rule.exempts and hit.valid]
     if not exempting:
