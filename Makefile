@@ -91,8 +91,9 @@ bench-guard: $(COMPILED)/.built ## what the guard costs, beside what it may cost
 	cd $(if $(INTERPRETED),.,$(COMPILED)) && $(CURDIR)/$(VENV)/bin/python -m benchmarks.micro.guard $(if $(GATE),--gate)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.dev ## the property tests, the long ones too
-	$(PYTEST) tests/fuzz
+fuzz: $(VENV)/.dev ## the property tests, then the stream guard at random for MINUTES (10)
+	$(PYTEST) -n auto tests/fuzz
+	$(VENV)/bin/python -m tests.fuzz.guard_long --minutes $(or $(MINUTES),10)
 
 .PHONY: openapi-snapshot
 openapi-snapshot: $(VENV)/.dev ## promise what the control API's description says now; refuses what breaks a client
