@@ -33,7 +33,7 @@ def prose(chars: int) -> str:
         for paragraph in re.split(r"\n\s*\n", topic):
             text = " ".join(paragraph.split())
             plain = sum(c.isalpha() or c in " ,." for c in text)
-            if len(text) > 200 and plain > 0.96 * len(text):
+            if len(text) > 200 and plain > 0.98 * len(text):
                 found.append(text)
     random.Random(1).shuffle(found)
     text = "\n\n".join(found)

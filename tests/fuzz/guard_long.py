@@ -1,7 +1,7 @@
 """T-GR-01 for as long as one likes: `python -m tests.fuzz.guard_long --minutes 60 [--seed 1]`.
 
-Says once in a while how far it is.  A difference ends it with exit code 1 and the seed that shows it
-again; each batch has a seed of its own, counted up from the first.
+Says once in a while how far it is.  A difference ends it with exit code 1 and the seed that shows
+it again; each batch has a seed of its own, counted up from the first.
 """
 
 import argparse
@@ -22,6 +22,10 @@ BATCHES: tuple[tuple[str, Callable[[Maker, int], Counter[str]], int], ...] = (
 SAY_EVERY_S = 10.0
 
 
+def say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description="Streams against whole texts, at random.")
     arguments.add_argument("--minutes", type=float, default=10.0)
@@ -36,14 +40,14 @@ def main() -> int:
             seen += batch(Maker(seed), cases)
         except AssertionError:
             traceback.print_exc()
-            print(f"seed {seed} ({name}): a difference; --seed {seed} shows it", file=sys.stderr)
+            say(f"seed {seed} ({name}): a difference; --seed {seed} shows it")
             return 1
         seed += 1
         if time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
             left = max(chosen.minutes * 60 - spent, 0)
-            print(f"{seen.total():,} cases {dict(seen)}, {left:.0f} s to go", file=sys.stderr)
-    print(f"{seen.total():,} cases, no difference: {dict(seen)}, last seed {seed - 1}")
+            say(f"{seen.total():,} cases {dict(seen)}, {left:.0f} s to go")
+    say(f"{seen.total():,} cases, no difference: {dict(seen)}, last seed {seed - 1}")
     return 0
 
 

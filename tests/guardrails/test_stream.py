@@ -201,6 +201,17 @@ def test_t_gr_06_a_small_state_cap_changes_nothing() -> None:
         assert streamed(small, *make.cuts(text)) == streamed(large, text)
 
 
+def test_t_gr_06_hostile_streams_build_no_more_states_than_the_cap() -> None:
+    make = Maker(66)
+    own = pack({"pattern": r"\b[a-z]{2}\d{2}(?:[ -]?\w){4,9}z", "action": "redact"})
+    guard = guard_of(own, state_cap=8)
+    automaton = lane_of(guard)._auto
+    for _ in range(100):
+        streamed(guard, *make.cuts(make.run("ab12 -z", 100, 200)))
+        assert automaton.states <= 8
+    assert automaton.flushes > 100
+
+
 def test_many_characters_that_no_rule_tells_apart_and_many_that_it_does() -> None:
     words = [chr(0x4E00 + 2 * at) + chr(0x4E01 + 2 * at) for at in range(400)]
     guard = guard_of(pack({"kind": "terms", "pattern": words[:200], "action": "redact"}))
