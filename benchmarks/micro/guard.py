@@ -175,7 +175,7 @@ async def stall_ms(guard: Guard, text: str) -> float:
 def ordinary(guard: Guard, packs: Sequence[PolicyPack]) -> list[Row]:
     rows = []
     for name, text in guard_texts.ordinary(120_000).items():
-        aims = name == "prose"
+        aims = name != "code"
         for chars in (1_024, 4_096, 16_384):
             spent = judge_us(guard, text, chars) / chars * KB
             rows.append(

@@ -40,8 +40,18 @@ def prose(chars: int) -> str:
     return (text * (chars // len(text) + 1))[:chars]
 
 
+def everyday(chars: int) -> str:
+    """The words of sentences about this and that, shorter than those of a manual."""
+    words = " ".join(SENTENCES[:16]).split()
+    return " ".join(random.Random(2).choices(words, k=chars // 4))[:chars]
+
+
 def ordinary(chars: int) -> dict[str, str]:
-    return {"prose": prose(chars), "code": (WARM[1] * (chars // len(WARM[1]) + 1))[:chars]}
+    return {
+        "everyday": everyday(chars),
+        "prose": prose(chars),
+        "code": (WARM[1] * (chars // len(WARM[1]) + 1))[:chars],
+    }
 
 
 def hostile(chars: int, packs: Sequence[PolicyPack]) -> dict[str, str]:

@@ -5,12 +5,13 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.guardrails import charset, shape
 from proxy.guardrails.automaton import ENDED, Automaton
 from proxy.guardrails.linear import GateSet, Regex
+from proxy.guardrails.narrow import narrow
 from proxy.guardrails.parse import RegexFault, parse
 
 # fmt: off
@@ -147,6 +148,36 @@ def test_no_match_of_any_pattern_is_kept_out(data: st.DataObject) -> None:
     text = data.draw(st.from_regex(re.compile(pattern, re.ASCII)))
     if Regex(pattern).search(text.encode()) is not None:
         assert GateSet([shape.gate(parse(pattern))]).present(text.encode())
+
+
+NUMBERS = [
+    # pattern, the shortest run of digits that its gate asks for (0: another kind of gate)
+    (r"\b[2-6]\d(?:[ -]?\d){10,17}\b", 12),
+    (r"\b\d{3}[- ]\d{2}[- ]\d{4}\b", 9),
+    (r"\d{2}(?:\.?\d{2}){1,3}-?\d{3}", 7),
+    (r"(?:\d{4}|\d\.\d{5})x?\d{2}", 0),
+    (r"\d{5}[ .]{0,3}\d{5}", 5),
+    (r"\d{3}[ -]*\d{3}", 0),
+    (r"(?:\d[0-9 ]){4}\d{5}", 9),
+    (r"(?:\d?-){3}\d{6}", 6),
+    (r"\+[1-9]\d{0,2}(?:[ .()-]{0,2}\d){6,13}\b", 0),
+]
+
+
+@pytest.mark.parametrize(("pattern", "digits"), NUMBERS)
+def test_long_numbers_are_asked_for_by_their_digits(pattern: str, digits: int) -> None:
+    gate = narrow(parse(pattern))
+    assert gate.endswith(f"{{{digits - 1}}}[0-9]" if digits else "")
+    assert digits or not gate.startswith("(?:[0-9]")
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_no_number_of_any_pattern_is_kept_out(data: st.DataObject) -> None:
+    pattern = data.draw(st.sampled_from([pattern for pattern, _ in NUMBERS]))
+    text = data.draw(st.from_regex(re.compile(pattern, re.ASCII)))
+    if Regex(pattern).search(text.encode()) is not None:
+        assert GateSet([narrow(parse(pattern))]).present(text.encode())
 
 
 def test_keywords_are_proven_or_not() -> None:
