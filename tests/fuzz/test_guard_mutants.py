@@ -2,7 +2,7 @@
 ever been made while such a guard was written.
 
 Each fault is a part of a lane, made wrong on purpose and given to the same cases.  The parts are
-replaced by subclasses, which compiled modules do not take: thorough tests are not compiled.
+replaced by subclasses, which compiled classes do not take: `make test-compiled` leaves this out.
 """
 
 from copy import copy
