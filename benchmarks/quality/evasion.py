@@ -41,6 +41,11 @@ def github_key() -> str:
 
 
 # None: the pack judges no text, but names, numbers or the form of an answer.
+def mild_word() -> str:
+    """A word of a list, as the pack's own test has it."""
+    return shipped()["topics"].rules[-1].tests.match[0]
+
+
 EXAMPLES: Mapping[str, Example | None] = {
     "secrets-core": Example(github_key, "github.token"),
     "pii-core": Example(lambda: "jane.fields@office-mail.org", "email"),
@@ -49,6 +54,7 @@ EXAMPLES: Mapping[str, Example | None] = {
     "url-policy": Example(
         lambda: f"![x](https://files.test/pixel?d={'a' * 100})", direction="response"
     ),
+    "topics": Example(mild_word),
     "tool-permission": None,
     "model-limits": None,
     "json-output": None,

@@ -44,8 +44,7 @@ class Lane:
 
     def __init__(self, program: Program, part: Part) -> None:
         self._rules = program.rules
-        self._auto = program.automaton
-        self._limits = program.limits
+        self._auto, self._limits = program.automaton, program.limits
         self._grid = program.limits.grid
         self._folds = bool(program.rules.foldings)
         self._part: Part = part
@@ -56,8 +55,7 @@ class Lane:
         self._held = ""  # from the last sync point on
         self._tail = ""  # what was released last, as it came: left context
         self._kept = program.rules.left_chars
-        self._pos = 0
-        self._sync = self._pending = 0
+        self._pos = self._sync = self._pending = 0
         self._done = self._open = 0  # rules that may have ended before, after the sync point
         self._committed: LiveRule | None = None  # its replacement left for the match on hold
         self._mode: Literal["hold", "swallow", "pass"] = "hold"  # after an overflow: up to a sync
@@ -85,8 +83,7 @@ class Lane:
         return self._feed(text)
 
     def _glide(self, text: str) -> str:
-        """From the plain state, with no halves of surrogates and nothing that is folded: the very
-        most of all pieces, in which no rule ends and which are short."""
+        """From the plain state, nothing folded: most pieces, in which no rule ends, and short."""
         held = self._held
         if len(held) + len(text) >= self._grid:
             return self._hard(text)
