@@ -5,6 +5,7 @@ Everything but the last write leaves here; the last bytes are held until the rec
 """
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
@@ -116,12 +117,8 @@ async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gatewa
             turn.record.finish_reason = dialect.answer_finish(parsed)
             leaves = dialect.answer_leaves(parsed)
             began = gateway.clock.monotonic()
-            if is_long:
-                judged = await gateway.off_loop.run(
-                    lambda: _judged(guard, leaves, turn.draw, restoration)
-                )
-            else:
-                judged = _judged(guard, leaves, turn.draw, restoration)
+            work = partial(_judged, guard, leaves, turn.draw, restoration)
+            judged = await gateway.off_loop.run(work) if is_long else work()
             turn.record.guard_unary_s = gateway.clock.monotonic() - began
             if restoration is not None:
                 turn.record.placeholders_unrestored = restoration.unrestored
