@@ -19,6 +19,7 @@ from proxy.wire.dialect import StreamReader
 from proxy.wire.dialects.lanes import SPEAKING
 from proxy.wire.providers.adapter import Framer
 
+MAX_ANSWER_BYTES: Final = 16_777_216  # held of an answer, unless a limit is given
 _INSTEAD: Final[frozenset[Part]] = frozenset({"tool_name", "tool_args", "refusal"})
 
 
@@ -83,8 +84,8 @@ class WholePump(Pump):
         calls: StreamCalls | None = None,
         restoration: Restoration | None = None,
         *,
-        limit: int,
-        joined: bool,
+        limit: int = MAX_ANSWER_BYTES,
+        joined: bool = False,
     ) -> None:
         super().__init__(framer, reader, guard, draw, calls, restoration)
         self._guard = guard
