@@ -12,7 +12,7 @@ INSTALL := $(PIP) install --require-hashes --no-deps -r
 PYTEST := $(VENV)/bin/python -m pytest
 CONFIG ?= config/parapet.yaml
 
-FAST := not process and not long and not redis
+FAST := not process and not long and not redis and not exhaustive
 CHECK := $(FAST) and not thorough
 COMPILED := build/compiled
 SLOW := $(if $(LONG),process or redis or long,(process or redis) and not long)
@@ -71,6 +71,7 @@ compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minut
 .PHONY: test-compiled
 test-compiled: $(COMPILED)/.built ## the fast tests and the stories over the compiled hot path
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house --ignore tests/story --ignore tests/fuzz/test_guard_mutants.py -n auto -m "$(CHECK)"
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -n auto -m exhaustive tests/fuzz
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -m "process and not long and not redis" tests/story
 
 .PHONY: bench

@@ -56,7 +56,8 @@ class Case:
     """A guard and its whole-text answer."""
 
     def __init__(self, packs: list[PolicyPack], limits: Limits, build: Build | None = None) -> None:
-        rules = compile_rules(packs, GuardSettings(), validators=VALIDATORS)
+        compiled = compile_rules(packs, GuardSettings(), validators=VALIDATORS)
+        rules = [rule for rule in compiled if isinstance(rule, LiveRule)]
         self.every = rules
         there = [r for r in rules if r.reach.covers("response", "text", "assistant", True)]
         self.rules = RuleSet(there, attempt)

@@ -16,7 +16,8 @@ from proxy.guardrails.scoring import Score
 from proxy.model.exchange import Leaf
 from proxy.model.policy import PolicyPack, PolicyResult
 from proxy.model.tenancy import GuardSettings
-from tests.fuzz.test_stream_guard import Case, seeds
+from tests.fuzz.guard_cases import Case
+from tests.fuzz.test_stream_guard import seeds
 from tests.guardrails.texts import Maker, pack
 
 PLACES = [

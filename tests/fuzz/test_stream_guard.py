@@ -1,7 +1,7 @@
 """T-GR-01, 02, 03, 06: a stream equals its whole text, however it is cut, and nothing leaks early.
 
-Over 100,000 cases in `make test`, the first of each sort in `make check`; `make fuzz` goes on for
-as long as it is told to.
+Over 100,000 cases in `make test-compiled`, the first of each sort in `make check`; `make fuzz` goes
+on for as long as it is told to.
 """
 
 import pytest
@@ -11,8 +11,8 @@ from tests.guardrails.texts import Maker
 
 
 def seeds(count: int) -> list[object]:
-    """The first in every run, the rest in the thorough ones."""
-    rest = [pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, count)]
+    """The first in every run, the rest in the exhaustive one."""
+    rest = [pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, count)]
     return [0, *rest]
 
 
