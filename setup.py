@@ -11,10 +11,10 @@ from pathlib import Path
 from setuptools import setup
 
 HOT = {
-    "gateway": "account admission answer ask blocks downstream front handlers heads pipeline reach "
-    "read relay stream tell texts turn waiting whole",
-    "guardrails": "automaton context engine findings fold gates linear matching memo placeholders "
-    "program redact restoring rules sampling stream watch whole",
+    "gateway": "account admission answer ask blocks downstream front handlers heads judging noting "
+    "opening pipeline reach read relay stream tell texts turn waiting whole",
+    "guardrails": "automaton context engine external findings fold gates linear matching memo "
+    "placeholders program redact restoring rules sampling spans stream watch whole",
     "guardrails/checks": "digits national secrets steps unicode validators",
     "model": "records",
     "routing": "failover match outcomes",

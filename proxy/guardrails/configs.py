@@ -4,13 +4,23 @@ In charge of the shapes alone: each kind's reader says what its members mean.
 """
 
 from typing import Annotated, Final, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from proxy.guardrails.checks import arguments, terms, unicode, urls
+from proxy.guardrails.checks.external.words import AdapterName, Stage
 from proxy.guardrails.faults import Report
-from proxy.model.documents import Doc
+from proxy.model.documents import Doc, EnvRef, Severity, Slug
 from proxy.model.policy import Action, Encoding, Kind
+from proxy.model.tenancy import HeaderName, HeaderValue
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _Domain = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[^\s/:@*\\]{1,253}$")]
@@ -133,6 +143,71 @@ class JsonSchemaConfig(Config):
     strip_fence: bool = True
 
 
+class WindowConfig(Doc):
+    """In characters; consecutive windows share `overlap`."""
+
+    size: int = Field(2000, ge=50, le=100_000)
+    overlap: int = Field(200, ge=0, le=50_000)
+
+    @model_validator(mode="after")
+    def _moves_on(self) -> "WindowConfig":
+        if self.overlap * 2 > self.size:
+            raise ValueError("overlap is at most half of size")
+        return self
+
+
+class CategoryConfig(Doc):
+    """What is said of one category of the service.  Action `allow`: it does not count."""
+
+    threshold: float | None = Field(None, ge=0, le=1)
+    severity: Severity | None = None
+    action: Action | None = None
+
+
+_Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class ExternalConfig(Config):
+    """`url`: the base of the service (adapter `http`: the whole address), `endpoint`: an endpoint
+    of the workspace in its place.  Values of `headers` are text, or `{$env: NAME}`."""
+
+    adapter: AdapterName
+    url: str | None = Field(None, max_length=2048)
+    allow_private: bool = False
+    headers: dict[HeaderName, HeaderValue | EnvRef] = Field(default_factory=dict, max_length=50)
+    endpoint: Slug | None = None
+    stage: Stage | None = None
+    window: WindowConfig = WindowConfig()
+    timeout_ms: int | None = Field(None, ge=1, le=30_000)
+    threshold: float | None = Field(None, ge=0, le=1)
+    map: dict[_Word, CategoryConfig] = Field(default_factory=dict, max_length=100)
+    cache_seconds: int = Field(300, ge=0, le=86_400)
+    model: _Word | None = None
+    language: str = Field("en", pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")
+    entities: list[_Word] = Field(default_factory=list, max_length=200)
+    allow_list: list[_Word] = Field(default_factory=list, max_length=1000)
+    guardrail_id: str | None = Field(None, pattern=r"^[A-Za-z0-9:/._-]{1,2048}$")
+    guardrail_version: str = Field("DRAFT", pattern=r"^(DRAFT|[1-9][0-9]{0,7})$")
+    region: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$")
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        try:
+            parts = urlsplit(value)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname)
+            known = known and parts.port != 0
+        except ValueError:
+            known = False
+        if not known or "@" in value or not value.isascii() or not value.isprintable():
+            raise ValueError("must be http(s)://host[:port][/path], without user and password")
+        if any(c in value for c in " #?\\"):
+            raise ValueError("must not hold spaces, a query, a fragment or a backslash")
+        return value.rstrip("/")
+
+
 CONFIGS: Final[dict[Kind, type[Config]]] = {
     "terms": TermsConfig,
     "regex": Config,
@@ -146,6 +221,7 @@ CONFIGS: Final[dict[Kind, type[Config]]] = {
     "injection": InjectionConfig,
     "topic": TopicConfig,
     "url": UrlConfig,
+    "external": ExternalConfig,
 }
 
 

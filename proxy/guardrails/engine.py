@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeVar, get_args
 from proxy.guardrails import samples
 from proxy.guardrails.automaton import Automaton
 from proxy.guardrails.decoded import Decoder
+from proxy.guardrails.external import ExternalRule
 from proxy.guardrails.findings import Findings, sentence
 from proxy.guardrails.gates import Gates
 from proxy.guardrails.matching import Break, Breaks, RuleSet, View
@@ -23,6 +24,7 @@ from proxy.guardrails.restoring import RestoringLane
 from proxy.guardrails.rules import LiveRule, RuleFacts
 from proxy.guardrails.sampling import ALL, draw_of
 from proxy.guardrails.scoring import Score
+from proxy.guardrails.spans import SpanLane
 from proxy.guardrails.stream import Lane
 from proxy.guardrails.watch import WatchedLane
 from proxy.guardrails.whole import SchemaRule, judge_texts
@@ -88,6 +90,7 @@ class Guard:
         self.reversible = any(r.placeholder_label and r.enforces for r in self._rules)
         self.gates = Gates.of(rules)
         self.schemas = [rule for rule in rules if isinstance(rule, SchemaRule)]
+        self.outside = tuple(rule for rule in rules if isinstance(rule, ExternalRule))
         self._limits = limits
         self.reroutes = frozenset(name for rule in rules for name in rule.reroute_to)
         self.samples = any(rule.sample_pct < 100 for rule in rules)
@@ -151,7 +154,8 @@ class Guard:
         """Any rule, enforcing or shadow, looks there."""
         if self.gates.covers(direction) or (direction == "response" and self.schemas):
             return True
-        return any(direction in rule.reach.directions for rule in self._rules)
+        looking = (*self._rules, *self.outside)
+        return any(direction in rule.reach.directions for rule in looking)
 
     def enforces(self, direction: Direction, part: Part) -> bool:
         """A rule that blocks or rewrites covers that part for some role."""
@@ -159,7 +163,7 @@ class Guard:
             return True
         return any(
             rule.enforces and any(rule.reach.covers(direction, part, role, True) for role in ROLES)
-            for rule in self._rules
+            for rule in (*self._rules, *self.outside)
         )
 
     def draw(self, request_id: str) -> float:
@@ -170,6 +174,11 @@ class Guard:
     def holds_answers(self) -> bool:
         """A rule may block an answer for what it is as a whole: nothing of it leaves before."""
         return any(rule.enforces for rule in self.schemas)
+
+    def looks_at(self, leaf: Leaf, direction: Direction) -> bool:
+        """A rule that needs nobody outside looks at that text."""
+        plans = self._request if direction == "request" else self._response
+        return (leaf.part, leaf.role, leaf.latest) in plans
 
     # ---- whole texts
 
@@ -231,34 +240,36 @@ class Guard:
         if findings:
             if score is not None:
                 findings.settle(score)
-            self._conclude(judgement, findings, direction)
+            conclude(judgement, findings, direction)
         return judgement
+
+    def hits(self, leaf: Leaf, direction: Direction, draw: float = ALL) -> list[Hit]:
+        """What the rules find in a text, exempting hits too.  A check that breaks finds nothing
+        here: `judge` has told so."""
+        plans = self._request if direction == "request" else self._response
+        rules = plans.get((leaf.part, leaf.role, leaf.latest))
+        if rules is None:
+            return []
+        decoder = self._decoders.get(rules) if direction == "request" else None
+        found = [hit for hit in _found(rules, leaf, None, draw, decoder)[0] if hit.valid]
+        if rules.counted:
+            Score(lane=True).count(without_exempted(found))
+        return found
 
     def judge_whole(self, texts: Sequence[str], draw: float = ALL) -> Judgement:
         """Decide on what an answer says as a whole, each choice for itself.  Never raises."""
         judgement = Judgement()
         findings = judge_texts(self.schemas, texts, draw, attempt)
         if findings:
-            self._conclude(judgement, findings, "response")
+            conclude(judgement, findings, "response")
         return judgement
 
     def unjudged(self, fault: str) -> Judgement:
         """An answer that cannot be judged as a whole: `on_error` of each rule decides."""
         judgement, findings = Judgement(), Findings("response")
         findings.broken([(rule, Break(fault)) for rule in self.schemas], "text")
-        self._conclude(judgement, findings, "response")
+        conclude(judgement, findings, "response")
         return judgement
-
-    def _conclude(self, judgement: Judgement, findings: Findings, direction: Direction) -> None:
-        judgement.results = findings.results()
-        judgement.flagged = findings.flagged
-        blocking = findings.strongest_block()
-        if blocking is not None:
-            judgement.block = findings.result(blocking)
-            judgement.message = sentence(blocking, direction)
-            judgement.rewrites.clear()
-        else:
-            judgement.reroute = findings.reroute()
 
     # ---- streams
 
@@ -302,6 +313,10 @@ class Guard:
         programs = {id(one): one for one, _ in self._lanes.values() if one is not None}
         return [program.automaton for program in programs.values()]
 
+    def span_lane(self, part: Part) -> SpanLane:
+        """A lane that is told from outside what must go, and what lane to stand around."""
+        return SpanLane(self._idle, part)
+
     def warm(self) -> None:
         """Meet every kind of text once, so that the first stream does not build the states."""
         for text in samples.WARM:
@@ -317,10 +332,23 @@ class Guard:
         return f"<Guard {self.profile or 'empty'} {len(self._rules)} rules>"
 
 
+def conclude(judgement: Judgement, findings: Findings, direction: Direction) -> None:
+    """Fill in what was found; on a block nothing is rewritten."""
+    judgement.results = findings.results()
+    judgement.flagged = findings.flagged
+    blocking = findings.strongest_block()
+    if blocking is not None:
+        judgement.block = findings.result(blocking)
+        judgement.message = sentence(blocking, direction)
+        judgement.rewrites.clear()
+    else:
+        judgement.reroute = findings.reroute()
+
+
 def _found(
-    rules: RuleSet, leaf: Leaf, findings: Findings, draw: float, decoder: Decoder | None
+    rules: RuleSet, leaf: Leaf, findings: Findings | None, draw: float, decoder: Decoder | None
 ) -> tuple[list[Hit], bool]:
-    """What one text holds, and whether every check has said so."""
+    """What one text holds, and whether every check has said so; the others go to `findings`."""
     breaks: Breaks = []
 
     def scan() -> list[Hit]:
@@ -333,7 +361,7 @@ def _found(
     found = attempt(scan)
     if isinstance(found, Break):  # not one check but all of them
         breaks, found = [(rule, found) for rule in rules.rules], []
-    if breaks:
+    if breaks and findings is not None:
         findings.broken(breaks, leaf.part)
     return found, not breaks
 

@@ -58,10 +58,26 @@ class Findings:
 
     def hit(self, hit: Hit, part: Part, base: int = 0, *, rewritable: bool = True) -> Finding:
         """Count a hit; `base` moves its offsets to the whole leaf or lane."""
-        finding = self._of(hit.rule, part, "violation", base + hit.start, base + hit.end)
-        finding.confidence = max(finding.confidence, hit.confidence)
+        rule, start, end = hit.rule, base + hit.start, base + hit.end
+        finding = self.found(rule, part, start, end, hit.confidence, rewritable=rewritable)
         finding.acts = hit.acts or (finding.acts and finding.count > 1)
-        finding.stopped = finding.stopped or (hit.rule.rewrites and not rewritable)
+        return finding
+
+    def found(
+        self,
+        rule: RuleFacts,
+        part: Part,
+        start: int,
+        end: int,
+        confidence: float,
+        *,
+        rewritable: bool = True,
+    ) -> Finding:
+        """Count a finding of any kind of rule.  Not `rewritable`: a rewrite there is a block."""
+        finding = self._of(rule, part, "violation", start, end)
+        first = finding.count == 1
+        finding.confidence = confidence if first else max(finding.confidence, confidence)
+        finding.stopped = finding.stopped or (rule.rewrites and not rewritable)
         return finding
 
     def whole(self, rule: RuleFacts, part: Part, chars: int) -> Finding:

@@ -10,6 +10,7 @@ from typing import Final, cast
 
 from proxy.guardrails.checks.validators import Validator
 from proxy.guardrails.configs import CONFIGS, config_of
+from proxy.guardrails.external import read_external
 from proxy.guardrails.faults import Report
 from proxy.guardrails.gated import read_limits, read_model_access, read_tool_permission
 from proxy.guardrails.patterned import read_patterned
@@ -34,6 +35,7 @@ READERS: Final[dict[Kind, Callable[[Said], RuleFacts | None]]] = {
     "injection": read_patterned,
     "topic": read_patterned,
     "url": read_patterned,
+    "external": read_external,
 }
 _ROLE_NAMES: Final[dict[str, Role]] = {"developer": "system", "function": "tool"}
 _DIRECTIONS: Final[dict[str, frozenset[Direction]]] = {
@@ -127,7 +129,7 @@ class RuleReader:
                 "sample_on_enforcing_rule",
                 "Sampling is for shadow rules only.",
             )
-        if rule.timeout_ms is not None:
+        if rule.timeout_ms is not None and kind != "external":
             refuse(
                 f"{where}.timeout_ms",
                 "kind_not_possible",

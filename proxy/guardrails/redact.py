@@ -52,13 +52,15 @@ def without_exempted(hits: Sequence[Hit]) -> list[Hit]:
 
 
 @dataclass(slots=True)
-class _Region:
-    """Spans that overlap.  `label`: of the placeholder for all of it, empty when there is none."""
+class Edit:
+    """A span and what takes its place.  `rank`: of the rule that wants it.  `label`: of the
+    placeholder that may stand there in place of the `replacement`, empty when there is none."""
 
     start: int
     end: int
+    rank: tuple[int, int, int, int]
     replacement: str
-    label: str
+    label: str = ""
 
     def shown(self, text: str, placeholders: Placeholders | None) -> str:
         if placeholders is None or not self.label:
@@ -76,18 +78,36 @@ def rewrite(
     """
     ordered = sorted(hits, key=lambda hit: (hit.start, hit.rule.rank))
     block = next((hit for hit in ordered if hit.blocks), None)
-    stop = block.start if block else len(text)
-    regions: list[_Region] = []
+    edits = [edit_of(hit) for hit in ordered if hit.rule.rewrites]
+    return spliced(text, edits, block.start if block else len(text), placeholders), block
+
+
+def edit_of(hit: Hit) -> Edit:
+    """What a hit of a rule that rewrites wants."""
+    rule = hit.rule
+    return Edit(hit.start, hit.end, rule.rank, rule.replacement, rule.placeholder_label)
+
+
+def in_order(edits: Sequence[Edit]) -> list[Edit]:
+    """As `spliced` takes them: of those that start together the strongest first."""
+    return sorted(edits, key=lambda edit: (edit.start, edit.rank))
+
+
+def spliced(
+    text: str, edits: Sequence[Edit], stop: int, placeholders: Placeholders | None = None
+) -> str:
+    """The text up to `stop` with these spans replaced, their union; edits come in order."""
+    regions: list[Edit] = []
     at = 0
-    for hit in ordered:
-        rule = hit.rule
-        if not rule.rewrites or hit.start >= stop:
-            continue
-        if hit.start >= at:
-            regions.append(_Region(hit.start, hit.end, rule.replacement, rule.placeholder_label))
-        elif not rule.placeholder_label:
+    for edit in edits:
+        if edit.start >= stop:
+            break
+        if edit.start >= at:
+            own = (edit.start, edit.end, edit.rank, edit.replacement, edit.label)
+            regions.append(Edit(*own))
+        elif not edit.label:
             regions[-1].label = ""
-        at = max(at, hit.end)
+        at = max(at, edit.end)
         regions[-1].end = at
     out: list[str] = []
     at = 0
@@ -96,4 +116,4 @@ def rewrite(
         at = region.end
     if at < stop:
         out.append(text[at:stop])
-    return "".join(out), block
+    return "".join(out)

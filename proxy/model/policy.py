@@ -107,6 +107,13 @@ def reroute_targets(config: Mapping[str, object]) -> list[str]:
     return [name for name in listed if isinstance(name, str)]
 
 
+def named_endpoints(config: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Where a rule's config names endpoints, and which: to go there, or to ask there."""
+    found = [("reroute_to", name) for name in reroute_targets(config)]
+    asked = config.get("endpoint")
+    return [*found, ("endpoint", asked)] if isinstance(asked, str) else found
+
+
 class Scoring(Doc):
     mode: Literal["first", "sum"] = "first"
     block_at: int = Field(2, ge=1, le=100)

@@ -59,7 +59,7 @@ FAULTS = [
         "rules[0].config.entity",
         "pattern",
     ),
-    ({"kind": "external"}, "rules[0].kind", "kind_not_possible"),
+    ({"kind": "external"}, "rules[0].config.adapter", "missing"),
     ({"kind": "regex"}, "rules[0].pattern", "missing"),
     ({"pattern": "ab", "action": "reroute"}, "rules[0].config.reroute_to", "missing"),
     ({"pattern": "ab", "action": "reroute", "config": {"reroute_to": []}}, TO, "invalid_value"),

@@ -128,6 +128,13 @@ class Adapter:
         except jsonbody.BodyFault:  # a body that cannot be taken apart
             return Refused("cannot express the body")
 
+    def own_call(self, path: str, body: bytes, lines: bytes = b"") -> Outgoing:
+        """A request of ours, which no caller sent: JSON by POST, with the endpoint's credential.
+        `path` begins where the host ends, `lines` are more headers."""
+        begun = self._begin("POST", path)
+        line = b"content-length: %d\r\n\r\n" % len(body)
+        return Outgoing(b"".join((begun, self._key_line, lines, self._json_line, line)), body)
+
     # --- what a provider says
 
     def _base_path(self, path: str) -> str:
