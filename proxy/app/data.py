@@ -156,9 +156,9 @@ class DataHalf:
         self._rules = rules
         self.totals.models = rules.known_models
         self.transports.retain(
-            self.transports.key_of(workspace.id, view.doc)
+            self.transports.key_of(workspace.id, endpoint)
             for workspace in rules.workspaces.values()
-            for view in workspace.endpoints.values()
+            for endpoint in workspace.places()
         )
         _settle_garbage()
         self._observe(SnapshotApplied(snapshot.version))

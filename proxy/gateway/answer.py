@@ -11,20 +11,20 @@
 """
 
 import asyncio
-import zlib
 from bisect import bisect_left
 from typing import Final
 
-from proxy.gateway.gates import stream_calls
+from proxy.gateway.coding import Decoder
+from proxy.gateway.gate import Gate
+from proxy.gateway.opening import open_ear, open_pump
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.stream import Pump
-from proxy.gateway.turn import Turn
-from proxy.gateway.whole import WholePump
+from proxy.gateway.turn import Gateway, Turn
+from proxy.guardrails.engine import Judgement
 from proxy.guardrails.placeholders import Restoration
 from proxy.model.exchange import Dialect, Json, Plan, RawHeaders
 from proxy.model.ports import Call, Clock, Downstream, TransportFault
 from proxy.model.records import HELD_BOUNDS
-from proxy.wire.dialects.lanes import SPEAKING, choices_asked
 
 HOLD_BYTES: Final = 4 * 1024 * 1024
 ERROR_BYTES: Final = 256 * 1024
@@ -38,56 +38,34 @@ class Answer:
     """`model.ports.Sink` for one attempt."""
 
     __slots__ = (
-        "_attached",
-        "_clock",
-        "_decoder",
-        "_held",
-        "_limit",
-        "_turn",
-        "bad",
-        "body",
-        "call",
-        "candidate",
-        "complete",
-        "decided",
-        "doc",
-        "fault",
-        "finished",
-        "first_content_at",
-        "guard_s",
-        "headers",
-        "held_counts",
-        "mode",
-        "plan",
-        "pump",
-        "restoration",
-        "size",
-        "started",
-        "status",
-        "too_big",
-    )
+        "_attached", "_clock", "_decoder", "_gateway", "_held", "_limit", "_turn", "bad", "body",
+        "call", "candidate", "complete", "decided", "doc", "fault", "finished",
+        "first_content_at", "gate", "guard_s", "headers", "held_counts", "mode", "plan", "pump",
+        "restoration", "size", "started", "status", "too_big",
+    )  # fmt: skip
 
     def __init__(
         self,
         turn: Turn,
         candidate: EndpointView,
         plan: Plan,
-        clock: Clock,
+        gateway: Gateway,
         limit_bytes: int,
     ) -> None:
         self._turn = turn
-        self._clock = clock
+        self._gateway = gateway
+        self._clock: Clock = gateway.clock
         self._limit = limit_bytes if turn.guarded else HOLD_BYTES
         self.candidate = candidate
         self.plan = plan
         self._held: list[bytes] = []
         self._attached: Downstream | None = None
-        self._decoder: zlib._Decompress | None = None
+        self._decoder: Decoder | None = None
         loop = asyncio.get_running_loop()
         self.decided: asyncio.Future[None] = loop.create_future()
         self.finished: asyncio.Future[None] | None = None
         self.call: Call | None = None
-        self.started = clock.monotonic()
+        self.started = self._clock.monotonic()
         self.first_content_at = 0.0
         self.guard_s = 0.0  # what a guarded stream took here
         self.held_counts: list[int] | None = None  # see RequestRecord
@@ -97,6 +75,7 @@ class Answer:
         self.body = b""
         self.size = 0
         self.pump: Pump | None = None
+        self.gate: Gate | None = None  # before the pump, where checks outside look at answers
         self.restoration: Restoration | None = None
         if turn.placeholders is not None:
             self.restoration = turn.placeholders.restoration()
@@ -145,7 +124,10 @@ class Answer:
             self._decide()
             return
         if encoding and encoding != b"identity":
-            self._decode(encoding)
+            try:
+                self._decoder = Decoder(encoding, HOLD_BYTES)
+            except ValueError as why:
+                self._reject(str(why))
         if not 200 <= status < 300:
             self.mode = ERROR
         elif kind.startswith(_STREAM_TYPES):
@@ -157,12 +139,15 @@ class Answer:
 
     def data(self, chunk: bytes) -> None:
         if self._decoder is not None:
-            chunk = self._inflate(chunk)
+            try:
+                chunk = self._decoder.feed(chunk)
+            except ValueError as why:
+                self._reject(str(why))
         if self.bad or self.too_big or not chunk:
             return
         self.size += len(chunk)
         if self.mode == STREAM:
-            self._stream(chunk)
+            self._stream(chunk) if self.gate is None else self._wait_for(self.gate, chunk)
         elif self.mode == PASS:
             self._extend(self._clock.monotonic())
             self._send(chunk)
@@ -173,12 +158,9 @@ class Answer:
         if self.bad or self.too_big:
             return
         if self.mode == STREAM:
-            assert self.pump is not None
-            data = self.pump.finish()
-            self._note_content()
-            if data:
-                self._send(data)
-        elif self.mode != PASS:
+            self._stream_ended() if self.gate is None else self.gate.end()
+            return
+        if self.mode != PASS:
             self.body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
             self._held.clear()
         self._complete()
@@ -186,6 +168,11 @@ class Answer:
     def failed(self, fault: TransportFault) -> None:
         if self.complete or self.bad or self.too_big:
             return
+        if self.gate is not None:
+            if fault.phase == "trailer" or self.gate.ear.terminal:
+                self.gate.end()  # the answer is whole; what waits is still asked about
+                return
+            self.gate.cancel()
         if fault.phase == "trailer" or (self.pump is not None and self.pump.done):
             self._complete()  # the answer was whole; only the connection's end was late
             return
@@ -202,30 +189,46 @@ class Answer:
 
     def _open_stream(self) -> None:
         self.mode = STREAM
-        turn = self._turn
-        assert turn.dialect is not None
-        guard = turn.route.guard if turn.guarded else None
-        reader = turn.dialect.stream(
-            hold_tools=guard is not None
-            and (self.restoration is not None or guard.enforces("response", "tool_args")),
-            hold_reasoning=guard is not None
-            and guard.reasoning == "hold"
-            and guard.enforces("response", "reasoning"),
-            want_usage=turn.exchange.want_usage or not self.plan.usage_injected,
-            choices=choices_asked(turn.exchange.surface.operation, turn.exchange.doc),
-        )
-        calls = stream_calls(turn) if guard is not None else None
-        restoration = self.restoration
-        framer = self.candidate.adapter.framer()
-        if guard is not None and guard.schemas and turn.exchange.surface.operation in SPEAKING:
-            self.pump = WholePump(
-                framer, reader, guard, turn.draw, calls, restoration,
-                limit=self._limit, joined=turn.exchange.surface.operation == "messages",
-            )  # fmt: skip
-        else:
-            self.pump = Pump(framer, reader, guard, turn.draw, calls, restoration)
-        if guard is not None:
+        turn, checks, wrap = self._turn, self._turn.route.checks, None
+        if turn.guarded:
             self.held_counts = [0] * (len(HELD_BOUNDS) + 2)
+            if checks is not None and checks.of_answers:
+                gate = self.gate = Gate(
+                    checks,
+                    turn,
+                    self._gateway,
+                    *open_ear(turn, self.candidate, self.plan, self.restoration),
+                    self._limit,
+                    pour=self._stream,
+                    close=self._stream_ended,
+                    stop=self._stream_stopped,
+                )
+                wrap = gate.wrap if checks.holding else None
+        self.pump = open_pump(turn, self.candidate, self.plan, self.restoration, self._limit, wrap)
+
+    def _wait_for(self, gate: Gate, chunk: bytes) -> None:
+        """What comes waits before the gate; the endpoint is alive all the same."""
+        before = gate.ear.chars
+        gate.feed(chunk)
+        if gate.ear.chars != before and not self.over:
+            self._idle_from(self._clock.monotonic())
+
+    def _stream_ended(self) -> None:
+        """The body is over and all of it has been through the pump."""
+        assert self.pump is not None
+        data = self.pump.finish()
+        self._note_content()
+        if data:
+            self._send(data)
+        self._complete()
+
+    def _stream_stopped(self, judged: Judgement) -> None:
+        """A check outside has blocked."""
+        assert self.pump is not None
+        self.pump.outside(judged)
+        if self.call is not None:
+            self.call.cancel()
+        self._complete()
 
     def _stream(self, chunk: bytes) -> None:
         pump = self.pump
@@ -259,8 +262,12 @@ class Answer:
     def _extend(self, now: float) -> None:
         """Content resets the idle limit; comments and pings do not.  What flows has no limit of
         its own but this and the total."""
+        if self.pump is None or self.pump.content:
+            self._idle_from(now)
+
+    def _idle_from(self, now: float) -> None:
         call = self.call
-        if call is None or (self.pump is not None and not self.pump.content):
+        if call is None:
             return
         due = now + self._turn.route.idle_s
         if due < self._turn.total_due:
@@ -308,27 +315,6 @@ class Answer:
             whole = min(self.started + self._turn.route.unary_s, self._turn.total_due)
             call.due, call.phase = (idle, "idle") if idle < whole else (whole, "unary")
 
-    def _decode(self, encoding: bytes) -> None:
-        if encoding in (b"gzip", b"x-gzip"):
-            self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        elif encoding == b"deflate":
-            self._decoder = zlib.decompressobj()
-        else:
-            self._reject(f"content encoding {encoding[:32].decode('latin-1')}")
-
-    def _inflate(self, chunk: bytes) -> bytes:
-        """Bounded by the hold limit: a bomb is a bad answer."""
-        assert self._decoder is not None
-        try:
-            out = self._decoder.decompress(chunk, HOLD_BYTES)
-        except zlib.error:
-            self._reject("content encoding does not decode")
-            return b""
-        if self._decoder.unconsumed_tail:
-            self._reject("compressed answer too large")
-            return b""
-        return out
-
     # --- ends
 
     def _send(self, data: bytes) -> None:
@@ -348,6 +334,8 @@ class Answer:
 
     def _complete(self) -> None:
         self.complete = True
+        if self.gate is not None:
+            self.gate.cancel()
         self._settle()
 
     def _settle(self) -> None:
@@ -386,5 +374,7 @@ class Answer:
 
     def cancel(self) -> None:
         """The caller has left, or the request is over: the upstream is closed at once."""
+        if self.gate is not None:
+            self.gate.cancel()
         if self.call is not None and not self.complete:
             self.call.cancel()

@@ -9,14 +9,14 @@ from functools import partial
 from typing import Final
 
 from proxy.gateway.gates import pass_gates
+from proxy.gateway.noting import note_judgement
+from proxy.gateway.outside import ask_outside
 from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import Placeholders, workspace_key
 from proxy.model.errors import Blocked, Forbidden, NoEndpoint, TooLarge, Unreadable
 from proxy.model.exchange import Json, Leaf
-from proxy.model.policy import PolicyResult
-from proxy.model.records import RequestRecord
 from proxy.wire.dialect import DialectReader
 from proxy.wire.dialects.anthropic_messages import MessagesReader
 from proxy.wire.dialects.openai_chat import ChatReader
@@ -24,9 +24,7 @@ from proxy.wire.jsonbody import read_object
 from proxy.wire.leaves import Unscannable, apply_rewrites
 
 OFF_LOOP_BYTES: Final = 64 * 1024
-_MOST_RESULTS: Final = 50
 _ANSWERED_IN_WORDS: Final = frozenset({"chat", "completions", "messages"})
-_SEVERITY: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3, "info": 4}
 
 
 async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
@@ -67,8 +65,11 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
         raise Blocked(judged.message, judged.block.policy_id)
     if judged.reroute:
         _reroute(turn, judged.reroute)
-    if judged.rewrites:
-        exchange.body = apply_rewrites(exchange.body, exchange.doc, judged.rewrites)
+    rewrites = judged.rewrites
+    if turn.route.checks is not None:
+        rewrites = await ask_outside(turn, leaves, rewrites, placeholders, gateway)
+    if rewrites:
+        exchange.body = apply_rewrites(exchange.body, exchange.doc, rewrites)
         exchange.doc = read_object(exchange.body)
         if placeholders and exchange.surface.operation in _ANSWERED_IN_WORDS:
             turn.placeholders, turn.guarded = placeholders, True
@@ -105,36 +106,3 @@ def _reroute(turn: Turn, names: Sequence[str]) -> None:
     turn.rerouted = tuple(known[name] for name in names if name in known)
     if not turn.rerouted:
         raise NoEndpoint("No endpoint that a rule sends this request to can be used.")
-
-
-def note_judgement(record: RequestRecord, judged: Judgement, gateway: Gateway) -> None:
-    """Keep what the guard found."""
-    record.scanned_chars += judged.scanned_chars
-    record.total_chars += judged.total_chars
-    if judged.results:
-        note(record, judged.results, gateway.clock.now_ms())
-        record.flagged = record.flagged or judged.flagged
-
-
-def note(record: RequestRecord, results: list[PolicyResult], now_ms: int) -> None:
-    """Keep results in the record, the strongest first, at most 50."""
-    if not results:
-        return
-    for result in results:
-        result.timestamp_ms = now_ms
-    record.policy_results = sorted(
-        record.policy_results + results, key=lambda r: (not r.enforced, _SEVERITY[r.severity])
-    )[:_MOST_RESULTS]
-
-
-def tell_permits(turn: Turn, gateway: Gateway) -> None:
-    """Put what was denied into the record, once, when the request is over."""
-    permits = turn.permits
-    if permits is None:
-        return
-    now_ms = gateway.clock.now_ms()
-    note(turn.record, permits.results, now_ms)
-    turn.record.flagged = turn.record.flagged or permits.flagged
-    for decision in permits.decisions:
-        decision.timestamp_ms = now_ms
-    turn.record.permissions = permits.decisions

@@ -248,6 +248,10 @@ class HttpDownstream:
     def hold(self, last: bytes, *, cut: bool = False) -> None:
         self._last, self._cut = last, cut
 
+    def release(self) -> None:
+        last, self._last = self._last, b""
+        self.write(last)
+
     def end(self) -> None:
         """The last write.  Does nothing the second time."""
         if self.ended:

@@ -17,8 +17,10 @@ in the caller's dialect and ends without its last chunk: truncation never looks 
 import asyncio
 
 from proxy.gateway.admission import admit
-from proxy.gateway.ask import ask, tell_permits
+from proxy.gateway.ask import ask
 from proxy.gateway.local import answer_here
+from proxy.gateway.noting import tell_permits
+from proxy.gateway.outside import give_up
 from proxy.gateway.reach import reach
 from proxy.gateway.read import read
 from proxy.gateway.relay import refuse, relay
@@ -47,6 +49,8 @@ async def serve(
             await ask(turn, rules, gateway)  # 4 ask
         answer = await reach(turn, rules, gateway)  # 5 reach
         if answer is None:
+            if turn.beside is not None:
+                await turn.beside.verdict()
             answer_here(turn)  # a list of models, a count of tokens
         else:
             await relay(turn, answer, gateway)  # 6 relay
@@ -59,6 +63,7 @@ async def serve(
         raise
     finally:
         if turn is not None:
+            give_up(turn)
             tell_permits(turn, gateway)
         tell(record, caller, gateway, rules, started)  # 7 tell
         if settled:

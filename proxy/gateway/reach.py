@@ -74,7 +74,7 @@ async def _attempt(
         return Refused(SKIPPED)
     if turn.record.attempts:
         _tell_switch(turn, candidate, gateway)
-    answer = Answer(turn, candidate, plan, gateway.clock, rules.doc.guard.max_answer_bytes)
+    answer = Answer(turn, candidate, plan, gateway, rules.doc.guard.max_answer_bytes)
     phase, limit_s = ("first_content", route.first_content_s) if exchange.stream else (
         "unary", route.unary_s
     )  # fmt: skip
@@ -91,6 +91,7 @@ async def _attempt(
         await answer.decided
     except asyncio.CancelledError:
         answer.cancel()
+        gateway.answers.discard(answer)
         attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
         raise
     finally:

@@ -5,21 +5,18 @@ Everything but the last write leaves here; the last bytes are held until the rec
 """
 
 import asyncio
-from functools import partial
 from typing import Final
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
-from proxy.gateway.ask import OFF_LOOP_BYTES, note, note_judgement
 from proxy.gateway.blocks import answer_blocked, policy_line
 from proxy.gateway.faults import fault_of
-from proxy.gateway.gates import permitted
+from proxy.gateway.judging import guarded, texts_of, wait_beside
+from proxy.gateway.noting import note
+from proxy.gateway.outside import look_back
 from proxy.gateway.reach import dropped_names
 from proxy.gateway.turn import Gateway, Turn
-from proxy.gateway.whole import spoken
-from proxy.guardrails.engine import Guard, Judgement
-from proxy.guardrails.placeholders import Restoration
 from proxy.model.errors import Blocked, ProxyError
-from proxy.model.exchange import Dialect, Inbound, Leaf, Surface, Usage
+from proxy.model.exchange import Dialect, Inbound, Surface, Usage
 from proxy.model.failover import Attempt, Outcome
 from proxy.model.observations import GuardOverflowed, StreamEventDropped
 from proxy.model.policy import PolicyResult
@@ -28,7 +25,6 @@ from proxy.model.records import RequestRecord
 from proxy.routing.outcomes import CONSEQUENCES, judge_transport
 from proxy.wire.errors import render_error
 from proxy.wire.headers import REQUEST_ID, down, down_lines, render, upstream_request_id
-from proxy.wire.leaves import apply_rewrites
 from proxy.wire.paths import read_target
 from proxy.wire.usage import estimate_bytes, estimate_input
 
@@ -47,6 +43,8 @@ async def relay(turn: Turn, answer: Answer, gateway: Gateway) -> None:
     record.provider = answer.candidate.doc.provider
     record.upstream_status = answer.status
     record.ttft_ms = attempt.ttft_ms
+    if turn.beside is not None:
+        await wait_beside(turn.beside, answer, attempt, gateway)
     if answer.mode in (STREAM, PASS):
         flow = _stream if answer.mode == STREAM else _pass
         try:
@@ -59,6 +57,9 @@ async def relay(turn: Turn, answer: Answer, gateway: Gateway) -> None:
         _too_big(turn, gateway)
     else:
         await _unary(turn, answer, attempt, gateway)
+    checks = turn.route.checks
+    if checks is not None and checks.watching and record.outcome == "success":
+        await look_back(turn, texts_of(turn, answer), gateway)
 
 
 # --- whole answers
@@ -71,7 +72,7 @@ async def _unary(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
     record.usage = dialect.answer_usage(doc) or _estimated(turn, len(body))
     record.finish_reason = dialect.answer_finish(doc)
     if turn.guarded:
-        body = await _guarded(turn, answer, attempt, gateway)
+        body = await guarded(turn, answer, attempt, gateway)
     record.outcome = "success"
     _begin(turn, answer, gateway, length=len(body))
     turn.caller.hold(body)
@@ -94,59 +95,6 @@ def _too_big(turn: Turn, gateway: Gateway) -> None:
     )  # fmt: skip
     note(turn.record, [unchecked], gateway.clock.now_ms())
     raise Blocked(_UNCHECKED, unchecked.policy_id)
-
-
-async def _guarded(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> bytes:
-    """The body that may leave.  What cannot be read unambiguously is not passed on."""
-    dialect, doc, body, guard = turn.dialect, answer.doc, answer.body, turn.route.guard
-    restoration = answer.restoration
-    assert dialect is not None
-    assert doc is not None
-    assert guard is not None
-    came, permits = (body, doc), turn.permits
-    try:
-        is_long = len(body) > OFF_LOOP_BYTES
-        if is_long and guard.gates:
-            left = await gateway.off_loop.run(lambda: permitted(turn, came))
-        else:
-            left = permitted(turn, came)
-        body, parsed = left
-        if permits is not None and permits.blocked is not None:
-            block, message = permits.blocked, permits.message
-        else:
-            turn.record.finish_reason = dialect.answer_finish(parsed)
-            leaves = dialect.answer_leaves(parsed)
-            began = gateway.clock.monotonic()
-            work = partial(_judged, guard, leaves, turn.draw, restoration)
-            judged = await gateway.off_loop.run(work) if is_long else work()
-            turn.record.guard_unary_s = gateway.clock.monotonic() - began
-            if restoration is not None:
-                turn.record.placeholders_unrestored = restoration.unrestored
-            note_judgement(turn.record, judged, gateway)
-            if judged.block is None and guard.schemas:
-                whole = guard.judge_whole(spoken(turn, parsed, leaves), turn.draw)
-                note_judgement(turn.record, whole, gateway)
-                if whole.block is not None:
-                    judged = whole
-            if judged.block is None:
-                return apply_rewrites(body, parsed, judged.rewrites) if judged.rewrites else body
-            block, message = judged.block, judged.message
-    except ValueError as why:
-        attempt.outcome, attempt.why = Outcome.BAD_ANSWER, "an answer that cannot be scanned"
-        raise fault_of(attempt) from why
-    attempt.outcome = Outcome.BLOCKED
-    turn.record.truncated_by_policy = True
-    raise Blocked(message, block.policy_id)
-
-
-def _judged(
-    guard: Guard, leaves: list[Leaf], draw: float, restoration: Restoration | None
-) -> Judgement:
-    """What the rules say of the answer as the provider wrote it; what they leave is restored."""
-    judged = guard.judge(leaves, "response", draw)
-    if restoration is not None and judged.block is None:
-        judged.rewrites = restoration.leaves(leaves, judged.rewrites)
-    return judged
 
 
 def _error(turn: Turn, answer: Answer) -> None:
@@ -268,6 +216,9 @@ def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
     texts = pump.texts
     if texts is None:
         return
+    said = answer.gate.untold() if answer.gate is not None else None
+    if said is not None:
+        pump.outside(said)
     record.scanned_chars += texts.coverage()
     record.total_chars += texts.chars
     record.guard_lane_s, record.held_counts = answer.guard_s, answer.held_counts

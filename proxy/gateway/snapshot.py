@@ -4,11 +4,12 @@ Built from a `SnapshotDoc` in a helper thread (packs are compiled and warmed the
 reference.  Pools, breakers and counters live elsewhere and survive the swap.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
 
+from proxy.gateway.checks import Checks, build_checks
 from proxy.guardrails.compile import PackError, compile_guard
 from proxy.guardrails.engine import Guard
 from proxy.guardrails.memo import Memo
@@ -72,6 +73,7 @@ class RouteView:
     guard: Guard | None
     asks: bool  # a rule looks at requests
     answers: bool  # a rule looks at answers
+    checks: Checks | None  # what a service outside is asked
     head_lines: bytes  # `x-parapet-route`
     connect_s: float
     first_content_s: float
@@ -99,6 +101,14 @@ class WorkspaceView:
     routes: dict[str, RouteView]
     endpoints: dict[str, EndpointView]
     guarded: bool  # every route has packs: any body is read strictly, once
+
+    def places(self) -> Iterator[Endpoint]:
+        """Everything that is called: endpoints, and the addresses of checks outside."""
+        for view in self.endpoints.values():
+            yield view.doc
+        for route in self.routes.values():
+            if route.checks is not None:
+                yield from route.checks.places
 
 
 @dataclass(slots=True)
@@ -237,9 +247,16 @@ def _workspace(
         if not fault:
             found = guards[rules.id, tuple(route.policy_packs)]
             fault, guard = (found, None) if isinstance(found, str) else ("", found)
-            if guard is not None:
-                fault = _misses(guard, rules) or _clashes(guard, route)
-        routes[route.id] = _route(route, rules.id, endpoints, policies.get(route.id), guard, fault)
+        checks = None
+        if guard is not None:
+            fault = _misses(guard, rules) or _clashes(guard, route)
+            try:
+                checks = build_checks(guard, rules.id, endpoints, upstreams, resolve)
+            except ValueError as why:
+                fault = fault or f"its packs cannot be used: {why}"
+        view = _route(route, rules.id, endpoints, policies.get(route.id), guard, fault)
+        view.checks = checks
+        routes[route.id] = view
     table = RouteTable(rules.routes, rules.default_route)
     guarded = bool(routes) and all(view.guard is not None or view.fault for view in routes.values())
     return WorkspaceView(rules.id, table, routes, endpoints, guarded)
@@ -310,6 +327,7 @@ def _route(
         guard=guard,
         asks=guard is not None and guard.covers("request"),
         answers=guard is not None and guard.covers("response"),
+        checks=None,
         head_lines=b"x-parapet-route: " + route.id.encode("ascii") + b"\r\n",
         connect_s=limits.connect_ms / 1000,
         first_content_s=limits.first_content_ms / 1000,

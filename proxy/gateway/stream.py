@@ -20,9 +20,9 @@ from typing import Final, assert_never
 
 from proxy.gateway.account import Account
 from proxy.gateway.gates import StreamCalls
-from proxy.gateway.texts import Texts
+from proxy.gateway.texts import Texts, Wrap
 from proxy.gateway.waiting import Entry, LaneKey
-from proxy.guardrails.engine import Guard
+from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import Restoration
 from proxy.guardrails.sampling import ALL
 from proxy.model.exchange import Delta, ErrorSeen, Seen, WireEvent
@@ -58,12 +58,13 @@ class Pump(Account):
         draw: float = ALL,
         calls: StreamCalls | None = None,
         restoration: Restoration | None = None,
+        wrap: Wrap | None = None,
     ) -> None:
         self._framer = framer
         self.reader = reader
         self._take: Callable[[Seen, list[bytes]], None]
         self._take = self._pass if guard is None else self._judge
-        texts = None if guard is None else Texts(guard, reader, draw, calls, restoration)
+        texts = None if guard is None else Texts(guard, reader, draw, calls, restoration, wrap)
         super().__init__(texts)
         self._queue = self._texts.room.entries if self._texts is not None else _NO_ENTRIES
         self._out: list[bytes] = []
@@ -382,3 +383,11 @@ class Pump(Account):
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
+
+    # --- what checks outside say
+
+    def outside(self, judged: Judgement) -> None:
+        """Take it into the account; after a block nothing more leaves."""
+        assert self._texts is not None, "who asks outside has a guard"
+        self._texts.note(judged)
+        self.over = self.over or judged.block is not None

@@ -5,6 +5,8 @@ of the events.  A lane that has ended leaves its account here and is forgotten, 
 have any number of blocks.
 """
 
+from collections.abc import Callable
+
 from proxy.gateway.gates import StreamCalls
 from proxy.gateway.waiting import Entry, LaneKey, WaitingRoom
 from proxy.guardrails.engine import Guard, Judgement
@@ -16,13 +18,16 @@ from proxy.model.policy import PolicyResult
 from proxy.wire.dialect import StreamReader
 from proxy.wire.leaves import json_text_leaves, rewrite_json_text
 
+# what is put around the lane of a text, which may have none
+Wrap = Callable[[LaneKey, Lane | None], Lane | None]
+
 
 class Texts:
     """`blocked` and `message`: why nothing more may leave.  `chars`: of all texts that came."""
 
     __slots__ = (
         "_calls", "_draw", "_guard", "_overflows", "_reader", "_restoration", "_results",
-        "_scanned", "blocked", "chars", "lanes", "message", "room",
+        "_scanned", "_wrap", "blocked", "chars", "lanes", "message", "room",
     )  # fmt: skip
 
     def __init__(
@@ -32,10 +37,12 @@ class Texts:
         draw: float = ALL,
         calls: StreamCalls | None = None,
         restoration: Restoration | None = None,
+        wrap: Wrap | None = None,
     ) -> None:
         self._guard = guard
         self._calls = calls
         self._draw = draw
+        self._wrap = wrap
         self._reader = reader
         self._restoration = restoration
         self.lanes: dict[LaneKey, Lane | None] = {}
@@ -83,6 +90,8 @@ class Texts:
                 lane = self._begun(key[1])
             else:
                 lane = self._guard.restoring_lane(key[1], self._restoration, self._draw)
+            if self._wrap is not None:
+                lane = self._wrap(key, lane)
             self.lanes[key] = lane
         return lane
 
@@ -119,7 +128,7 @@ class Texts:
         else:
             leaves = [Leaf(delta.text, part, "assistant", ())]
         judged = self._guard.judge(leaves, "response", self._draw)
-        self._note(judged)
+        self.note(judged)
         if judged.block is not None:
             return ""
         if judged.rewrites and part == "reasoning":
@@ -155,7 +164,7 @@ class Texts:
         leaf = Leaf(delta.text, delta.lane[1], "assistant", ())
         judged = self._guard.judge([leaf], "response", self._draw)
         if note_all or judged.block is not None or judged.rewrites:
-            self._note(judged)
+            self.note(judged)
         if judged.block is not None:
             return ""
         text = judged.rewrites[0][1] if judged.rewrites else delta.text
@@ -179,7 +188,8 @@ class Texts:
         """What was found beside the lanes."""
         self._results += results
 
-    def _note(self, judged: Judgement) -> None:
+    def note(self, judged: Judgement) -> None:
+        """Take what was found beside the lanes into the account, a block too."""
         self._results += judged.results
         self._scanned += judged.scanned_chars
         if judged.block is not None and self.blocked is None:

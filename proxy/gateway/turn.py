@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from proxy.gateway.admission import Visit
+from proxy.gateway.opinions import Opinions
 from proxy.gateway.snapshot import EndpointView, RouteView, Rules
 from proxy.guardrails.permits import Permits
 from proxy.guardrails.placeholders import Placeholders
@@ -33,6 +34,16 @@ class UnderWay(Protocol):
     def failed(self, fault: TransportFault) -> None: ...
 
 
+class Beside(Protocol):
+    """Checks of the request that go on while it is answered."""
+
+    async def verdict(self) -> None:
+        """Wait for them.  Raises Blocked, unless they only watch."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Gateway:
     """What the data plane is made of; built by app.py, faked in tests."""
@@ -49,6 +60,7 @@ class Gateway:
     draining: Callable[[], bool] = field(default=lambda: False)
     in_flight: int = 0
     answers: set[UnderWay] = field(default_factory=set)  # under way, for the drain
+    opinions: Opinions = field(default_factory=Opinions)  # of checks outside
 
 
 @dataclass(slots=True)
@@ -75,6 +87,8 @@ class Turn:
     permits: Permits | None = None
     rerouted: tuple[EndpointView, ...] | None = None
     draw: float = ALL  # by which sampled rules look at it or do not
+    beside: Beside | None = None  # the answer waits for it
+    aside: Beside | None = None  # only the record does
 
     @property
     def order(self) -> tuple[EndpointView, ...]:

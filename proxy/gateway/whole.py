@@ -10,6 +10,7 @@ from typing import Final
 
 from proxy.gateway.gates import StreamCalls
 from proxy.gateway.stream import Pump
+from proxy.gateway.texts import Wrap
 from proxy.gateway.turn import Turn
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import Restoration
@@ -83,11 +84,12 @@ class WholePump(Pump):
         draw: float = ALL,
         calls: StreamCalls | None = None,
         restoration: Restoration | None = None,
+        wrap: Wrap | None = None,
         *,
         limit: int = MAX_ANSWER_BYTES,
         joined: bool = False,
     ) -> None:
-        super().__init__(framer, reader, guard, draw, calls, restoration)
+        super().__init__(framer, reader, guard, draw, calls, restoration, wrap)
         self._guard = guard
         self._draw = draw
         self._limit = limit

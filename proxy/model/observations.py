@@ -39,6 +39,16 @@ class GuardOverflowed:
 
 
 @dataclass(slots=True)
+class GuardAsked:
+    """A check outside was asked.  `result`: `pass`, `violation`, `cached`, or why it failed."""
+
+    policy_id: str
+    rule_id: str
+    result: str
+    failed: bool = False
+
+
+@dataclass(slots=True)
 class SpoolLost:
     """A record could not be written to the spool."""
 
@@ -69,6 +79,7 @@ Observation = (
     | UpstreamStale
     | StreamEventDropped
     | GuardOverflowed
+    | GuardAsked
     | SpoolLost
     | SpoolDropped
     | SnapshotApplied

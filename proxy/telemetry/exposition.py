@@ -66,6 +66,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            "placeholders_unrestored"),
     Metric("guard_bypassed_total", "counter", ("policy", "rule"),
            "Checks that broke or were left undecided, and let the text pass.", "guard_bypassed"),
+    Metric("guard_external_total", "counter", ("policy", "rule", "result"),
+           "Checks outside, by what they said or why they failed.", "guard_external"),
     Metric("guard_unscanned_chars_total", "counter", ("reason",),
            "Characters on guarded routes that no rule looked at.", "guard_unscanned_chars"),
     Metric("guard_seconds", "histogram", ("phase",),

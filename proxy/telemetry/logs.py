@@ -13,6 +13,7 @@ from typing import Final, TextIO, assert_never
 
 from proxy.model.exchange import Json
 from proxy.model.observations import (
+    GuardAsked,
     GuardOverflowed,
     Observation,
     RequestFinished,
@@ -128,6 +129,10 @@ class Log:
                 return
             case GuardOverflowed(policy_id, rule_id):
                 self.warning("guard.overflowed", {"policy": policy_id, "rule": rule_id})
+            case GuardAsked(policy_id, rule_id, result, failed):
+                if failed:
+                    told: dict[str, object] = {"policy": policy_id, "rule": rule_id}
+                    self.warning("guard.check_failed", {**told, "fault": result})
             case SpoolLost(reason):
                 self.error("spool.lost", {"reason": reason})
             case SpoolDropped(line_class, lines):

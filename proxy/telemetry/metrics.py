@@ -13,6 +13,7 @@ from typing import Final, assert_never
 
 from proxy.model.exchange import Json
 from proxy.model.observations import (
+    GuardAsked,
     GuardOverflowed,
     Observation,
     RequestFinished,
@@ -103,6 +104,8 @@ class Totals:
                 self._add("stream_events_dropped", (endpoint_id,))
             case GuardOverflowed(policy_id, rule_id):
                 self._add("guard_overflows", (policy_id, rule_id))
+            case GuardAsked(policy_id, rule_id, result):
+                self._add("guard_external", (policy_id, rule_id, result))
             case SpoolLost(reason):
                 self._add("spool_lost", (reason,))
             case SpoolDropped(line_class, lines):

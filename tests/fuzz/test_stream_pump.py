@@ -11,7 +11,7 @@ from functools import cache
 
 import pytest
 
-from proxy.gateway.stream import Framer, Pump
+from proxy.gateway.stream import Pump
 from proxy.guardrails.compile import compile_guard
 from proxy.guardrails.engine import Guard
 from proxy.model.exchange import Leaf
@@ -21,6 +21,7 @@ from proxy.wire.dialect import DialectReader
 from proxy.wire.dialects.anthropic_messages import MessagesReader
 from proxy.wire.dialects.openai_chat import ChatReader
 from proxy.wire.eventstream import encode_frame
+from proxy.wire.providers.adapter import Framer
 from proxy.wire.providers.bedrock_stream import ClaudeFramer
 from proxy.wire.sse import SseFramer
 

@@ -170,6 +170,10 @@ class RecordingDownstream:
     def hold(self, last: bytes, *, cut: bool = False) -> None:
         self._last, self._cut = last, cut
 
+    def release(self) -> None:
+        last, self._last = self._last, b""
+        self.write(last)
+
     def end(self) -> None:
         if self.ended:
             return
