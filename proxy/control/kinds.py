@@ -134,7 +134,8 @@ class Kind:
     `name` in the store and in the audit, `noun` for people, `parameter` in the path.  `id_of` is
     asked where a document comes without id.  `keep` says whether a list's query wants it.  `check`
     looks at what was said beyond its model, `generated` adds what only a new one gets, `observed`
-    is told with it.  `secrets` are the paths of its write-only members; `bound` says where they
+    is told with it.  `secrets` are the paths of its write-only members, `fenced` of members that
+    may refer to secrets and hold none themselves; `bound` says where secrets
     are sent: (path of the destination, paths of what goes there).  `referrers` may name it.
 
     `prepare` puts what was sent in order before it is read, `permit` refuses (403) what the caller
@@ -167,6 +168,7 @@ class Kind:
     generated: Callable[[Object], tuple[Object, Once | None]] = _as_said
     observed: Callable[[Object], Object] = _unobserved
     secrets: tuple[tuple[str, ...], ...] = ()
+    fenced: tuple[Path, ...] = ()
     id_member: str = "id"
     conditional_get: bool = True
     bound: tuple[tuple[Path, tuple[Path, ...]], ...] = ()

@@ -31,12 +31,13 @@ from proxy.control.kinds import (
 )
 from proxy.control.problems import FieldError, Problem
 from proxy.control.routing import ENDPOINT_NAME, POLICY_NAME, ROUTE, chosen
+from proxy.control.secrets import EACH
 from proxy.control.validation import read_as
 from proxy.control.wire import ListQuery, Order, arranged, page_reply, read_sort, whole
 from proxy.model.batch import ABSENT, Delete, Op, Put
 from proxy.model.documents import Instant, Severity
 from proxy.model.exchange import Json
-from proxy.model.policy import SEMVER, Action, Policy, PolicyPack, reroute_targets
+from proxy.model.policy import SEMVER, Action, Policy, PolicyPack, named_endpoints
 from proxy.settings import overlay
 from proxy.settings.packs import PackShelf, PackSource, builtin_packs
 from proxy.wire import jsonbody
@@ -222,9 +223,10 @@ def _references(said: Object) -> list[Reference]:
     for place, rule in enumerate(rules if isinstance(rules, list) else ()):
         config = rule.get("config") if isinstance(rule, dict) else None
         if isinstance(config, dict):
-            pointer = f"#/rules/{place}/config/reroute_to"
-            names = reroute_targets(config)
-            found += [Reference(pointer, ENDPOINT_NAME, "endpoint", name) for name in names]
+            found += [
+                Reference(f"#/rules/{place}/config/{member}", ENDPOINT_NAME, "endpoint", name)
+                for member, name in named_endpoints(config)
+            ]
     return found
 
 
@@ -268,6 +270,7 @@ POLICY: Final = Kind(
     check=_check,
     prepare=_prepare,
     warn=_compiled,
+    fenced=(("rules", EACH, "config", "headers", EACH),),
     unique=nothing_unique,
     revise=_revise,
     removed=_removed,

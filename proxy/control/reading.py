@@ -57,7 +57,7 @@ def validated(
             said |= adapter.dump_python(model, mode="json", by_alias=True, exclude_unset=True)
     if not errors:
         said = {name: value for name, value in said.items() if value is not None}
-        errors += refused(said, kind.secrets, passage.config.control)
+        errors += refused(said, (*kind.secrets, *kind.fenced), passage.config.control)
         errors += kind.check(said, old)
         errors += strayed(said, sent, old or {}, kind.bound if old is not None else ())
     if errors:

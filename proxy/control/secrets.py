@@ -137,6 +137,12 @@ def _values(doc: Object, paths: Iterable[Path]) -> Iterator[tuple[Path, Json]]:
         yield where, holder[name]
 
 
+def _children(holder: Json, step: str) -> list[tuple[str, Json]]:
+    if isinstance(holder, list) and step == EACH:
+        return [(str(place), item) for place, item in enumerate(holder)]
+    return [(step, holder[step])] if isinstance(holder, dict) and step in holder else []
+
+
 def _located(doc: Object, paths: Iterable[Path]) -> list[tuple[Object, str, Path]]:
     """(the object that holds it, its name there, its whole path) of each secret that is there."""
     places: list[tuple[Object, str, Path]] = []
@@ -144,9 +150,9 @@ def _located(doc: Object, paths: Iterable[Path]) -> list[tuple[Object, str, Path
         found: list[tuple[Json, Path]] = [(doc, ())]
         for step in path[:-1]:
             found = [
-                (holder[step], (*where, step))
+                (child, (*where, name))
                 for holder, where in found
-                if isinstance(holder, dict) and step in holder
+                for name, child in _children(holder, step)
             ]
         for holder, where in found:
             if not isinstance(holder, dict):

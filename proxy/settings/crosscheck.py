@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from proxy.model.failover import FailoverPolicy
-from proxy.model.policy import reroute_targets
+from proxy.model.policy import named_endpoints
 from proxy.model.tenancy import ApiKey, Endpoint
 from proxy.runtime.addresses import judge, literal
 from proxy.settings.problems import Path, Problem
@@ -183,9 +183,9 @@ def tier_faults(policy: FailoverPolicy, at: Path) -> Iterator[Problem]:
 def _reroutes(workspace: Workspace, endpoints: Sequence[str], at: Path) -> Iterator[Problem]:
     for number, pack in enumerate(workspace.policies):
         for index, rule in enumerate(pack.rules):
-            path = (*at, "policies", number, "rules", index, "config", "reroute_to")
-            for target in reroute_targets(rule.config):
-                yield from _known(target, endpoints, "endpoint", path)
+            path = (*at, "policies", number, "rules", index, "config")
+            for member, target in named_endpoints(rule.config):
+                yield from _known(target, endpoints, "endpoint", (*path, member))
 
 
 def _key(key: ApiKey, workspace: Workspace, names: set[str], at: Path) -> Iterator[Problem]:

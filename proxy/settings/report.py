@@ -97,13 +97,14 @@ def _way(route: RouteReport) -> str:
 def _coverage(coverage: RouteCoverage) -> Iterator[str]:
     rows: list[tuple[str, str, str]] = []
     directions: tuple[Direction, ...] = ("request", "response")
+    borders = any(each.reason == "window border" for each in coverage.not_scanned)
     for direction in directions:
         parts = [each for each in coverage.parts if each.direction == direction]
         label: str = direction
         for said, group in _alike(parts):
             names = " ".join(each.part for each in group)
             if direction == "response" and group[0].scanned:
-                said += "   stream: exact"
+                said += "" if borders else "   stream: exact"
             rows.append((label, names, said))
             label = ""
         rows += _unscannable(coverage, direction)

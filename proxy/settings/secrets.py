@@ -16,6 +16,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from proxy.model.documents import EnvRef, FileRef, Secret
+from proxy.model.policy import Rule
 from proxy.runtime.ids import base62, random_bytes
 from proxy.settings.explain import unwrapped
 from proxy.settings.files import write_new
@@ -120,11 +121,22 @@ def secrets_in(document: BaseModel, path: Where = ()) -> Iterator[tuple[Where, S
     for name, member in type(document).model_fields.items():
         value = getattr(document, name)
         where = (*path, member.alias or name)
-        if _takes_secret(member.annotation):
+        if isinstance(document, Rule) and name == "config":
+            yield from _of_service(document, where)
+        elif _takes_secret(member.annotation):
             yield from _found(value, where)
         else:
             for inner_where, inner in _documents(value, where):
                 yield from secrets_in(inner, inner_where)
+
+
+def _of_service(rule: Rule, where: Where) -> Iterator[tuple[Where, Secret]]:
+    """What a check outside is asked with (guardrails.md §5.12)."""
+    headers = rule.config.get("headers")
+    for name, said in headers.items() if isinstance(headers, dict) else ():
+        variable = said.get("$env") if isinstance(said, dict) else None
+        if isinstance(variable, str) and variable:
+            yield (*where, "headers", str(name)), EnvRef.model_validate({"$env": variable})
 
 
 def _found(value: object, where: Where) -> Iterator[tuple[Where, Secret]]:

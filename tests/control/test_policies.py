@@ -343,3 +343,33 @@ async def test_a_route_that_resumes_streams_cannot_have_whole_answers_judged(
     changed = {"endpoint": "anthropic-claude", "policy_packs": ["shape"], "stream_recovery": "off"}
     assert (await stored.call("PUT", f"{W}/routes/r", changed)).status == 200
     assert stored.config().workspaces["default"].unusable == {}
+
+
+def asking(**config: Any) -> list[dict[str, Any]]:
+    return [
+        {"rule_id": "ask", "kind": "external", "action": "block",
+         "config": {"adapter": "http", **config}}
+    ]  # fmt: skip
+
+
+async def test_what_a_check_outside_is_asked_with_lies_within_the_fence(stored: World) -> None:
+    """SECURITY: else whoever may write a pack could have any variable sent to himself."""
+    headers = {"authorization": {"$env": "PARAPET_ADMIN_KEY"}}
+    rules = asking(url="https://evil.example", headers=headers)
+    answer = await stored.post(POLICIES, {"id": "mine", "rules": rules})
+    assert answer.status == 422
+    assert [code for _, code in answer.codes()] == ["forbidden_reference"]
+    headers = {"authorization": {"$env": "PARAPET_SECRET_CHECKS"}}
+    rules = asking(url="https://checks.example", headers=headers)
+    doc = await made(stored, {"id": "mine", "rules": rules})
+    assert doc["rules"][0]["config"]["headers"] == headers
+    literal = asking(url="https://checks.example", headers={"authorization": "Bearer hush-hush"})
+    answer = await stored.post(POLICIES, {"id": "other", "rules": literal})
+    assert answer.status == 422
+    assert b"hush-hush" not in answer.body
+
+
+async def test_an_endpoint_that_a_check_asks_and_is_not_there_is_warned_of(stored: World) -> None:
+    doc = await made(stored, {"id": "mine", "rules": asking(endpoint="nobody")})
+    (warning,) = doc["warnings"]
+    assert warning["pointer"] == "#/rules/0/config/endpoint"

@@ -128,3 +128,12 @@ async def test_the_decisions_of_a_failover_policy(stored: World) -> None:
     doc = (await stored.get(f"{W}/failover-policies/latency-failover/decisions")).doc
     assert doc["data"] == [decision]
     assert (await stored.get(f"{W}/failover-policies/nobody/decisions")).status == 404
+
+
+async def test_a_dry_run_asks_no_service_and_says_so(world: World) -> None:
+    config = {"adapter": "http", "url": "http://127.0.0.1:9", "allow_private": True}
+    rule = {"rule_id": "ask", "kind": "external", "action": "block", "config": config}
+    await world.post(f"{W}/policies", PACK | {"rules": [rule]})
+    doc = await evaluated(world, {"text": "anything"})
+    assert (doc["verdict"], doc["text_after"]) == ("skipped", "anything")
+    assert [each["rule_matched"] for each in doc["results"]] == ["ask"]

@@ -137,3 +137,12 @@ def test_problems_as_text() -> None:
 def test_a_tenant_without_routes(load: Load, tmp_path: Path) -> None:
     text = as_text(report_on(load("")))
     assert "no routes: every request is answered with 404" in text
+
+
+def test_a_check_by_windows_is_not_called_exact(load: Load) -> None:
+    """The report names the border beside it."""
+    asked = "rule_id: r, kind: external, action: block, config: {adapter: http, url: 'http://x'"
+    text = TEXT.replace("rule_id: r, pattern: secret-x, action: redact", asked + ", stage: window}")
+    shown = as_text(report_on(load(text, {"ANTHROPIC": "key-of-anthropic"})))
+    assert "window border (config.window.overlap: 200)" in shown
+    assert "stream: exact" not in shown
