@@ -17,7 +17,7 @@ from proxy.model.exchange import Leaf
 from proxy.model.policy import PolicyPack, PolicyResult
 from proxy.model.tenancy import GuardSettings
 from tests.fuzz.guard_cases import Case
-from tests.fuzz.test_stream_guard import seeds
+from tests.fuzz.test_stream_guard import seeds, some
 from tests.guardrails.texts import Maker, pack
 
 PLACES = [
@@ -110,7 +110,7 @@ def random_aim(r: random.Random) -> dict[str, object]:
 def test_addresses(seed: int) -> None:
     make = Maker(300 + seed)
     seen: dict[str, int] = {}
-    for _ in range(40):
+    for _ in range(some(seed, 45)):
         grid = make.r.choice([4, 32])
         limits = Limits(grid=grid, hold_max=grid * 16, swallow_max=grid * make.r.choice([64, 2048]))
         rules = [random_aim(make.r) for _ in range(make.r.randint(1, 3))]
@@ -175,7 +175,7 @@ def random_families(r: random.Random) -> PolicyPack:
 def test_families_are_counted_along_a_lane_as_in_the_whole(seed: int) -> None:
     make = Maker(400 + seed)
     seen: dict[str, int] = {}
-    for _ in range(150):
+    for _ in range(some(seed, 150)):
         grid = make.r.choice([2, 4, 8])
         limits = Limits(grid=grid, hold_max=grid * make.r.choice([4, 100]), swallow_max=grid * 400)
         case = Counted([random_families(make.r)], limits)
@@ -183,7 +183,7 @@ def test_families_are_counted_along_a_lane_as_in_the_whole(seed: int) -> None:
             alphabet = make.r.choice(["abc- ", "aab-", "abA\u200b\u0430 ", "ab\nc"])
             end = case.check(make.run(alphabet, 0, make.r.choice([12, 60])), make)
             seen[end] = seen.get(end, 0) + 1
-    assert min(seen.get(end, 0) for end in ("whole", "blocked")) > 50, seen
+    assert min(seen.get(end, 0) for end in ("whole", "blocked")) > 20, seen
 
 
 def test_words_of_topics_are_exact_in_streams() -> None:

@@ -16,19 +16,25 @@ def seeds(count: int) -> list[object]:
     return [0, *rest]
 
 
-@pytest.mark.parametrize("seed", seeds(36))
+def some(seed: int, cases: int) -> int:
+    """A third of the cases in the run that everybody waits for."""
+    return cases if seed else cases // 3
+
+
+@pytest.mark.parametrize("seed", seeds(37))
 def test_t_gr_01_random_rules(seed: int) -> None:
-    seen = random_rules(Maker(seed), 2_000)
+    seen = random_rules(Maker(seed), some(seed, 2_000))
     assert min(seen[end] for end in ("whole", "blocked", "overflow")) > 0, seen
 
 
 @pytest.mark.parametrize("seed", seeds(15))
 def test_t_gr_01_shapes_of_secrets(seed: int) -> None:
-    seen = shapes_of_secrets(Maker(1_000 + seed), 1_000)
+    seen = shapes_of_secrets(Maker(1_000 + seed), some(seed, 1_000))
     assert min(seen[end] for end in ("whole", "blocked", "overflow")) > 0, seen
 
 
 @pytest.mark.parametrize("seed", seeds(15))
 def test_t_gr_01_the_shipped_packs(seed: int) -> None:
-    seen = shipped_packs(Maker(2_000 + seed), 1_000)
-    assert seen["whole"] > 600, seen
+    cases = some(seed, 1_000)
+    seen = shipped_packs(Maker(2_000 + seed), cases)
+    assert seen["whole"] > 0.6 * cases, seen
