@@ -84,7 +84,8 @@ def _stop(turn: Turn, permits: Permits) -> None:
     if permits.blocked is None:
         return
     turn.record.outcome = "blocked"
-    fault: ProxyError = (Forbidden if permits.forbidden else Blocked)(permits.message)
+    message, pack = permits.message, permits.blocked.policy_id
+    fault: ProxyError = Forbidden(message) if permits.forbidden else Blocked(message, pack)
     fault.final = True
     raise fault
 
