@@ -23,6 +23,7 @@ WIDE_MEMBERS: Final = 64  # of any set in a gate of WIDE_WIDTH characters
 WIDE_WIDTH: Final = 10
 RARE: Final = 0.05  # share of places in a text that the gate may fit by chance
 RUN: Final = range(5, 13)  # digits of a gate that counts nothing else
+FAR: Final = 24  # items of a pattern in which a run of digits is looked for
 GAP: Final = 2  # signs between two digits of a run
 OFTEN: Final = 0.9  # the share of any set of letters
 _BETWEEN: Final = of(" ()+-./")
@@ -32,7 +33,8 @@ _IN_RUN: Final = merge([*DIGIT, *_BETWEEN])
 def narrow(node: Node) -> str:
     """The rarest such piece as a regex; "" when every piece is common."""
     items = node.items if isinstance(node, Cat) else (node,)
-    run = max((_digits(items[start:]) for start in range(len(items))), default=0)
+    runs = [_run(item) for item in items]
+    run = max((_digits(runs[start : start + FAR]) for start in range(len(runs))), default=0)
     if run >= RUN.start:
         count = min(run, RUN.stop - 1) - 1
         return f"(?:[0-9][ ()+./-]{{0,{GAP}}}){{{count}}}[0-9]"
@@ -75,17 +77,19 @@ _NOTHING: Final = _Run(0, 0, 0, 0, 0)
 _TOO_MANY: Final = 99
 
 
-def _digits(items: tuple[Node, ...]) -> int:
-    """How many digits stand, at least, in what the first of the items match, close together."""
+def _digits(runs: list[_Run | None]) -> int:
+    """How many digits stand, at least, in what the first of the runs match, close together; more
+    than a gate counts are not looked for."""
     run, best = _NOTHING, 0
-    for item in items:
-        each = _run(item)
+    for each in runs:
         if each is None:
             break
         run = _joined(run, each)
         if run.between > GAP:
             break
         best = run.digits
+        if best >= RUN.stop:
+            break
     return best
 
 

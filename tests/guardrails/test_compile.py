@@ -1,5 +1,7 @@
 """Validation of packs: every fault names its member, and nothing unbuilt is taken in silence."""
 
+import time
+
 import pytest
 
 from proxy.guardrails.compile import PackError, check_pack, compile_guard
@@ -273,3 +275,13 @@ def test_a_pack_that_takes_too_long_to_compile_is_refused_whole() -> None:
     (fault,) = faults
     assert (fault.field, fault.code) == ("rules", "pack_too_large")
     assert "at rule 1" in fault.message
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["0" * 4096, "-" * 4096, "a" * 4096, "é" * 4096, "[0-9]" * 800, r"\d{1,3}" * 580, "ab|" * 1365],
+)
+def test_the_longest_patterns_are_read_soon(pattern: str) -> None:
+    began = time.process_time()
+    check_pack(pack({"pattern": pattern}))
+    assert time.process_time() - began < 2
