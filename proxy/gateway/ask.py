@@ -16,7 +16,7 @@ from proxy.gateway.turn import Gateway, Turn
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import Placeholders, workspace_key
 from proxy.model.errors import Blocked, Forbidden, NoEndpoint, TooLarge, Unreadable
-from proxy.model.exchange import Json, Leaf
+from proxy.model.exchange import Exchange, Json, Leaf
 from proxy.wire.dialect import DialectReader
 from proxy.wire.dialects.anthropic_messages import MessagesReader
 from proxy.wire.dialects.openai_chat import ChatReader
@@ -31,10 +31,13 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     """Judge the request.  Raises Blocked, Forbidden, Unreadable, TooLarge; may rewrite the
     exchange."""
     exchange, dialect, guard = turn.exchange, turn.dialect, turn.route.guard
-    if exchange.doc is None or dialect is None or guard is None:
+    doc = exchange.doc
+    if doc is None or dialect is None or guard is None:
         return  # no body: nothing to look at (listings)
+    off_loop = gateway.off_loop if len(exchange.body) > OFF_LOOP_BYTES else None
+    collect = partial(_leaves, dialect, doc, guard)
     try:
-        leaves = _leaves(dialect, exchange.doc, guard)
+        leaves = await off_loop.run(collect) if off_loop else collect()
     except Unscannable as what:
         raise Forbidden(
             f"{what} The route {turn.route.doc.id!r} has policy packs.", code="unscannable_content"
@@ -43,21 +46,15 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
         raise Unreadable(f"The request is not {dialect.name}: {why}") from why
     if len(leaves) > rules.doc.guard.max_leaves:
         raise TooLarge(f"The request holds more than {rules.doc.guard.max_leaves} texts.")
-    is_long = len(exchange.body) > OFF_LOOP_BYTES
     began = gateway.clock.monotonic()
     if guard.gates:
-        before = leaves
-        if is_long:
-            edited = await gateway.off_loop.run(lambda: pass_gates(turn, guard, before))
-        else:
-            edited = pass_gates(turn, guard, before)
-        if edited:
-            leaves = _leaves(dialect, exchange.doc, guard)
+        gate = partial(_gated, turn, dialect, guard, leaves)
+        leaves = await off_loop.run(gate) if off_loop else gate()
     placeholders: Placeholders | None = None
     if guard.reversible:
         placeholders = Placeholders(workspace_key(gateway.server_key, turn.route.workspace_id))
     work = partial(_judged, guard, leaves, turn.draw, placeholders)
-    judged = await gateway.off_loop.run(work) if is_long else work()
+    judged = await off_loop.run(work) if off_loop else work()
     turn.record.guard_request_s = gateway.clock.monotonic() - began
     note_judgement(turn.record, judged, gateway)
     if judged.block is not None:
@@ -69,10 +66,27 @@ async def ask(turn: Turn, rules: Rules, gateway: Gateway) -> None:
     if turn.route.checks is not None:
         rewrites = await ask_outside(turn, leaves, rewrites, placeholders, gateway)
     if rewrites:
-        exchange.body = apply_rewrites(exchange.body, exchange.doc, rewrites)
-        exchange.doc = read_object(exchange.body)
+        splice = partial(_rewritten, exchange, rewrites)
+        exchange.body, exchange.doc = await off_loop.run(splice) if off_loop else splice()
         if placeholders and exchange.surface.operation in _ANSWERED_IN_WORDS:
             turn.placeholders, turn.guarded = placeholders, True
+
+
+def _gated(turn: Turn, dialect: DialectReader, guard: Guard, leaves: list[Leaf]) -> list[Leaf]:
+    """The texts of the request that the gates let through."""
+    if not pass_gates(turn, guard, leaves):
+        return leaves
+    assert turn.exchange.doc is not None
+    return _leaves(dialect, turn.exchange.doc, guard)
+
+
+def _rewritten(
+    exchange: Exchange, rewrites: Sequence[tuple[Leaf, str]]
+) -> tuple[bytes, dict[str, Json]]:
+    """The body as it goes out, and its parse."""
+    assert exchange.doc is not None
+    body = apply_rewrites(exchange.body, exchange.doc, rewrites)
+    return body, read_object(body)
 
 
 def _judged(

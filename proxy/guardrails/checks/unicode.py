@@ -5,7 +5,8 @@ be.  That hangs on the neighbours: up to one character on either side is looked 
 """
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,17 +19,26 @@ _FLAGS: Final = frozenset(
 _BLACK_FLAG: Final = "\U0001f3f4"
 _JOINER, _NON_JOINER, _BOM, _EMOJI_STYLE = "\u200d", "\u200c", "\ufeff", "\ufe0f"
 # Arabic, Syriac, Thaana, N'Ko … and the scripts of India, where joiners spell words
-_JOINING: Final = (
+_JOINING_RANGES: Final = (
     (0x0600, 0x08FF), (0x0900, 0x0DFF), (0x0F00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x18AF),
     (0x1B00, 0x1CFF), (0xA840, 0xA8FF), (0xA980, 0xAADF), (0xABC0, 0xABFF), (0xFB50, 0xFDFF),
     (0xFE70, 0xFEFC), (0x10A00, 0x10FFF), (0x11000, 0x11FFF), (0x1E900, 0x1E95F),
     (0x1EE00, 0x1EEFF),
 )  # fmt: skip
-_PICTOGRAPHS: Final = (
+_PICTOGRAPH_RANGES: Final = (
     (0x203C, 0x203C), (0x2049, 0x2049), (0x2122, 0x2122), (0x2139, 0x2139), (0x2190, 0x21FF),
     (0x2300, 0x23FF), (0x2460, 0x24FF), (0x25A0, 0x27BF), (0x2900, 0x297F), (0x2B00, 0x2BFF),
     (0x3030, 0x303D), (0x3297, 0x3299), (0x1F000, 0x1FAFF),
 )  # fmt: skip
+
+
+def _bounds(ranges: tuple[tuple[int, int], ...]) -> list[int]:
+    """Where the ranges begin and where they are over, in turn: inside is behind an odd number."""
+    return [bound for low, high in ranges for bound in (low, high + 1)]
+
+
+_JOINING: Final = _bounds(_JOINING_RANGES)
+_PICTOGRAPHS: Final = _bounds(_PICTOGRAPH_RANGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +49,8 @@ class CharacterClass:
     belongs: Belongs | None = None
 
 
-def _within(sign: str, ranges: tuple[tuple[int, int], ...]) -> bool:
-    return bool(sign) and any(low <= ord(sign) <= high for low, high in ranges)
+def _within(sign: str, bounds: Sequence[int]) -> bool:
+    return bool(sign) and bool(bisect_right(bounds, ord(sign)) & 1)
 
 
 def _flag(text: str, start: int, end: int) -> bool:
