@@ -12,6 +12,7 @@ from typing import Literal
 Dialect = Literal["openai-chat", "anthropic-messages"]
 POOL = 3_000
 CORPUS_CHARS = 8_000_000
+BLOCK_CHARS = 250_000  # the corpus is grown in blocks, as they are asked for
 MARK_CHARS = len("[000000] ")
 SEED = 7_919
 COMMON = (
@@ -28,8 +29,8 @@ ENDINGS = (". ", ". ", ". ", ", ", ", ", "? ", ": ", ".\n", ".\n\n- ")
 
 
 @cache
-def corpus() -> str:
-    """Text with words of uneven frequency, sentences, list items, line ends and small numbers."""
+def vocabulary() -> tuple[list[str], list[float]]:
+    """Words and how often each is used."""
     rng = random.Random(SEED)
     onsets, nuclei, codas, common = (part.split() for part in (ONSETS, NUCLEI, CODAS, COMMON))
     made = {
@@ -40,22 +41,36 @@ def corpus() -> str:
     words = common + sorted(made) + [str(number) for number in range(1, 400)]
     weights = [40.0 / (rank + 3) for rank in range(len(common))]
     weights += [0.03] * (len(words) - len(common))
-    drawn = iter(rng.choices(words, weights, k=CORPUS_CHARS // 4))
+    return words, weights
+
+
+@cache
+def block(number: int) -> str:
+    """Text with words of uneven frequency, sentences, list items, line ends and small numbers."""
+    rng = random.Random(SEED + 1 + number)
+    drawn = iter(rng.choices(*vocabulary(), k=BLOCK_CHARS // 3))
     pieces: list[str] = []
     chars = 0
-    while chars < CORPUS_CHARS:
+    while chars < BLOCK_CHARS:
         count = rng.randint(5, 16)
         sentence = " ".join(next(drawn) for _ in range(count)) + rng.choice(ENDINGS)
         pieces.append(sentence[0].upper() + sentence[1:])
         chars += len(sentence)
-    return "".join(pieces)
+    return "".join(pieces)[:BLOCK_CHARS]
+
+
+def corpus(start: int = 0, chars: int = CORPUS_CHARS) -> str:
+    """That much of the corpus, from there."""
+    first, last = start // BLOCK_CHARS, (start + chars) // BLOCK_CHARS
+    grown = "".join(map(block, range(first, last + 1)))
+    return grown[start - first * BLOCK_CHARS :][:chars]
 
 
 def text(number: int, chars: int) -> str:
     """Text `number` of exactly `chars` characters; numbers far apart start far apart."""
     room = chars - MARK_CHARS
     start = (number * 104_729) % (CORPUS_CHARS - max(room, 1))
-    return f"[{number:06d}] " + corpus()[start : start + max(room, 0)]
+    return f"[{number:06d}] " + corpus(start, max(room, 0))
 
 
 def escaped(plain: str, size: int) -> bytes:

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from benchmarks.quality.keys import KEYS, SHAPES, key_of
 from benchmarks.quality.people import ENTITIES, lookalike, sentence
@@ -47,7 +48,8 @@ class Score:
         return self.found / (self.found + self.false) if self.found + self.false else 1.0
 
 
-def shipped() -> dict[str, PolicyPack]:
+@cache
+def shipped() -> Mapping[str, PolicyPack]:
     return {name: source.pack for name, source in builtin_packs().items()}
 
 

@@ -145,10 +145,11 @@ class Kept:
         return f"<Kept {len(self.guards)} guards>"
 
 
-def build_guards(doc: SnapshotDoc, kept: Kept | None = None) -> Guards:
+def build_guards(doc: SnapshotDoc, kept: Kept | None = None, *, warm: bool = True) -> Guards:
     """Compile and warm the packs of every route: the long part, run beside the loop.
 
-    `kept` is looked at, and holds afterwards what this snapshot is made of."""
+    `kept` is looked at, and holds afterwards what this snapshot is made of.  `warm` False: the
+    first texts that come make the states of the automata."""
     guards: Guards = {}
     memo = kept.memo if kept is not None else None
     before = kept.guards if kept is not None else {}
@@ -166,7 +167,7 @@ def build_guards(doc: SnapshotDoc, kept: Kept | None = None) -> Guards:
                 if known is not None and known[:2] == (chosen, doc.guard):
                     now[names] = known
                 else:
-                    now[names] = chosen, doc.guard, _guard(chosen, doc.guard, memo)
+                    now[names] = chosen, doc.guard, _guard(chosen, doc.guard, memo, warm)
                 guards[names] = now[names][2]
             except (PackError, SnapshotError) as fault:
                 guards[names] = f"its packs cannot be used: {fault}"
@@ -291,12 +292,15 @@ def _chosen(
     return chosen
 
 
-def _guard(chosen: list[PolicyPack], settings: GuardSettings, memo: Memo | None) -> Guard | None:
+def _guard(
+    chosen: list[PolicyPack], settings: GuardSettings, memo: Memo | None, warm: bool
+) -> Guard | None:
     """Raises PackError."""
     if not chosen:
         return None
     guard = compile_guard(chosen, settings, memo=memo)
-    guard.warm()
+    if warm:
+        guard.warm()
     return guard
 
 

@@ -319,8 +319,9 @@ class Guard:
 
     def warm(self) -> None:
         """Meet every kind of text once, so that the first stream does not build the states."""
+        parts = {tuple(map(id, programs)): part for part, programs in self._lanes.items()}
         for text in samples.WARM:
-            for part in self._lanes:
+            for part in parts.values():
                 lane = self.lane(part)
                 assert lane is not None
                 for at in range(0, len(text), 5):

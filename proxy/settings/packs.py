@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import Final
 
@@ -103,6 +104,12 @@ def read_pack(data: bytes, location: str) -> PackSource:
 
 def builtin_packs() -> dict[str, PackSource]:
     """The packs that are shipped, by id."""
+    return dict(_shipped())
+
+
+@cache
+def _shipped() -> Mapping[str, PackSource]:
+    """Read once: the files of a running program do not change."""
     shelf: dict[str, PackSource] = {}
     folder = resources.files("proxy").joinpath("packs")
     for item in sorted(folder.iterdir(), key=lambda item: item.name):

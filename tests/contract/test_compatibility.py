@@ -261,6 +261,7 @@ def test_an_operation_that_was_not_built_promised_only_its_path() -> None:
     assert len(breaks(old, new, today=TODAY)) == 2
 
 
+@pytest.mark.thorough
 def test_the_description_keeps_what_was_promised() -> None:
     """The gate itself.  To promise what is new, too: `make openapi-snapshot`."""
     assert breaks(kept(), described(), today=today(), announced=announced()) == []

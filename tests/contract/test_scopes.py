@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 
 from proxy.control.config import ALL_WORKSPACES, SCOPES_OF_ROLE
-from proxy.control.openapi import describe
-from proxy.control.routes import OPERATIONS
 from proxy.settings.schema import Control
+from tests.contract.described import DOC
 from tests.control.world import ADMIN, WORKSPACES, Answer, World, bearer, key, running, workspace
 
 pytestmark = pytest.mark.thorough
 
-DOC = describe(OPERATIONS)
 UNLIMITED = {
     "rate_limits": dict.fromkeys(
         ("control_read", "control_write", "ingest", "test", "stream"), 100_000

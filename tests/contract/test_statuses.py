@@ -7,13 +7,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from proxy.control.listener import ListenerLimits
-from proxy.control.openapi import describe
 from proxy.control.problems import KINDS
 from proxy.control.routes import OPERATIONS
 from proxy.settings.schema import Control
+from tests.contract.described import DOC
 from tests.control.world import ADMIN, CHANGE, EVENT, World, bearer, running
 
-DOC = describe(OPERATIONS)
 RULES = "/v1/workspaces/default/alert-rules"
 RULE = {"name": "x", "condition": {"metric": "change"}}
 TEST_A_RULE = "/v1/workspaces/default/alert-rules/{id}/test"

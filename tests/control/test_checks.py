@@ -88,6 +88,7 @@ async def test_t_sec_01_too_many_failures_hold_back_only_failures(world: World) 
     assert [event for event, _ in world.told].count("authentication.failed") == 2
 
 
+@pytest.mark.thorough
 async def test_t_sec_03_every_operation_by_every_role() -> None:
     control = Control.model_validate({"rate_limits": {"control_write": 1000, "test": 1000}})
     async with running(control=control) as world:
@@ -267,6 +268,7 @@ async def test_t_err_04_paths_and_methods(
     assert json.loads(body)["status"] == status
 
 
+@pytest.mark.thorough
 async def test_head_works_wherever_get_does(world: World) -> None:
     for operation in OPERATIONS:
         if operation.method == "GET" and operation.rate_class != "stream":

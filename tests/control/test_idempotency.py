@@ -100,6 +100,7 @@ class SlowStore(MemoryStore):
         return await super().commit(workspace_id, batch)
 
 
+@pytest.mark.thorough
 async def test_t_idm_03_one_that_does_not_finish_is_409() -> None:
     store = SlowStore()
     async with running(store) as world:

@@ -194,6 +194,7 @@ async def test_t_http_02_a_trickled_head_does_not_start_the_time_anew() -> None:
         writer.close()
 
 
+@pytest.mark.thorough
 async def test_an_idle_connection_is_kept_longer_than_a_head_may_take() -> None:
     async with running(limits=ListenerLimits(head_s=0.2)) as world:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
@@ -226,6 +227,7 @@ async def test_pipelined_requests_are_answered_in_order(world: World) -> None:
     assert answer.index(b"slug: draining") < answer.index(b"slug: in-use")
 
 
+@pytest.mark.thorough
 async def test_t_http_03_a_slow_body_is_cut() -> None:
     pace = BodyPace(total_s=5.0, grace_s=0.2, bytes_per_s=1024)
     async with running(pace=pace) as world:
@@ -258,6 +260,7 @@ async def test_a_body_that_ends_early_or_breaks_its_framing(world: World) -> Non
     assert (await world.get("/healthz")).status == 200
 
 
+@pytest.mark.thorough
 async def test_expect_100_continue_comes_after_the_checks(world: World) -> None:
     head = "POST /v1/ingest/runtime HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n"

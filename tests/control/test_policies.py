@@ -269,6 +269,7 @@ async def test_a_pack_that_takes_more_than_two_seconds_to_compile_is_refused(wor
     assert (await world.get(f"{POLICIES}/slow")).status == 404
 
 
+@pytest.mark.thorough
 async def test_packs_cannot_extend_each_other_in_a_ring(world: World) -> None:
     await made(world, {"id": "pa", "rules": RULES})
     await made(world, {"id": "pb", "extends": "pa", "rules": []})

@@ -205,6 +205,7 @@ async def test_who_reads_policies_may_replay(world: World) -> None:
     assert answer.status == 403
 
 
+@pytest.mark.thorough
 async def test_others_are_served_meanwhile(world: World) -> None:
     """A thousand long texts, in pieces of one character: nobody else waits for them."""
     rules = [

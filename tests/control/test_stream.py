@@ -287,6 +287,7 @@ async def test_a_reader_that_stops_is_told_and_resumes(world: World) -> None:
         assert [int(one.id) for one in await events.rest()] == list(range(last + 1, 3002))
 
 
+@pytest.mark.thorough
 async def test_a_backlog_is_no_falling_behind(world: World) -> None:
     for start in range(0, 2000, 500):
         await put(world, *(f"e{i}" for i in range(start, start + 500)))

@@ -106,6 +106,7 @@ def random_aim(r: random.Random) -> dict[str, object]:
     return rule
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", seeds(4))
 def test_addresses(seed: int) -> None:
     make = Maker(300 + seed)
@@ -171,6 +172,7 @@ def random_families(r: random.Random) -> PolicyPack:
     return pack(*rules, scoring={"mode": "sum", "block_at": r.randint(1, 3)})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", seeds(4))
 def test_families_are_counted_along_a_lane_as_in_the_whole(seed: int) -> None:
     make = Maker(400 + seed)

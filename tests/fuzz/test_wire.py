@@ -56,6 +56,7 @@ def chopped(data: bytes, at: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(edges)]
 
 
+@pytest.mark.thorough
 @given(names, flips, cuts, st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_a_mutated_stream(
@@ -83,6 +84,7 @@ def test_a_mutated_stream(
     reader.trailer()
 
 
+@pytest.mark.thorough
 @given(names.filter(lambda name: name.startswith("anthropic")), flips, cuts)
 @settings(max_examples=100, deadline=None)
 def test_mutated_frames(name: str, changes: list[tuple[int, bytes]], at: list[int]) -> None:

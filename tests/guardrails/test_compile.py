@@ -277,6 +277,7 @@ def test_a_pack_that_takes_too_long_to_compile_is_refused_whole() -> None:
     assert "at rule 1" in fault.message
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "pattern",
     ["0" * 4096, "-" * 4096, "a" * 4096, "é" * 4096, "[0-9]" * 800, r"\d{1,3}" * 580, "ab|" * 1365],

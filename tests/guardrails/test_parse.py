@@ -142,6 +142,7 @@ def test_what_holds_no_literal_has_no_gate(pattern: str) -> None:
     assert shape.gate(parse(pattern)) == ""
 
 
+@pytest.mark.thorough
 @given(st.data())
 def test_no_match_of_any_pattern_is_kept_out(data: st.DataObject) -> None:
     pattern = data.draw(st.sampled_from([pattern for pattern, _, _ in GATES]))
@@ -171,6 +172,7 @@ def test_long_numbers_are_asked_for_by_their_digits(pattern: str, digits: int) -
     assert digits or not gate.startswith("(?:[0-9]")
 
 
+@pytest.mark.thorough
 @settings(deadline=None)
 @given(st.data())
 def test_no_number_of_any_pattern_is_kept_out(data: st.DataObject) -> None:

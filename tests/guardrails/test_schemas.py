@@ -130,6 +130,7 @@ def test_a_schema_too_deep_is_refused() -> None:
         Schema(deep)
 
 
+@pytest.mark.thorough
 def test_a_text_that_would_take_too_long_breaks_the_check() -> None:
     defs: dict[str, object] = {"d0": {"type": "integer"}}
     for at in range(1, 25):
@@ -210,6 +211,7 @@ def schemas(below: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 SCHEMAS = st.recursive(st.booleans() | schemas(st.booleans()), schemas, max_leaves=4)
 
 
+@pytest.mark.thorough
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SCHEMAS, VALUES)
 def test_it_agrees_with_jsonschema(schema: Any, value: Any) -> None:

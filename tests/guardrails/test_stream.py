@@ -212,6 +212,7 @@ def test_t_gr_06_hostile_streams_build_no_more_states_than_the_cap() -> None:
     assert automaton.flushes > 100
 
 
+@pytest.mark.thorough
 def test_many_characters_that_no_rule_tells_apart_and_many_that_it_does() -> None:
     words = [chr(0x4E00 + 2 * at) + chr(0x4E01 + 2 * at) for at in range(400)]
     guard = guard_of(pack({"kind": "terms", "pattern": words[:200], "action": "redact"}))

@@ -23,7 +23,7 @@ MESSAGES: texts.Dialect = "anthropic-messages"
 
 @pytest.fixture(autouse=True, scope="module")
 def small_corpus() -> None:
-    texts.corpus()  # grown once, outside of any test's clock
+    texts.corpus(0, 1_000_000)  # grown once, outside of any test's clock
 
 
 # fmt: off

@@ -155,7 +155,7 @@ def world(
     fakes = {e.id: ScriptedUpstream(*(scripts or {}).get(e.id, [])) for e in endpoints}
     rules = build_rules(
         document,
-        build_guards(document),
+        build_guards(document, warm=False),
         ScriptedUpstreams(fakes),
         lambda secret: secret if isinstance(secret, str) else None,
     )

@@ -65,6 +65,7 @@ def test_half_a_surrogate_pair_is_refused() -> None:
         parse_yaml(b'{"a": "\\ud83d"}', "f.yaml")
 
 
+@pytest.mark.thorough
 def test_a_small_file_cannot_become_a_large_one() -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]

@@ -172,6 +172,7 @@ def test_how_the_automata_are() -> None:
     assert value(registry, "parapet_guard_commits_total") == 3
 
 
+@pytest.mark.thorough
 def test_t_st_12_counters_never_go_back_over_fifty_restarts() -> None:
     registry, before = Registry("1"), 0.0
     for life in range(50):

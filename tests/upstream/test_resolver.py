@@ -60,6 +60,7 @@ async def test_the_last_good_answer_serves_60_s_longer_when_the_name_fails() -> 
     resolver.close()
 
 
+@pytest.mark.thorough
 async def test_a_name_server_that_hangs_costs_a_second_when_there_is_a_last_good_answer() -> None:
     clock, names = Clock(), Names(A, B)
     resolver = CachingResolver(clock, names)
@@ -77,6 +78,7 @@ async def test_a_name_server_that_hangs_costs_a_second_when_there_is_a_last_good
     resolver.close()
 
 
+@pytest.mark.thorough
 async def test_one_name_that_hangs_keeps_no_thread_from_the_others() -> None:
     clock, names = Clock(), Names(A)
     free = threading.Event()

@@ -201,6 +201,7 @@ async def run_until_it_crashes(
     return fuse.steps
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch_lines", [1000, 2])
 async def test_t_st_08_a_crash_between_any_two_steps_neither_loses_nor_doubles(
     tmp_path: Path, batch_lines: int
