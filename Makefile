@@ -15,7 +15,7 @@ CONFIG ?= config/parapet.yaml
 FAST := not process and not long and not redis and not exhaustive
 CHECK := $(FAST) and not thorough
 COMPILED := build/compiled
-SLOW := $(if $(LONG),process or redis or long,(process or redis) and not long)
+SLOW := $(if $(LONG),process or redis or long,(process or redis) and not long and not exhaustive)
 
 # $(call system,COMMAND,PACKAGE): have COMMAND, with the system's packages if that is allowed.
 define system
@@ -69,10 +69,10 @@ bench-control: $(VENV)/.dev ## events a second and lists over 1,000,000 events, 
 compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minutes)
 
 .PHONY: test-compiled
-test-compiled: $(COMPILED)/.built ## the fast tests and the stories over the compiled hot path
+test-compiled: $(COMPILED)/.built redis ## the fast tests and the stories over the compiled hot path
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house --ignore tests/story --ignore tests/fuzz/test_guard_mutants.py -n auto -m "$(CHECK)"
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -n auto -m exhaustive tests/fuzz
-	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -m "process and not long and not redis" tests/story
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -m "(exhaustive or process and not redis) and not long" tests/story tests/contract/test_fuzzed.py
 
 .PHONY: bench
 bench: $(COMPILED)/.built nginx ## a table of ratios against nginx; SET=full PEERS=all GATE=1 INTERPRETED=1

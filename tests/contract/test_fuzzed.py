@@ -57,7 +57,7 @@ async def asked(
 Runs = tuple[tuple[str, int, int, str], ...]
 
 
-@pytest.mark.thorough
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "runs", [RUNS, pytest.param(WHOLE, marks=pytest.mark.long)], ids=["some", "all"]
 )

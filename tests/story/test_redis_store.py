@@ -118,7 +118,13 @@ async def called(parapet: Parapet) -> AsyncIterator[Callers]:
             callers.over = True
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(name, marks=[] if name in ("kill", "SIGSTOP") else pytest.mark.exhaustive)
+        for name in FAULTS
+    ],
+)
 async def test_t_st_04_r06_r07_redis_is_away(
     parapet: Parapet, server: RedisServer, fault: str
 ) -> None:
