@@ -5,7 +5,6 @@ changes, and can be activated again.  A pack is compiled when it is written, by 
 runs it: one that does not compile is refused whole.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from proxy.control.compiling import compiled, settled
 from proxy.control.documents import get_document, insistent, may_change, write
+from proxy.control.fitting import (
+    BESIDE,
+    VERSION_NAME,
+    content_of,
+    fits_routes,
+    shelf_of,
+    source_of,
+)
 from proxy.control.frame import ControlDeps, Passage, Query, Reply
 from proxy.control.idempotency import Ticket, once
 from proxy.control.kinds import (
@@ -24,7 +31,6 @@ from proxy.control.kinds import (
     Revision,
     Stored,
     body_of,
-    declared,
     nothing_unique,
     one_of,
     stored,
@@ -38,16 +44,12 @@ from proxy.model.batch import ABSENT, Delete, Op, Put
 from proxy.model.documents import Instant, Severity
 from proxy.model.exchange import Json
 from proxy.model.policy import SEMVER, Action, Policy, PolicyPack, named_endpoints
-from proxy.settings import overlay
-from proxy.settings.packs import PackShelf, PackSource, builtin_packs
 from proxy.wire import jsonbody
 
-VERSION_NAME: Final = "policy_version"
 FIRST_VERSION: Final = "1.0.0"
 MAX_VERSIONS: Final = 1000
 PACK_BODY_BYTES: Final = 1 << 20
 RESERVED: Final = "coverage"
-_BESIDE: Final = ("status", "route_ids", "labels")  # no part of a version
 
 
 class PoliciesQuery(ListQuery):
@@ -85,11 +87,6 @@ def bumped(version: str, published: frozenset[str]) -> str:
     while f"{major}.{minor}.{following}" in published:
         following += 1
     return f"{major}.{minor}.{following}"
-
-
-def content_of(said: Object) -> Object:
-    """What a version is made of."""
-    return {name: value for name, value in said.items() if name not in _BESIDE}
 
 
 def _revise(said: Object, old: Stored | None, sent: Object, now_ms: int) -> Revision:
@@ -155,28 +152,14 @@ async def _compiled(said: Object, passage: Passage, deps: ControlDeps) -> list[J
     warned of what has become wrong since."""
     pack = PolicyPack.model_validate(content_of(said))
     if pack.extends is None:
-        return await compiled(pack)
+        return [*await compiled(pack), *await fits_routes(said, passage, deps)]
     try:
         await settled(await shelf_of(passage, deps), source_of(said))
     except Problem as problem:
         if passage.request.method in ("POST", "PUT", "PATCH"):
             raise
         return [each.doc() for each in problem.errors]
-    return []
-
-
-def source_of(said: Object) -> PackSource:
-    return overlay.source_of(PolicyPack.model_validate(content_of(said)))
-
-
-async def shelf_of(passage: Passage, deps: ControlDeps) -> PackShelf:
-    """The packs that others may extend."""
-    own = {}
-    for doc_id, revision, body in await deps.store.scan(passage.workspace, POLICY_NAME):
-        own[doc_id] = source_of(stored(POLICY, doc_id, revision, body).said)
-    for doc_id, one in declared(POLICY, passage).items():
-        own[doc_id] = source_of(one.said)
-    return PackShelf(own, await asyncio.to_thread(builtin_packs))
+    return await fits_routes(said, passage, deps)
 
 
 def _view(one: Stored, shown: Object, _: Passage, __: ControlDeps) -> Object:
@@ -334,7 +317,7 @@ async def activate_policy(passage: Passage, deps: ControlDeps) -> Reply:
             one = await one_of(POLICY, passage, deps)
             may_change(one, passage)
             version = await version_of(one, wanted, passage, deps)
-            beside: Object = {name: one.said[name] for name in _BESIDE if name in one.said}
+            beside: Object = {name: one.said[name] for name in BESIDE if name in one.said}
             said = version.said | beside
 
             def reply(changed: Stored) -> Reply:
@@ -343,8 +326,7 @@ async def activate_policy(passage: Passage, deps: ControlDeps) -> Reply:
 
             if said == one.said:
                 return reply(one)
-            if said.get("extends") is not None:
-                await _compiled(said, passage, deps)
+            await _compiled(said, passage, deps)
             revision = Revision(said, one.beside)
             return reply(
                 await write(

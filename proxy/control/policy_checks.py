@@ -8,9 +8,10 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.control.compiling import settled
+from proxy.control.fitting import content_of, shelf_of, source_of
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import one_of
-from proxy.control.policies import POLICY, content_of, shelf_of, source_of
+from proxy.control.policies import POLICY
 from proxy.control.policy_replay import leaves_of
 from proxy.control.validation import read_as
 from proxy.guardrails.compile import compile_guard

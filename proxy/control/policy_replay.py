@@ -13,9 +13,10 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.control.compiling import settled
+from proxy.control.fitting import content_of, shelf_of, source_of
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Object, Stored, one_of
-from proxy.control.policies import POLICY, content_of, shelf_of, source_of, version_of
+from proxy.control.policies import POLICY, version_of
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.validation import field_of, pointer_of, read_as
 from proxy.guardrails.compile import compile_guard

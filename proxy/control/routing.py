@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, TypeAdapter
 
+from proxy.control.fitting import fits_packs
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Kind, Object, Reference, nothing_unique, one_of
 from proxy.control.objects import RouteExposure
@@ -175,6 +176,7 @@ ROUTE: Final = Kind(
     sorts=("id", "name", "created_at", "updated_at"),
     references=_route_references,
     prepare=partial(named, "id"),
+    warn=fits_packs,
     unique=nothing_unique,
     live=True,
 )

@@ -85,9 +85,24 @@ def misfit(pack: PolicyPack, route: Route, endpoints: Collection[str]) -> str:
         for target in reroute_targets(rule.config):
             if target not in endpoints:
                 return f"reroutes to endpoint {target}, which is not there"
-        if holds_answers(pack, rule) and route.stream_recovery == "resume":
-            return "judges whole answers and needs stream_recovery: buffer or off"
+    for _, why in clashes(pack, route):
+        return why
     return ""
+
+
+def clashes(pack: PolicyPack, route: Route) -> Iterator[tuple[Rule, str]]:
+    """The rules of the pack that cannot be enforced on the route as it is, each with the reason."""
+    for rule in pack.rules:
+        if holds_answers(pack, rule) and route.stream_recovery == "resume":
+            yield rule, "judges whole answers and needs stream_recovery: buffer or off"
+
+
+def whole_pack(source: PackSource, shelf: PackShelf) -> PolicyPack | None:
+    """The pack with what it extends; None when that makes no valid pack.  It is not compiled."""
+    try:
+        return _extended(source, shelf, ()) or source.pack
+    except (ConfigError, ValidationError):
+        return None
 
 
 def read_pack(data: bytes, location: str) -> PackSource:

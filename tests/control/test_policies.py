@@ -332,20 +332,6 @@ async def test_a_route_whose_pack_reroutes_to_nobody_says_so(stored: World) -> N
     assert why == {"r": "policy pack lost reroutes to endpoint x, which is not there"}
 
 
-async def test_a_route_that_resumes_streams_cannot_have_whole_answers_judged(
-    stored: World,
-) -> None:
-    rule = {"rule_id": "answer.schema", "config": {"schema": {"type": "object"}}}
-    await made(stored, {"id": "shape", "extends": "json-output", "rules": [rule]})
-    route = {"id": "r", "endpoint": "anthropic-claude", "policy_packs": ["shape"]}
-    assert (await stored.post(f"{W}/routes", route)).status == 201
-    why = "policy pack shape judges whole answers and needs stream_recovery: buffer or off"
-    assert stored.config().workspaces["default"].unusable == {"r": why}
-    changed = {"endpoint": "anthropic-claude", "policy_packs": ["shape"], "stream_recovery": "off"}
-    assert (await stored.call("PUT", f"{W}/routes/r", changed)).status == 200
-    assert stored.config().workspaces["default"].unusable == {}
-
-
 def asking(**config: Any) -> list[dict[str, Any]]:
     return [
         {"rule_id": "ask", "kind": "external", "action": "block",
