@@ -20,6 +20,12 @@ def note_judgement(record: RequestRecord, judged: Judgement, gateway: Gateway) -
         record.flagged = record.flagged or judged.flagged
 
 
+def note_unread(turn: Turn) -> None:
+    """Count what of a guarded request goes on without a rule that could read it."""
+    if turn.dialect is not None and turn.dialect.unread:
+        turn.record.unread_chars = {str(why): n for why, n in turn.dialect.unread.items()}
+
+
 def note(record: RequestRecord, results: list[PolicyResult], now_ms: int) -> None:
     """Keep results in the record, the strongest first, at most 50."""
     if not results:

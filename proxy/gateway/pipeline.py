@@ -19,7 +19,7 @@ import asyncio
 from proxy.gateway.admission import admit
 from proxy.gateway.ask import ask
 from proxy.gateway.local import answer_here
-from proxy.gateway.noting import tell_permits
+from proxy.gateway.noting import note_unread, tell_permits
 from proxy.gateway.outside import give_up
 from proxy.gateway.reach import reach
 from proxy.gateway.read import read
@@ -47,6 +47,7 @@ async def serve(
         turn = await read(visit, inbound, record, caller, gateway, started)  # 3 read
         if turn.route.asks:
             await ask(turn, rules, gateway)  # 4 ask
+            note_unread(turn)
         answer = await reach(turn, rules, gateway)  # 5 reach
         if answer is None:
             if turn.beside is not None:

@@ -67,6 +67,7 @@ class RequestRecord:
     permissions: list[PermissionDecision]
     scanned_chars: int
     total_chars: int
+    unread_chars: dict[str, int] | None  # of the request, by reason: no rule could look there
     guard_request_s: float
     guard_unary_s: float
     guard_lane_s: float  # of a guarded stream: reading and judging it, all chunks together
@@ -95,7 +96,7 @@ class RequestRecord:
         self.policy_results = []
         self.permissions = []
         self.latency_ms = self.guard_request_s = self.guard_unary_s = self.guard_lane_s = 0.0
-        self.held_counts = None
+        self.held_counts = self.unread_chars = None
         self.route_id = ""
         self.stream = self.flagged = self.truncated_by_policy = False
         self.failover = self.recovered = self.interrupted = False

@@ -42,7 +42,8 @@ _KEY: Final = _TOLD + _IF_TOLD.index("api_key_id")
 _HELD: Final = _TOLD + len(_IF_TOLD)
 _IF_TRUE: Final = ("dropped", "events_dropped", "recovered", "flagged", "truncated_by_policy")
 _REST: Final = _HELD + len(_IF_TRUE)
-_LENGTHS: Final = {2: 46, VERSION: 48}  # lines of the version before are in spools and in the log
+_LENGTHS: Final = {2: 46, 3: 48, VERSION: 49}  # older lines are in spools and in the log
+_LATER: Final[list[Any]] = [None, 0, None]  # what a line says of what came after its version
 _ALL_TEXT: Final = {str}
 
 Object = dict[str, Json]
@@ -144,7 +145,7 @@ def _request(
     held = doc[_HELD:_REST]
     if any(held):
         payload.update({name: value for name, value in zip(_IF_TRUE, held, strict=True) if value})
-    permissions, unrestored = since_3 or [None, 0]
+    permissions, unrestored, unread = since_3 + _LATER[len(since_3) :]
     if unrestored:
         payload["placeholders_unrestored"] = int(unrestored)
     if ttft_ms is not None:
@@ -153,8 +154,11 @@ def _request(
         payload["upstream_latency_ms"] = int(upstream_latency_ms * 1000 + 0.5) / 1000
     if overhead_ms is not None:
         payload["overhead_ms"] = int(overhead_ms * 1000 + 0.5) / 1000
-    if total_chars:
-        payload["coverage"] = {"scanned_chars": scanned_chars, "total_chars": total_chars}
+    if unread is not None and type(unread) is not dict:
+        raise BadLine("no counts of what was not read")
+    if total_chars or unread:
+        coverage: Object = {"scanned_chars": scanned_chars, "total_chars": total_chars}
+        payload["coverage"] = coverage | {"unread_chars": unread} if unread else coverage
     if attempts:
         payload["upstream_attempts"] = [*starmap(_attempt, attempts)]
     if results:

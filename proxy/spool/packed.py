@@ -19,7 +19,7 @@ from proxy.spool.record import time_text
 from proxy.wire import jsonbody
 
 # where the members of a line stand, in the order of `record.line_of`
-_LENGTH: Final = 48
+_LENGTH: Final = 49
 _ASKED: Final = 18  # the model that was asked for
 _KEY: Final = 26
 _UNPLAIN: Final = slice(43, 47)  # failure, policy results, decisions, denials

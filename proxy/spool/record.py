@@ -17,7 +17,7 @@ from proxy.model.records import RequestRecord
 from proxy.model.tools import PermissionDecision
 from proxy.wire import jsonbody
 
-VERSION: Final = 3
+VERSION: Final = 4
 POLICY_RESULTS: Final = 50
 ERROR_MESSAGE_CHARS: Final = 256
 _FRACTIONS: Final = ("Z", *(f".{ms:03d}Z" for ms in range(1, 1000)))
@@ -118,6 +118,8 @@ def line_of(record: RequestRecord) -> bytes:
             # since version 3
             [_permission(decision) for decision in permissions] if permissions else None,
             record.placeholders_unrestored,
+            # since version 4
+            record.unread_chars,
         )
     )
     return b"%08x %b\n" % (crc32(body), body)

@@ -161,7 +161,7 @@ class Totals:
                 self._add("attempts", place)
             else:
                 row[0] += 1
-        if record.total_chars:
+        if record.total_chars or record.unread_chars:
             self._guard(record)
         if record.policy_results:
             self._policy(record)
@@ -188,6 +188,8 @@ class Totals:
         unseen = record.total_chars - record.scanned_chars
         if unseen > 0:
             self._add("guard_unscanned_chars", ("no_rule",), unseen)
+        for reason, chars in (record.unread_chars or {}).items():
+            self._add("guard_unscanned_chars", (reason,), chars)
         counts = record.held_counts
         if counts is not None:
             held = self._histogram("guard_held_chars", (), len(counts))

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from proxy.model.errors import ProxyError
 from proxy.model.exchange import Dialect, Json, Leaf, Part, Seen, Usage, WireEvent
+from proxy.wire.leaves import Unread
 from proxy.wire.mould import Mould
 
 Lane = tuple[int, Part, int]
@@ -83,9 +84,12 @@ class StreamReader(Protocol):
 
 
 class DialectReader(Protocol):
-    """One body grammar."""
+    """One body grammar, for one request.
+
+    `unread`: characters of the request last looked at that hold no text for us, by reason."""
 
     name: Dialect
+    unread: Mapping[Unread, int]
 
     def request_leaves(self, doc: Object) -> list[Leaf]:
         """Every text of a request (guardrails.md §7.2).  Raises ValueError: not this dialect."""

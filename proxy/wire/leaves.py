@@ -8,9 +8,9 @@ unknown member is covered before anybody has heard of it.  Leaves are never join
 
 from binascii import Error as BadBase64
 from binascii import a2b_base64
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
 from proxy.model.exchange import Json, Leaf, Part, Role
@@ -18,6 +18,9 @@ from proxy.wire import jsonbody
 from proxy.wire.jsonbody import Path
 
 NOTHING: Final[frozenset[str]] = frozenset()
+# why nobody reads something: no text, kept elsewhere, sealed by the provider, its signed reasoning
+Unread = Literal["binary", "remote", "opaque", "signed_reasoning"]
+ALL_READ: Final[Mapping[Unread, int]] = {}
 _MAX_PATH: Final = 100
 _SCHEMA_WORDS: Final = frozenset(
     {"type", "properties", "required", "items", "description", "enum", "title", "default", "format"}
@@ -36,19 +39,26 @@ class Unscannable(ValueError):
 class Gather:
     """Collects the leaves of one body.  `role` and `latest` hold for what is added next.
 
-    `binary`, `remote`, `opaque` count what cannot be scanned (guardrails.md §7.4).
+    `binary`, `remote`, `opaque` count what cannot be scanned (guardrails.md §7.4), `unread` the
+    characters that stand for it in the body, by reason.
     """
 
-    __slots__ = ("binary", "latest", "leaves", "opaque", "remote", "role")
+    __slots__ = ("binary", "latest", "leaves", "opaque", "remote", "role", "unread")
 
     def __init__(self, role: Role) -> None:
         self.leaves: list[Leaf] = []
         self.role: Role = role
         self.latest = True
         self.binary = self.remote = self.opaque = 0
+        self.unread: dict[Unread, int] = {}
 
     def __repr__(self) -> str:
         return f"<Gather {len(self.leaves)} leaves>"
+
+    def miss(self, reason: Unread, value: Json) -> None:
+        """A value that holds no text for us."""
+        if type(value) is str and value:
+            self.unread[reason] = self.unread.get(reason, 0) + len(value)
 
     def text(self, value: Json, part: Part, path: Path, *, rewritable: bool = True) -> None:
         """A string; anything else that stands in its place is walked."""
@@ -123,6 +133,7 @@ class Gather:
         inner = data_text(value)
         if inner is None:
             self.binary += 1
+            self.miss("binary", value)
         else:
             self.text(inner, "text", path, rewritable=False)
 

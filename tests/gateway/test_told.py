@@ -191,3 +191,13 @@ async def test_a_redirect_of_the_provider_leads_nobody_past_the_guard() -> None:
     caller = await w.ask(CHAT)
     assert caller.header("location") is None
     assert caller.status == 502
+
+
+async def test_the_coverage_counts_what_of_a_request_no_rule_could_read() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": [image]}]}
+    w = world(scripts={"openai": [OK]}, packs=[pack(SECRET_RULE)])
+    await w.ask(json.dumps(body).encode())
+    coverage = payload_of(w)["coverage"]
+    assert isinstance(coverage, dict)
+    assert coverage["unread_chars"] == {"binary": 26}

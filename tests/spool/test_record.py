@@ -216,10 +216,20 @@ def test_what_is_rare_is_there_when_it_is() -> None:
     assert events_of(line_of(record)[:-1]).events[0].body["trace_id"] == "t"
 
 
-def test_a_line_of_the_version_before_is_told() -> None:
+def test_what_no_rule_could_read_is_told() -> None:
+    record = a_record(total_chars=9, scanned_chars=9, unread_chars={"binary": 700})
+    payload = events_of(line_of(record)[:-1]).events[0].body["payload"]
+    assert isinstance(payload, dict)
+    assert payload["coverage"] == {
+        "scanned_chars": 9, "total_chars": 9, "unread_chars": {"binary": 700}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "since"), [(2, 3), (3, 1)])
+def test_a_line_of_a_version_before_is_told(version: int, since: int) -> None:
     line = jsonbody.loads(line_of(a_record())[9:])
     assert isinstance(line, list)
-    before = framed(jsonbody.dumps([2, *line[1:-2]]))[:-1]
+    before = framed(jsonbody.dumps([version, *line[1:-since]]))[:-1]
     assert events_of(before).events == events_of(line_of(a_record())[:-1]).events
 
 
@@ -253,8 +263,8 @@ BAD: list[Json] = [
     *(with_(LATENCY, value) for value in (None, "x", 1e308)),
     *(with_(USAGE, value) for value in (7, [1], "six chars", [1, 2, None, 4, 5, 6])),
     *(with_(ATTEMPTS, value) for value in (None, 7, [7], [["a"]], ["abcdefgh"])),
-    *(with_(at, value) for at in (-2, -3, -4) for value in (7, "x", [1], [{}])),
-    with_(-5, None), with_(-5, ["class"]), with_(-1, "many"), with_(-1, [1]),
+    *(with_(at, value) for at in (-3, -4, -5) for value in (7, "x", [1], [{}])),
+    with_(-6, None), with_(-6, ["class"]), with_(-2, "many"), with_(-2, [1]), with_(-1, [1]),
 ]
 # fmt: on
 

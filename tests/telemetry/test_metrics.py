@@ -134,7 +134,12 @@ def test_policy_failover_and_the_small_ones() -> None:
 def test_what_the_guard_did() -> None:
     passed = PolicyResult("safety-v2", "bypassed", "slow", 1.0, "none", count=3)
     held = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 603]  # 0 twice, 3, and 600
-    guarded = {"total_chars": 100, "scanned_chars": 90, "guard_request_s": 0.0004}
+    guarded = {
+        "total_chars": 100,
+        "scanned_chars": 90,
+        "guard_request_s": 0.0004,
+        "unread_chars": {"binary": 7, "signed_reasoning": 2},
+    }
     registry = shown(
         RequestFinished(record(**guarded, guard_unary_s=0.002, policy_results=[passed])),
         RequestFinished(record(**guarded, guard_lane_s=0.03, held_counts=held)),
@@ -143,6 +148,8 @@ def test_what_the_guard_did() -> None:
     # fmt: off
     assert value(registry, "parapet_guard_bypassed_total", policy="safety-v2", rule="slow") == 3
     assert value(registry, "parapet_guard_unscanned_chars_total", reason="no_rule") == 20
+    assert value(registry, "parapet_guard_unscanned_chars_total", reason="binary") == 14
+    assert value(registry, "parapet_guard_unscanned_chars_total", reason="signed_reasoning") == 4
     assert value(registry, "parapet_guard_seconds_count", phase="request") == 2
     assert value(registry, "parapet_guard_seconds_sum", phase="request") == pytest.approx(0.0008)
     assert value(registry, "parapet_guard_seconds_bucket", phase="request", le="0.00025") == 0

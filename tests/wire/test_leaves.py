@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from proxy.model.exchange import Leaf
+from proxy.model.exchange import Json, Leaf
 from proxy.wire import jsonbody
 from proxy.wire.dialects.anthropic_messages import MessagesReader
 from proxy.wire.dialects.openai_chat import ChatReader
@@ -209,6 +209,41 @@ def test_messages_requests_t3() -> None:
     }
     gather = MessagesReader().request_map(MESSAGES)
     assert (gather.binary, gather.remote, gather.opaque) == (1, 1, 2)
+
+
+UNREAD: list[tuple[object, Json, dict[str, int]]] = [
+    (ChatReader, {"type": "text", "text": "plain"}, {}),
+    (ChatReader, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+     {"binary": 26}),
+    (ChatReader, {"type": "image_url", "image_url": {"url": "https://docs.example/i.png"}}, {}),
+    (ChatReader, {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+     {"binary": 4}),
+    (ChatReader, {"type": "file", "file": {"file_id": "file-1"}}, {"remote": 6}),
+    (ChatReader, {"type": "file", "file": {"file_data": "data:text/plain,hello"}}, {}),
+    (MessagesReader, {"type": "image", "source": {"type": "base64", "media_type": "image/png",
+                                                  "data": "AAAA"}}, {"binary": 4}),
+    (MessagesReader, {"type": "document", "source": {"type": "file", "file_id": "file-1"}},
+     {"remote": 6}),
+    (MessagesReader, {"type": "container_upload", "file_id": "file-1"}, {"remote": 6}),
+    (MessagesReader, {"type": "thinking", "thinking": "so then", "signature": "abc"},
+     {"signed_reasoning": 7, "opaque": 3}),
+    (MessagesReader, {"type": "thinking", "thinking": "unsigned"}, {}),
+    (MessagesReader, {"type": "redacted_thinking", "data": "sealed"}, {"opaque": 6}),
+    (MessagesReader, {"type": "web_search_tool_result", "tool_use_id": "t", "content": [
+        {"type": "web_search_result", "title": "t", "encrypted_content": "12345"}]},
+     {"opaque": 5}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "piece", "unread"), UNREAD)
+def test_what_no_rule_can_read_is_counted_in_characters(
+    made: type[ChatReader | MessagesReader], piece: Json, unread: dict[str, int]
+) -> None:
+    reader = made()
+    assert reader.unread == {}
+    reader.request_leaves({"messages": [{"role": "user", "content": [piece, piece]}]})
+    assert reader.unread == {why: 2 * chars for why, chars in unread.items()}
+    assert made().unread == {}
 
 
 def test_answers_are_read_whole() -> None:

@@ -1,14 +1,15 @@
 """Anthropic Messages: where its texts are, and what its answers say (wire.md §3.7)."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from proxy.model.exchange import Dialect, Json, Leaf, Part, Role, Usage
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
 from proxy.wire.dialects.anthropic_stream import MessagesStream
-from proxy.wire.dialects.members import OPTION_WORDS, below, beside, url
+from proxy.wire.dialects.members import OPAQUE, OPTION_WORDS, below, beside, url
 from proxy.wire.jsonbody import Path
-from proxy.wire.leaves import Gather
+from proxy.wire.leaves import ALL_READ, Gather, Unread
 from proxy.wire.usage import read_usage, write_usage
 
 # Settings, ids and bookkeeping: words of the protocol, never words of a user.
@@ -19,7 +20,6 @@ _SETTINGS: Final = frozenset(
 BLOCK_WORDS: Final = frozenset(
     {"type", "id", "tool_use_id", "cache_control", "is_error", "caller", "server_name"}
 )
-OPAQUE: Final = frozenset({"encrypted_content", "encrypted_index", "signature"})
 _WORDS: Final = BLOCK_WORDS | OPAQUE
 _BELOW: Final = OPTION_WORDS | {"display", "tool_id"}  # the words in objects of settings
 _ANY: Final = _WORDS | _BELOW
@@ -38,6 +38,7 @@ class MessagesReader:
     """`POST …/messages` and `…/messages/count_tokens`"""
 
     name: Dialect = "anthropic_messages"
+    unread: Mapping[Unread, int] = ALL_READ
 
     def request_leaves(self, doc: Object) -> list[Leaf]:
         return self.request_map(doc).leaves
@@ -48,6 +49,7 @@ class MessagesReader:
         if type(messages) is not list:
             raise ValueError("`messages` is not a list")
         gather = Gather("user")
+        self.unread = gather.unread
         for name, value in doc.items():
             if name in _TOP:
                 _TOP[name](gather, value, (name,))
@@ -173,12 +175,14 @@ def _block(gather: Gather, block: Object, part: Part, path: Path, *, answer: boo
         _thinking(gather, block, path, answer=answer)
     elif kind == "redacted_thinking":
         gather.opaque += 1
+        gather.miss("opaque", block.get("data"))
         _structural(gather, block, part, path, "data")
     elif kind in ("image", "document"):
         _source(gather, block.get("source"), part, (*path, "source"), answer=answer)
         _others(gather, block, part, path, "source")
     elif kind == "container_upload":
         gather.remote += 1
+        gather.miss("remote", block.get("file_id"))
         _structural(gather, block, part, path, "file_id")
     elif kind.endswith("_tool_result"):
         role, gather.role = gather.role, "tool"
@@ -214,6 +218,7 @@ def _thinking(gather: Gather, block: Object, path: Path, *, answer: bool) -> Non
     signed = bool(block.get("signature"))
     if signed and not answer:
         gather.opaque += 1
+        gather.miss("signed_reasoning", block.get("thinking"))
         below(gather, block.get("thinking"), "reasoning", (*path, "thinking"), _BELOW)
     else:
         gather.text(block.get("thinking"), "reasoning", (*path, "thinking"), rewritable=not signed)
@@ -232,6 +237,7 @@ def _source(gather: Gather, source: Json, part: Part, path: Path, *, answer: boo
         _others(gather, source, part, path, "url")
     elif kind == "file":
         gather.remote += 1
+        gather.miss("remote", source.get("file_id"))
         _structural(gather, source, part, path, "file_id")
     elif kind == "content":
         _blocks(gather, source.get("content"), part, (*path, "content"), answer=answer)
@@ -247,6 +253,7 @@ def _encoded(gather: Gather, source: Object, part: Part, path: Path) -> None:
         gather.url(f"data:text/plain;base64,{data}", (*path, "data"))
     else:
         gather.binary += 1
+        gather.miss("binary", data)
     _structural(gather, source, part, path, "data", "media_type")
 
 
@@ -313,6 +320,7 @@ def _output_config(gather: Gather, value: Json, path: Path) -> None:
 
 def _container(gather: Gather, value: Json, path: Path) -> None:
     gather.remote += value is not None
+    gather.miss("remote", value)
     below(gather, value, "metadata", path, ("id",))
 
 

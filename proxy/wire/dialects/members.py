@@ -14,6 +14,8 @@ from proxy.wire.leaves import Gather
 
 # What stands in the small objects of settings: kinds, modes, how long a cache lives.
 OPTION_WORDS: Final = frozenset({"type", "mode", "ttl"})
+# What a provider sealed, for itself to read.
+OPAQUE: Final = frozenset({"encrypted_content", "encrypted_index", "signature"})
 NO_TEXT: Final = frozenset({int, float, bool, type(None)})  # types of values without a string
 _DEPTH: Final = 100
 _SCHEME: Final = "data:"
@@ -63,6 +65,8 @@ def below(
         _deep(path)
         for place, child in enumerate(value):
             below(gather, child, part, (*path, place), words, rewritable=rewritable)
+    elif path[-1] in OPAQUE:
+        gather.miss("opaque", value)
 
 
 def url(gather: Gather, value: Json, path: Path) -> None:

@@ -1,5 +1,6 @@
 """OpenAI Chat Completions: where its texts are, and what its answers say (wire.md §3.4)."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from proxy.model.exchange import Dialect, Json, Leaf, Part, Role, Usage
@@ -8,7 +9,7 @@ from proxy.wire.dialect import Object
 from proxy.wire.dialects.members import NO_TEXT, OPTION_WORDS, below, beside, is_data_url, url
 from proxy.wire.dialects.openai_stream import ChatStream
 from proxy.wire.jsonbody import Path
-from proxy.wire.leaves import Gather
+from proxy.wire.leaves import ALL_READ, Gather, Unread
 from proxy.wire.usage import read_usage, write_usage
 
 ROLES: Final[dict[str, Role]] = {
@@ -47,6 +48,7 @@ class ChatReader:
     """`POST …/chat/completions`"""
 
     name: Dialect = "openai_chat"
+    unread: Mapping[Unread, int] = ALL_READ
 
     def request_leaves(self, doc: Object) -> list[Leaf]:
         return self.request_map(doc).leaves
@@ -57,6 +59,7 @@ class ChatReader:
         if type(messages) is not list:
             raise ValueError("`messages` is not a list")
         gather = Gather("user")
+        self.unread = gather.unread
         for name, value in doc.items():
             if name in _TOP:
                 _TOP[name](gather, value, (name,))
@@ -203,8 +206,12 @@ def _message(gather: Gather, message: Object, path: Path) -> None:
         elif name == "annotations":
             beside(gather, value, "annotation", at, _PART_WORDS)
         elif name == "audio" and type(value) is dict:
-            gather.binary += "data" in value
-            gather.remote += "id" in value and "data" not in value
+            if "data" in value:
+                gather.binary += 1
+                gather.miss("binary", value["data"])
+            elif "id" in value:
+                gather.remote += 1
+                gather.miss("remote", value["id"])
             beside(gather, value, "text", at, ("id", "data", "format"))
         else:
             gather.text(value, "text", at)
@@ -238,6 +245,7 @@ def _piece(gather: Gather, piece: Object, path: Path) -> None:
             _linked(gather, value, at)
         elif name == "input_audio":
             gather.binary += 1
+            gather.miss("binary", value.get("data") if type(value) is dict else value)
             below(gather, value, "metadata", at, ("data", "format"))
         elif name == "file" and type(value) is dict:
             _file(gather, value, at)
@@ -268,6 +276,7 @@ def _file(gather: Gather, file: Object, path: Path) -> None:
         at = (*path, name)
         if name == "file_id":
             gather.remote += 1
+            gather.miss("remote", value)
             below(gather, value, "metadata", at, OPTION_WORDS)
         elif name == "file_data" and is_data_url(value):
             url(gather, value, at)

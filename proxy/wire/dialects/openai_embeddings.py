@@ -1,5 +1,6 @@
 """OpenAI embeddings: texts in, vectors out that nobody reads (wire.md §3.6)."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from proxy.model.exchange import Dialect, Leaf, Usage
@@ -8,7 +9,7 @@ from proxy.wire.dialect import Object, StreamReader
 from proxy.wire.dialects.members import OPTION_WORDS, below
 from proxy.wire.dialects.openai_chat import is_error
 from proxy.wire.dialects.openai_legacy import LegacyStream, prompt_leaves
-from proxy.wire.leaves import Gather
+from proxy.wire.leaves import ALL_READ, Gather, Unread
 from proxy.wire.usage import read_usage
 
 _SETTINGS: Final = frozenset({"model", "encoding_format", "dimensions"})
@@ -20,6 +21,7 @@ class EmbeddingsReader:
     """`POST …/embeddings`"""
 
     name: Dialect = "openai_chat"
+    unread: Mapping[Unread, int] = ALL_READ
 
     def request_leaves(self, doc: Object) -> list[Leaf]:
         gather = Gather("user")

@@ -1,5 +1,6 @@
 """OpenAI's legacy completions: `prompt` in, `choices[].text` out, at L0 only (wire.md §2.1)."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from proxy.model.errors import ProxyError
@@ -12,7 +13,7 @@ from proxy.wire.dialects.members import OPTION_WORDS, below
 from proxy.wire.dialects.openai_chat import choices_of, finish_of, is_error
 from proxy.wire.errors import error_doc
 from proxy.wire.failures import stream_error
-from proxy.wire.leaves import Gather, Unscannable
+from proxy.wire.leaves import ALL_READ, Gather, Unread, Unscannable
 from proxy.wire.mould import Mould
 from proxy.wire.usage import estimate_bytes, read_usage, write_usage
 
@@ -43,6 +44,7 @@ class LegacyReader:
     """`POST …/completions`"""
 
     name: Dialect = "openai_chat"
+    unread: Mapping[Unread, int] = ALL_READ
 
     def request_leaves(self, doc: Object) -> list[Leaf]:
         gather = Gather("user")

@@ -1,6 +1,6 @@
 """Which reader a path's bodies have, and what the gateway asks of every request body."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from proxy.model.exchange import Dialect, Operation, Surface
@@ -13,12 +13,12 @@ from proxy.wire.dialects.openai_legacy import LegacyReader
 from proxy.wire.dialects.openai_tools import ChatTools
 from proxy.wire.dialects.tools import ToolGrammar
 
-_READERS: Final[Mapping[Operation, DialectReader]] = {
-    "chat": ChatReader(),
-    "completions": LegacyReader(),
-    "embeddings": EmbeddingsReader(),
-    "messages": MessagesReader(),
-    "count_tokens": MessagesReader(),
+_READERS: Final[Mapping[Operation, Callable[[], DialectReader]]] = {
+    "chat": ChatReader,
+    "completions": LegacyReader,
+    "embeddings": EmbeddingsReader,
+    "messages": MessagesReader,
+    "count_tokens": MessagesReader,
 }
 
 
@@ -34,8 +34,9 @@ def tools_of(dialect: Dialect) -> ToolGrammar | None:
 
 
 def reader_of(surface: Surface) -> DialectReader | None:
-    """None: nobody here understands the bodies of this path."""
-    return _READERS.get(surface.operation)
+    """A reader for one request.  None: nobody here understands the bodies of this path."""
+    made = _READERS.get(surface.operation)
+    return made() if made is not None else None
 
 
 def request_view(surface: Surface, doc: Object) -> tuple[str | None, bool, bool, str | None]:
