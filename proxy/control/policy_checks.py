@@ -21,7 +21,7 @@ from proxy.guardrails.replay import strongest
 from proxy.model.exchange import Direction, Json, Part
 from proxy.model.policy import PolicyPack, PolicyResult, Rule, Verdict
 from proxy.model.tenancy import GuardSettings
-from proxy.settings.coverage import route_doc
+from proxy.settings.coverage import Streaming, route_doc
 from proxy.spool.record import policy_result_doc
 from proxy.wire.leaves import rewrite_json_text
 
@@ -127,7 +127,8 @@ async def policies_coverage(passage: Passage, _: ControlDeps) -> Reply:
 
 
 class PartCovered(BaseModel):
-    """`hole`: nothing looks there, and no setting says so."""
+    """`hole`: nothing looks there, and no setting says so.  `stream`: of an answer, the packs by
+    how they look at one that streams."""
 
     direction: Direction
     part: Part
@@ -136,6 +137,7 @@ class PartCovered(BaseModel):
     shadow: list[str]
     reason: str
     hole: bool
+    stream: dict[Streaming, list[str]]
 
 
 class SurfaceCovered(BaseModel):

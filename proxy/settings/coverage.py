@@ -6,10 +6,10 @@ that run in shadow; and for a part without any, why.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Final, get_args
+from typing import Final, Literal, get_args
 
 from proxy.model.exchange import Direction, Json, Part, Role
-from proxy.model.policy import PolicyPack, Rule, Scope
+from proxy.model.policy import Action, PolicyPack, Rule, Scope
 
 REQUEST_PARTS: Final[tuple[Part, ...]] = (
     "text",
@@ -66,9 +66,15 @@ _ROLES: Final = frozenset(get_args(Role))
 _ALIASES: Final = {"developer": "system", "function": "tool"}
 
 
+Streaming = Literal["exact", "held to its end", "window by window", "afterwards"]
+STREAMING: Final[tuple[Streaming, ...]] = get_args(Streaming)
+
+
 @dataclass(slots=True)
 class PartCoverage:
-    """One part in one direction: pack labels by what they do, or the reason why there is none."""
+    """One part in one direction: pack labels by what they do, or the reason why there is none.
+
+    `stream`: of an answer, the packs by how they look at one that streams."""
 
     direction: Direction
     part: Part
@@ -77,6 +83,7 @@ class PartCoverage:
     shadow: list[str] = field(default_factory=list)
     reason: str = ""
     hole: bool = False
+    stream: dict[Streaming, list[str]] = field(default_factory=dict)
 
     @property
     def scanned(self) -> bool:
@@ -222,33 +229,66 @@ def _part(packs: Sequence[PolicyPack], direction: Direction, part: Part) -> Part
     inert = explicit = False
     for pack in packs:
         doing: dict[str, list[Scope]] = {"enforced": [], "recorded": [], "shadow": []}
+        ways: set[Streaming] = set()
         for rule in pack.rules:
             action = rule.action or pack.default_action
             if not is_enabled(pack, rule) or rule.kind in _TEXTLESS or action == "allow":
                 continue
-            scope = rule.scope or pack.scope
-            if scope is None and action == "reroute":
-                scope = Scope(direction="request")  # no answer can be rerouted
-            if rule.kind == "json_schema":
-                scope = Scope(direction="response", parts=["text"])
+            scope = _scope(pack, rule, action)
             if not _in_scope(rule, scope or Scope(), direction, part):
                 explicit = explicit or scope is not None
-            elif is_inert(pack, rule):
+                continue
+            if is_inert(pack, rule):
                 inert = True
-            elif (rule.mode or pack.mode) == "shadow":
-                doing["shadow"].append(scope or Scope())
-            else:
-                kind = "recorded" if action in _RECORDS_ONLY else "enforced"
-                doing[kind].append(scope or Scope())
+                continue
+            kind = "enforced" if _acts(rule, action) else "recorded"
+            doing["shadow" if (rule.mode or pack.mode) == "shadow" else kind].append(
+                scope or Scope()
+            )
+            ways.add(streaming(pack, rule))
         for name, scopes in doing.items():
             if scopes:
                 getattr(found, name).append(pack.policy_pack_id + _limits_of(scopes))
+        for way in sorted(ways, key=STREAMING.index) if direction == "response" else ():
+            found.stream.setdefault(way, []).append(pack.policy_pack_id)
     if not found.scanned:
         found.reason = "inert rule" if inert else "no rule in scope"
         found.hole = part != _NAMED_ONLY and (inert or not explicit)
         if direction == "request" and part == "reasoning":
             found.reason, found.hole = "signed reasoning", False
     return found
+
+
+def _scope(pack: PolicyPack, rule: Rule, action: Action) -> Scope | None:
+    """What the rule says, or its pack, or its kind; None: nobody says anything."""
+    if rule.kind == "json_schema":
+        return Scope(direction="response", parts=["text"])
+    scope = rule.scope or pack.scope
+    if scope is None and action == "reroute":
+        return Scope(direction="request")  # no answer can be rerouted
+    return scope
+
+
+def _acts(rule: Rule, action: Action) -> bool:
+    """It holds back, changes or stops a text; a check outside may do so by category."""
+    actions: set[object] = {action}
+    by_category = rule.config.get("map")
+    if rule.kind == "external" and isinstance(by_category, dict):
+        actions |= {own.get("action") or action for own in by_category.values()}
+    return not actions.issubset(_RECORDS_ONLY)
+
+
+def streaming(pack: PolicyPack, rule: Rule) -> Streaming:
+    """How a rule about answers looks at one that streams (guardrails.md §3.2)."""
+    enforces = (rule.mode or pack.mode) == "enforce"
+    acts = enforces and _acts(rule, rule.action or pack.default_action)
+    if rule.kind == "json_schema":
+        return "held to its end" if acts else "afterwards"
+    if rule.kind != "external":
+        return "exact"
+    if not acts:
+        return "afterwards"
+    return "window by window" if rule.config.get("stage") == "window" else "held to its end"
 
 
 def _in_scope(rule: Rule, scope: Scope, direction: Direction, part: Part) -> bool:

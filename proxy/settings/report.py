@@ -97,17 +97,19 @@ def _way(route: RouteReport) -> str:
 def _coverage(coverage: RouteCoverage) -> Iterator[str]:
     rows: list[tuple[str, str, str]] = []
     directions: tuple[Direction, ...] = ("request", "response")
-    borders = any(each.reason == "window border" for each in coverage.not_scanned)
     for direction in directions:
         parts = [each for each in coverage.parts if each.direction == direction]
         label: str = direction
         for said, group in _alike(parts):
             names = " ".join(each.part for each in group)
-            if direction == "response" and group[0].scanned:
-                said += "" if borders else "   stream: exact"
             rows.append((label, names, said))
             label = ""
         rows += _unscannable(coverage, direction)
+        holding = dict.fromkeys(
+            pack for part in parts for pack in part.stream.get("held to its end", ())
+        )
+        if holding:
+            rows.append(("", "every stream", f"leaves at its end: {' '.join(holding)}"))
         if direction == "response" and any(
             each.part == "reasoning" and each.scanned for each in parts
         ):
@@ -153,4 +155,14 @@ def _said(part: PartCoverage) -> str:
     if not part.scanned:
         return f"not scanned: {part.reason}"
     groups = (("enforced", part.enforced), ("recorded", part.recorded), ("shadow", part.shadow))
-    return "   ".join(f"{name}: {' '.join(packs)}" for name, packs in groups if packs)
+    told = [f"{name}: {' '.join(packs)}" for name, packs in groups if packs]
+    if part.stream:
+        told.append(f"stream: {_streaming(part)}")
+    return "   ".join(told)
+
+
+def _streaming(part: PartCoverage) -> str:
+    """One way alone needs no names; of several each names its packs."""
+    if len(part.stream) == 1:
+        return next(iter(part.stream))
+    return ", ".join(f"{way} ({' '.join(packs)})" for way, packs in part.stream.items())

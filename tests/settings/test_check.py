@@ -146,3 +146,14 @@ def test_a_check_by_windows_is_not_called_exact(load: Load) -> None:
     shown = as_text(report_on(load(text, {"ANTHROPIC": "key-of-anthropic"})))
     assert "window border (config.window.overlap: 200)" in shown
     assert "stream: exact" not in shown
+    assert "stream: window by window" in shown
+
+
+def test_an_answer_that_must_be_whole_is_not_called_exact(load: Load) -> None:
+    rule = "rule_id: r, kind: json_schema, action: block, config: {schema: {type: object}}"
+    text = TEXT.replace("rule_id: r, pattern: secret-x, action: redact", rule)
+    text = text.replace("policy_packs: [p", "stream_recovery: off, policy_packs: [p")
+    shown = as_text(report_on(load(text, {"ANTHROPIC": "key-of-anthropic"})))
+    assert "stream: held to its end" in shown
+    assert "every stream" in shown
+    assert "leaves at its end: p" in shown

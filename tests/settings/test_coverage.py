@@ -1,8 +1,12 @@
 """What a route's packs look at (guardrails.md §12)."""
 
+from typing import get_args
+
 import pytest
 
-from proxy.model.policy import PolicyPack
+from proxy.guardrails.compile import compile_guard
+from proxy.model.policy import Kind, PolicyPack
+from proxy.model.tenancy import GuardSettings
 from proxy.settings.coverage import SURFACES, PartCoverage, cover, route_doc
 from proxy.wire.paths import PathFault, read_target
 
@@ -147,3 +151,80 @@ def test_a_route_without_packs_is_told_as_such() -> None:
         [],
         [],
     )
+
+
+TOLD: dict[str, object] = {"adapter": "http", "url": "https://checks.example/"}
+SCHEMA: dict[str, object] = {"schema": {"type": "object"}}
+
+STREAMS: list[tuple[str, dict[str, object], str]] = [
+    ("terms", {"pattern": ["secret"]}, "exact"),
+    ("regex", {"pattern": "secret"}, "exact"),
+    ("regex", {"pattern": "secret", "action": "log"}, "exact"),
+    ("regex", {"pattern": "secret", "mode": "shadow"}, "exact"),
+    ("secret", {"pattern": "key-[a-z]{9,}"}, "exact"),
+    ("pii", {"pattern": "[0-9]{9,16}", "config": {"entity": "CARD"}}, "exact"),
+    ("unicode", {"config": {"class": "tags"}}, "exact"),
+    ("injection", {"pattern": "ignore all", "config": {"family": "override"}}, "exact"),
+    ("topic", {"pattern": ["secret"], "config": {"category": "c"}}, "exact"),
+    ("url", {}, "exact"),
+    ("tool_permission", {"action": "block", "config": {"default": "deny"}}, ""),
+    ("model_access", {"action": "block", "scope": {"direction": "request"},
+                      "config": {"deny": ["x"]}}, ""),
+    ("limits", {"action": "block", "scope": {"direction": "request"},
+                "config": {"n_max": 4}}, ""),
+    ("json_schema", {"action": "block", "config": SCHEMA}, "held to its end"),
+    ("json_schema", {"action": "log", "config": SCHEMA}, "afterwards"),
+    ("json_schema", {"action": "flag", "config": SCHEMA}, "afterwards"),
+    ("json_schema", {"action": "block", "mode": "shadow", "config": SCHEMA}, "afterwards"),
+    ("json_schema", {"action": "block"}, ""),
+    ("external", {"action": "block", "config": TOLD}, "held to its end"),
+    ("external", {"action": "redact", "config": TOLD}, "held to its end"),
+    ("external", {"action": "log", "config": TOLD}, "afterwards"),
+    ("external", {"action": "block", "mode": "shadow", "config": TOLD}, "afterwards"),
+    ("external", {"action": "log", "config": TOLD | {"map": {"bad": {"action": "block"}}}},
+     "held to its end"),
+    ("external", {"action": "block", "config": TOLD | {"stage": "preflight"}}, "held to its end"),
+    ("external", {"action": "block", "config": TOLD | {"stage": "buffer"}}, "held to its end"),
+    ("external", {"action": "block", "config": TOLD | {"stage": "window"}}, "window by window"),
+    ("external", {"action": "log", "config": TOLD | {"stage": "window"}}, "afterwards"),
+    ("external", {"action": "log", "config": TOLD | {"stage": "post"}}, "afterwards"),
+    ("external", {"action": "block", "scope": {"direction": "request"},
+                  "config": TOLD | {"stage": "preflight"}}, ""),
+    ("external", {"action": "block", "scope": {"direction": "request"},
+                  "config": TOLD | {"stage": "parallel"}}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "said", "way"), STREAMS)
+def test_how_each_kind_looks_at_a_stream_as_the_engine_does(
+    kind: str, said: dict[str, object], way: str
+) -> None:
+    """Both the word of the report and what the compiled rules hold."""
+    one = pack("p", {"pattern": None, **said, "kind": kind})
+    ways = {name: packs for each in cover([one]).parts for name, packs in each.stream.items()}
+    assert ways == ({way: ["p"]} if way else {})
+    assert all(not each.stream for each in cover([one]).parts if each.direction == "request")
+    guard = compile_guard([one], GuardSettings())
+    outside = [rule for rule in guard.outside if rule.response_stage is not None]
+    held = guard.holds_answers or any(r.acts and r.response_stage == "buffer" for r in outside)
+    windows = any(rule.acts and rule.response_stage == "window" for rule in outside)
+    after = any(not rule.acts for rule in outside)
+    after = after or (bool(guard.schemas) and not guard.holds_answers)
+    assert (held, windows, after) == (
+        way == "held to its end", way == "window by window", way == "afterwards"
+    )  # fmt: skip
+
+
+def test_every_kind_stands_in_the_table() -> None:
+    assert {kind for kind, _, _ in STREAMS} == {*get_args(Kind)}
+
+
+def test_a_part_that_is_looked_at_in_several_ways_names_the_packs_of_each() -> None:
+    exact = pack("a", {})
+    both = pack("b", {}, {"kind": "json_schema", "action": "block", "pattern": None,
+                          "config": SCHEMA})  # fmt: skip
+    assert part([exact, both], OUT, "text").stream == {
+        "exact": ["a", "b"],
+        "held to its end": ["b"],
+    }
+    assert part([exact, both], OUT, "refusal").stream == {"exact": ["a", "b"]}
