@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from proxy.control.policy_replay import ReplayItem, compare, item_faults, sample_of, told
-from proxy.guardrails.replay import STREAMED, Compared, Opinion, by_rule
+from proxy.guardrails.replay import STREAMED, Compared, NotReplayed, Opinion, by_rule
 from proxy.model.exchange import Json
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import GuardSettings
@@ -21,6 +21,10 @@ from proxy.wire import jsonbody
 
 MAX_TEXTS_BYTES: Final = 64 << 20
 SHOWN: Final = 50  # changed texts in the table; JSON has all
+_LEFT_OUT: Final = {
+    "external": "external, and a replay asks no service; it looks at {texts} of the texts",
+    "not_a_text": "what it judges is no text",
+}
 _ITEMS: Final = (".jsonl", ".ndjson")
 _DOCUMENTS: Final = (".yaml", ".yml", ".json")
 
@@ -42,11 +46,11 @@ def replay(options: ReplayOptions) -> int:
         return 2
     samples = [sample_of(item) for item in items]
     packs = [each.effective.model_copy(update={"enabled": True}) for each in (candidate, baseline)]
-    compared = compare(packs[0], packs[1], samples, settings, _never)
+    compared, left_out = compare(packs[0], packs[1], samples, settings, _never)
     if options.format == "json":
-        sys.stdout.write(jsonbody.dumps(told(compared)).decode() + "\n")
+        sys.stdout.write(jsonbody.dumps(told(compared, left_out)).decode() + "\n")
     else:
-        sys.stdout.write("\n".join(_lines(packs[0], packs[1], compared)) + "\n")
+        sys.stdout.write("\n".join(_lines(packs[0], packs[1], compared, left_out)) + "\n")
     differs = any(each.changed or each.stream_equals_whole is False for each in compared)
     return 1 if differs and options.exit_code else 0
 
@@ -163,7 +167,10 @@ def _read(options: ReplayOptions, number: int, line: str) -> dict[str, Json]:
 
 
 def _lines(
-    candidate: PolicyPack, baseline: PolicyPack, compared: Sequence[Compared]
+    candidate: PolicyPack,
+    baseline: PolicyPack,
+    compared: Sequence[Compared],
+    left_out: Sequence[NotReplayed],
 ) -> Iterator[str]:
     changed = [each for each in compared if each.changed]
     yield f"{_label(candidate)} against {_label(baseline)}"
@@ -175,6 +182,8 @@ def _lines(
         for each in streams:
             if not each.stream_equals_whole:
                 yield f"  differs: {each.id}"
+    for rule in left_out:
+        yield f"NOT REPLAYED: {rule.rule_id}: {_LEFT_OUT[rule.reason].format(texts=rule.texts)}"
     counts = by_rule(compared)
     if counts:
         yield ""

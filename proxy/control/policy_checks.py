@@ -17,7 +17,7 @@ from proxy.control.validation import read_as
 from proxy.guardrails.compile import compile_guard
 from proxy.guardrails.engine import Judgement
 from proxy.guardrails.outside import unasked
-from proxy.guardrails.replay import strongest
+from proxy.guardrails.replay import judged_alone, strongest
 from proxy.model.exchange import Direction, Json, Part
 from proxy.model.policy import PolicyPack, PolicyResult, Rule, Verdict
 from proxy.model.tenancy import GuardSettings
@@ -82,7 +82,7 @@ def _judge(
     guard.warm()
     leaves = leaves_of(asked.text, asked.direction, asked.part)
     began = monotonic()
-    judgement = guard.judge(leaves, asked.direction)
+    judgement = judged_alone(guard, leaves, asked.text, asked.direction, asked.part)
     judgement.results += unasked(guard, leaves, asked.direction)
     return judgement, int((monotonic() - began) * 1_000_000)
 

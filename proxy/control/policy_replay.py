@@ -23,10 +23,12 @@ from proxy.guardrails.compile import compile_guard
 from proxy.guardrails.replay import (
     STREAMED,
     Compared,
+    NotReplayed,
     Over,
     ReplayTooLong,
     Sample,
     by_rule,
+    not_replayed,
     replay,
 )
 from proxy.model.exchange import Direction, Json, Leaf, Part, Role
@@ -97,13 +99,25 @@ class ItemReplayed(BaseModel):
     stream_equals_whole: bool | None
 
 
+class RuleLeftOut(BaseModel):
+    """A rule of which the numbers say nothing.  `reason`: it asks a service outside, which a replay
+    does not, or what it judges is no text.  `texts`: how many it would have looked at."""
+
+    rule_id: str
+    reason: Literal["external", "not_a_text"]
+    in_baseline: bool
+    in_candidate: bool
+    texts: int
+
+
 class Replayed(BaseModel):
     """`changed`: texts with another verdict, another action, or another text that goes on.
-    `by_rule`: every rule that hits a text."""
+    `by_rule`: every rule that hits a text.  `not_replayed`: the rules that were left out."""
 
     items: int
     changed: int
     by_rule: list[RuleChange]
+    not_replayed: list[RuleLeftOut]
     results: list[ItemReplayed]
 
 
@@ -124,14 +138,14 @@ async def replay_policy(passage: Passage, deps: ControlDeps) -> Reply:
     samples = [sample_of(item) for item in asked.items]
     settings = passage.config.guard
     try:
-        compared = await asyncio.to_thread(
+        compared, left_out = await asyncio.to_thread(
             lambda: compare(candidate, baseline, samples, settings, cpu_budget(REPLAY_S))
         )
     except ReplayTooLong as stop:
         where = ("items", stop.place)
         detail = f"the texts take more than {REPLAY_S:g} s of computing; send fewer"
         raise invalid([_at(where, "takes_too_long", detail)]) from stop
-    return Reply.json(200, told(compared))
+    return Reply.json(200, told(compared, left_out))
 
 
 def _without_texts(sent: dict[str, Json]) -> Json:
@@ -212,10 +226,10 @@ def compare(
     samples: Sequence[Sample],
     settings: GuardSettings,
     over: Over,
-) -> list[Compared]:
+) -> tuple[list[Compared], list[NotReplayed]]:
     """Compile both packs and judge the texts.  Raises PackError, ReplayTooLong."""
     ours, theirs = compile_guard([candidate], settings), compile_guard([baseline], settings)
-    return replay(ours, theirs, samples, over)
+    return replay(ours, theirs, samples, over), not_replayed(ours, theirs, samples)
 
 
 def sample_of(item: ReplayItem) -> Sample:
@@ -234,7 +248,7 @@ def leaves_of(text: str, direction: Direction, part: Part) -> list[Leaf]:
     return [Leaf(text, part, role, ())]
 
 
-def told(compared: Sequence[Compared]) -> Json:
+def told(compared: Sequence[Compared], left_out: Sequence[NotReplayed]) -> Json:
     """The answer, also of the command."""
     results: list[Json] = [
         {
@@ -247,7 +261,13 @@ def told(compared: Sequence[Compared]) -> Json:
     ]
     rules: list[Json] = [asdict(count) for count in by_rule(compared)]
     changed = sum(each.changed for each in compared)
-    return {"items": len(compared), "changed": changed, "by_rule": rules, "results": results}
+    return {
+        "items": len(compared),
+        "changed": changed,
+        "by_rule": rules,
+        "not_replayed": [asdict(rule) for rule in left_out],
+        "results": results,
+    }
 
 
 def _opinion(verdict: Verdict, action: ActionTaken) -> Json:

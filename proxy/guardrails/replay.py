@@ -6,10 +6,11 @@ the stream guard says of a text in pieces what it says of the whole.  Nothing is
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from proxy.guardrails.engine import Guard, Judgement
-from proxy.guardrails.rules import STRENGTH
+from proxy.guardrails.external import ExternalRule
+from proxy.guardrails.rules import STRENGTH, RuleFacts
 from proxy.model.exchange import Direction, Leaf, Part
 from proxy.model.policy import ActionTaken, PolicyResult, Verdict
 
@@ -71,6 +72,18 @@ class Compared:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class NotReplayed:
+    """A rule that no replay can speak for.  `reason`: it asks a service outside, or what it judges
+    is no text.  `texts`: how many of them it would have looked at."""
+
+    rule_id: str
+    reason: Literal["external", "not_a_text"]
+    in_baseline: bool
+    in_candidate: bool
+    texts: int
+
+
 @dataclass(slots=True)
 class RuleCount:
     """Of the texts that a rule hits: how many before and after, and how many on one side only."""
@@ -102,9 +115,57 @@ def replay(
 
 def opinion(guard: Guard, sample: Sample) -> Opinion:
     """What the guard says of the whole text."""
-    judged = guard.judge(sample.leaves, sample.direction)
+    judged = judged_alone(guard, sample.leaves, sample.text, sample.direction, sample.part)
     hit = frozenset(r.rule_matched for r in judged.results if r.rule_matched is not None)
     return Opinion(strongest(judged.results), action_of(judged), hit, _after(sample, judged))
+
+
+def judged_alone(
+    guard: Guard, leaves: Sequence[Leaf], text: str, direction: Direction, part: Part
+) -> Judgement:
+    """A text judged as if it were all of the request, or all that the answer says."""
+    judged = guard.judge(leaves, direction)
+    if guard.schemas and (direction, part) == ("response", "text"):
+        whole = guard.judge_whole([text])
+        judged.results += whole.results
+        judged.flagged = judged.flagged or whole.flagged
+        if judged.block is None and whole.block is not None:
+            judged.block, judged.message = whole.block, whole.message
+            judged.rewrites.clear()
+    return judged
+
+
+def not_replayed(candidate: Guard, baseline: Guard, samples: Sequence[Sample]) -> list[NotReplayed]:
+    """The rules of either side that no replay can speak for, by name."""
+    sides = [{rule.rule_id: rule for rule in _beyond(guard)} for guard in (baseline, candidate)]
+    found = []
+    for rule_id in sorted(sides[0].keys() | sides[1].keys()):
+        rules = [side[rule_id] for side in sides if rule_id in side]
+        asks = any(isinstance(rule, ExternalRule) for rule in rules)
+        texts = sum(
+            any(
+                leaf.text and rule.reach.covers(sample.direction, leaf.part, leaf.role, leaf.latest)
+                for leaf in sample.leaves
+                for rule in rules
+                if isinstance(rule, ExternalRule)
+            )
+            for sample in samples
+        )
+        found.append(
+            NotReplayed(
+                rule_id,
+                "external" if asks else "not_a_text",
+                rule_id in sides[0],
+                rule_id in sides[1],
+                texts,
+            )
+        )
+    return found
+
+
+def _beyond(guard: Guard) -> Iterator[RuleFacts]:
+    yield from guard.outside
+    yield from (*guard.gates.tools, *guard.gates.access, *guard.gates.limits)
 
 
 def strongest(results: Sequence[PolicyResult]) -> Verdict:

@@ -188,3 +188,13 @@ def test_a_wrong_command(arguments: tuple[str, ...]) -> None:
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert replay(*DEFAULT, "gone.txt") == 1
     assert "parapet replay: gone.txt: No such file" in capsys.readouterr().err
+
+
+def test_a_rule_that_asks_a_service_is_said_loudly_not_to_be_replayed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asks = "{rule_id: ask, kind: external, action: block, config: {adapter: http, url: 'http://x'}}"
+    Path("asks.yaml").write_text(f"policy_pack_id: mine\nrules: [{asks}]\n")
+    assert replay("--candidate", "asks.yaml", "--baseline", "active.yaml", "texts.txt") == 0
+    said = "NOT REPLAYED: ask: external, and a replay asks no service; it looks at 3 of the texts"
+    assert said in capsys.readouterr().out.splitlines()

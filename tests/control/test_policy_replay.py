@@ -42,6 +42,7 @@ async def test_a_version_against_the_active_one(world: World) -> None:
             {"rule_id": "end", "baseline_hits": 0, "candidate_hits": 1, "new": 1, "gone": 0},
             {"rule_id": "word", "baseline_hits": 1, "candidate_hits": 1, "new": 0, "gone": 0},
         ],
+        "not_replayed": [],
         "results": [
             {
                 "id": "a",
@@ -227,3 +228,41 @@ async def test_others_are_served_meanwhile(world: World) -> None:
             waits.append(clock() - began)
     assert long.result()["items"] == 1000
     assert sorted(waits)[len(waits) // 2] < 0.05
+
+
+ASKS = {"rule_id": "ask", "kind": "external", "action": "block", "scope": {"direction": "request"},
+        "config": {"adapter": "http", "url": "https://checks.example/"}}  # fmt: skip
+TOOLS = {"rule_id": "tools", "kind": "tool_permission", "action": "block",
+         "config": {"default": "deny"}}  # fmt: skip
+SHAPED = {"rule_id": "shaped", "kind": "json_schema", "action": "block",
+          "config": {"schema": {"type": "object"}}}  # fmt: skip
+
+
+async def test_rules_that_no_replay_can_speak_for_are_named(world: World) -> None:
+    await world.post(f"{W}/policies", {**PACK, "rules": [RULE, ASKS]})
+    draft = {"policy_pack_id": "mine", "rules": [RULE, ASKS, TOOLS]}
+    items = [ITEM, {**ITEM, "id": "2", "direction": "response"}, {**ITEM, "id": "3"}]
+    doc = await replayed(world, {"candidate": draft, "items": items})
+    assert doc["not_replayed"] == [
+        {"rule_id": "ask", "reason": "external", "in_baseline": True, "in_candidate": True,
+         "texts": 2},
+        {"rule_id": "tools", "reason": "not_a_text", "in_baseline": False, "in_candidate": True,
+         "texts": 0},
+    ]  # fmt: skip
+
+
+async def test_an_answer_is_held_against_its_schema(world: World) -> None:
+    await world.post(f"{W}/policies", PACK)
+    draft = {"policy_pack_id": "mine", "rules": [SHAPED]}
+    items = [
+        {"id": "fits", "text": "{}", "direction": "response"},
+        {"id": "breaks", "text": "no object", "direction": "response"},
+        {"id": "asks", "text": "no object", "direction": "request"},
+    ]
+    doc = await replayed(world, {"candidate": draft, "items": items})
+    said = {each["id"]: each["candidate"]["action_taken"] for each in doc["results"]}
+    assert said == {"fits": "none", "breaks": "block", "asks": "none"}
+    assert doc["not_replayed"] == []
+    asked = {"text": "no object", "direction": "response", "rules": [SHAPED]}
+    evaluated = await world.post(f"{W}/policies/mine/evaluate", asked)
+    assert (evaluated.doc["verdict"], evaluated.doc["text_after"]) == ("violation", None)
