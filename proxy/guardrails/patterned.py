@@ -21,6 +21,7 @@ from proxy.guardrails.configs import (
 )
 from proxy.guardrails.context import ContextWords, words_pattern
 from proxy.guardrails.fold import Folding, folding
+from proxy.guardrails.linear import LinearError
 from proxy.guardrails.rules import LiveRule, Pattern, Tally
 from proxy.guardrails.said import Said
 from proxy.model.policy import Action, Kind, Rule
@@ -162,6 +163,8 @@ def _assembled(said: Said, pattern: Pattern) -> LiveRule | None:
             "The rule's confidence is below its threshold: it never hits.",
         )
         return None
+    if not _holds_streams(said, pattern):
+        return None
     belongs = unicode.CLASSES[config.class_].belongs if isinstance(config, UnicodeConfig) else None
     return LiveRule(
         **said.facts_of_rule(),
@@ -214,6 +217,19 @@ def _folding(rule: Rule, kind: Kind) -> Folding | None:
     if mode is None:
         mode = "fold" if kind in LOOSE and rule.case != "exact" else "none"
     return None if mode == "none" else folding(mode)
+
+
+def _holds_streams(said: Said, pattern: Pattern) -> bool:
+    """The pattern can do what its rule asks of it; where it holds streams back it is asked for the
+    beginnings of its matches."""
+    acts = said.action in ("block", "redact", "replace", "allow")
+    if acts and not said.shadow and "response" in said.reach.directions:
+        try:
+            return pattern.open_tail is not None
+        except LinearError:
+            said.refuse("pattern", "regex_too_large", "The pattern is too large for RE2.")
+            return False
+    return True
 
 
 def _replacement(rule: Rule, action: Action) -> str:

@@ -66,7 +66,7 @@ class Pattern:
     """A regex twice: as RE2 runs it, and as a tree; with what follows from the tree."""
 
     __slots__ = (
-        "folding", "gates", "keywords", "late_assertion", "max_width", "node", "open_tail",
+        "_open_tail", "folding", "gates", "keywords", "late_assertion", "max_width", "node",
         "regex",
     )  # fmt: skip
 
@@ -89,9 +89,22 @@ class Pattern:
             self.gates = (gate,) if gate else ()
         self.max_width = shape.max_width(node)
         self.late_assertion = shape.late_assertion(node)
-        begun, start = shape.beginnings(node), shape.opening(node)
-        # An open match: a beginning that reaches the end.  Sets are already widened for case.
-        self.open_tail = Regex(f"(?:|{start}(?:{begun}))\\z", max_mem=INNER_MEM_BYTES)
+        self._open_tail: Regex | None = None
+
+    @property
+    def open_tail(self) -> Regex:
+        """An open match: a beginning that reaches the end.  Sets are already widened for case.
+
+        Only rules that hold streams back need it, and it takes as long as all the rest, so it is
+        compiled when it is first asked for: those do so when they are read.  Raises LinearError."""
+        if self._open_tail is None:
+            begun, start = shape.beginnings(self.node), shape.opening(self.node)
+            self._open_tail = Regex(f"(?:|{start}(?:{begun}))\\z", max_mem=INNER_MEM_BYTES)
+        return self._open_tail
+
+    @open_tail.setter
+    def open_tail(self, tail: Regex) -> None:
+        self._open_tail = tail
 
     def gated(self, gate: str) -> "Pattern":
         """The same pattern behind a regex that fits somewhere in every text where a hit counts; the
@@ -104,7 +117,9 @@ class Pattern:
 
     def with_keywords(self, keywords: tuple[str, ...]) -> "Pattern":
         """The same pattern behind another prefilter."""
-        return Pattern(self.regex, self.node, folding=self.folding, keywords=keywords)
+        found = Pattern(self.regex, self.node, folding=self.folding, keywords=keywords)
+        found._open_tail = self._open_tail
+        return found
 
     def __repr__(self) -> str:
         return f"<Pattern {len(self.keywords)} keywords>"

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from proxy.guardrails.compile import PackError, check_pack, compile_guard
+from proxy.guardrails.compile import PackError, check_pack, compile_guard, compile_rules
+from proxy.guardrails.rules import LiveRule
 from proxy.model.exchange import Leaf
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import GuardSettings
@@ -286,3 +287,25 @@ def test_the_longest_patterns_are_read_soon(pattern: str) -> None:
     began = time.process_time()
     check_pack(pack({"pattern": pattern}))
     assert time.process_time() - began < 2
+
+
+HELD: list[tuple[dict[str, object], bool]] = [
+    ({"action": "redact"}, True),
+    ({"action": "block"}, True),
+    ({"action": "log"}, False),
+    ({"action": "redact", "mode": "shadow"}, False),
+    ({"action": "redact", "scope": {"direction": "request"}}, False),
+]
+
+
+@pytest.mark.parametrize(("said", "held"), HELD)
+def test_beginnings_are_compiled_where_a_stream_is_held_for_them(
+    said: dict[str, object], held: bool
+) -> None:
+    """They take as long as the rest of the pack, which rules that only watch need not pay."""
+    rule = {"rule_id": "r", "pattern": f"beginning-{sorted(said.items())}".replace("'", ""), **said}
+    pack = PolicyPack.model_validate({"policy_pack_id": "p", "rules": [rule]})
+    (live,) = compile_rules([pack], GuardSettings())
+    assert isinstance(live, LiveRule)
+    assert (live.pattern._open_tail is not None) is held
+    assert live.pattern.open_tail is live.pattern.open_tail
