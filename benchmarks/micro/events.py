@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable
 from time import perf_counter_ns as now_ns
 
-from benchmarks.micro.guard import WORDS
 from proxy.gateway.stream import Pump
 from proxy.guardrails.compile import compile_guard
 from proxy.guardrails.engine import Guard
@@ -25,6 +24,7 @@ from proxy.wire.dialects.openai_stream import ChatStream
 from proxy.wire.providers.adapter import Framer
 from proxy.wire.providers.bedrock_stream import ClaudeFramer
 from proxy.wire.sse import SseFramer
+from tests.guardrails.texts import WORDS
 from tests.kit import frames
 
 ROUNDS, STREAMS, EVENTS = 15, 10, 200
