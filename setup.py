@@ -11,8 +11,9 @@ from pathlib import Path
 from setuptools import setup
 
 HOT = {
-    "gateway": "account admission answer ask blocks downstream front handlers heads judging noting "
-    "opening pipeline reach read relay stream tell texts turn waiting whole",
+    "gateway": "account admission answer ask backlog blocks downstream front handlers heads intake "
+    "judging noting opening pipeline reach read relay slices stream streamed tell texts threshold "
+    "turn waiting whole",
     "guardrails": "automaton context engine external findings fold gates linear matching memo "
     "placeholders program redact restoring rules sampling spans stream watch whole",
     "guardrails/checks": "digits national secrets steps unicode validators",

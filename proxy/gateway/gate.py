@@ -87,10 +87,22 @@ class Gate:
 
     # --- what comes
 
+    @property
+    def over(self) -> bool:
+        """Nothing more is let in."""
+        return self._over
+
     def feed(self, chunk: bytes) -> None:
+        self.take(chunk, self.hear(chunk))
+
+    def hear(self, chunk: bytes) -> list[Mark]:
+        """What a piece needs to be let go.  It touches the ear alone."""
+        return [] if self.too_long or self._over else self.ear.feed(chunk)
+
+    def take(self, chunk: bytes, marks: list[Mark]) -> None:
+        """A piece that was heard."""
         if self._over:
             return
-        marks = [] if self.too_long else self.ear.feed(chunk)
         self._bytes += len(chunk)
         overflows = self._bytes > self._limit and not self.too_long
         if not self._checks.holding or self.too_long:
@@ -128,7 +140,8 @@ class Gate:
     def _lane(self, key: LaneKey) -> SpanLane:
         found = self._lanes.get(key)
         if found is None:
-            found = self._lanes[key] = self._guard.span_lane(key[1])
+            # whoever is first: the pump may be at work beside the loop
+            found = self._lanes.setdefault(key, self._guard.span_lane(key[1]))
         return found
 
     # --- what is asked

@@ -147,6 +147,11 @@ class Ear:
     def __repr__(self) -> str:
         return f"<Ear {self.chars} characters in {len(self.texts)} texts>"
 
+    @property
+    def pending(self) -> int:
+        """Bytes that came and are no event yet."""
+        return self._framer.pending
+
     def feed(self, chunk: bytes) -> list[Mark]:
         """Read a piece of the body; what it needs to be let go.  What does not parse carries no
         text for us: who forwards drops it, or ends the stream."""

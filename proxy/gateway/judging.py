@@ -18,7 +18,7 @@ from proxy.gateway.turn import Beside, Gateway, Turn
 from proxy.gateway.whole import spoken
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.model.errors import Blocked
-from proxy.model.exchange import Leaf
+from proxy.model.exchange import Json, Leaf
 from proxy.model.failover import Attempt, Outcome
 from proxy.wire.leaves import apply_rewrites
 
@@ -58,14 +58,15 @@ async def _judged(
     record, dialect, (body, doc) = turn.record, turn.dialect, left
     assert dialect is not None
     record.finish_reason = dialect.answer_finish(doc)
-    leaves = dialect.answer_leaves(doc)
+    is_long = len(body) > OFF_LOOP_BYTES
+    leaves = await _run(gateway, is_long, partial(dialect.answer_leaves, doc))
     began = gateway.clock.monotonic()
     work = partial(guard.judge, leaves, "response", turn.draw)
-    judged = await _run(gateway, len(body) > OFF_LOOP_BYTES, work)
+    judged = await _run(gateway, is_long, work)
     record.guard_unary_s = gateway.clock.monotonic() - began
     note_judgement(record, judged, gateway)
     if judged.block is None and guard.schemas:
-        whole = guard.judge_whole(spoken(turn, doc, leaves), turn.draw)
+        whole = await _run(gateway, is_long, partial(_whole, turn, guard, doc, leaves))
         note_judgement(record, whole, gateway)
         if whole.block is not None:
             return whole, leaves
@@ -75,6 +76,10 @@ async def _judged(
             checks.holding, leaves, "response", judged.rewrites, None, turn, gateway
         )
     return judged, leaves
+
+
+def _whole(turn: Turn, guard: Guard, doc: dict[str, Json], leaves: list[Leaf]) -> Judgement:
+    return guard.judge_whole(spoken(turn, doc, leaves), turn.draw)
 
 
 async def _restored(
@@ -87,11 +92,14 @@ async def _restored(
 ) -> bytes:
     """The body with what the rules have rewritten, and with the caller's own values."""
     (body, doc), rewrites, restoration = left, judged.rewrites, answer.restoration
+    is_long = len(body) > OFF_LOOP_BYTES
     if restoration is not None:
         work = partial(restoration.leaves, leaves, rewrites)
-        rewrites = await _run(gateway, len(body) > OFF_LOOP_BYTES, work)
+        rewrites = await _run(gateway, is_long, work)
         turn.record.placeholders_unrestored = restoration.unrestored
-    return apply_rewrites(body, doc, rewrites) if rewrites else body
+    if not rewrites:
+        return body
+    return await _run(gateway, is_long, partial(apply_rewrites, body, doc, rewrites))
 
 
 async def _run(gateway: Gateway, is_long: bool, work: Callable[[], T]) -> T:
@@ -103,8 +111,9 @@ async def _run(gateway: Gateway, is_long: bool, work: Callable[[], T]) -> T:
 
 async def wait_beside(beside: Beside, answer: Answer, attempt: Attempt, gateway: Gateway) -> None:
     """Nothing of an answer leaves before the checks of its request are over.  Raises Blocked."""
-    if answer.call is not None:
-        answer.call.pause()
+    source = answer.source
+    if source is not None:
+        source.pause()
     try:
         await beside.verdict()
     except BaseException as why:
@@ -112,14 +121,15 @@ async def wait_beside(beside: Beside, answer: Answer, attempt: Attempt, gateway:
         gateway.answers.discard(answer)
         attempt.outcome = Outcome.BLOCKED if isinstance(why, Blocked) else Outcome.CANCELLED
         raise
-    if answer.call is not None:
-        answer.call.resume()
+    if source is not None:
+        source.resume()
 
 
-def texts_of(turn: Turn, answer: Answer) -> list[Leaf] | None:
+async def texts_of(turn: Turn, answer: Answer, gateway: Gateway) -> list[Leaf] | None:
     """What an answer said, for the checks that are asked afterwards; None: more than is kept."""
     if answer.gate is not None:
         return None if answer.gate.too_long else answer.gate.leaves()
     if turn.dialect is None or answer.doc is None:
         return []
-    return turn.dialect.answer_leaves(answer.doc)
+    is_long = len(answer.body) > OFF_LOOP_BYTES
+    return await _run(gateway, is_long, partial(turn.dialect.answer_leaves, answer.doc))

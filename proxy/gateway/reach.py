@@ -5,15 +5,17 @@ attempt starts from the original exchange and is told in the record.
 """
 
 import asyncio
+from functools import partial
 from typing import Final, assert_never
 
-from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
+from proxy.gateway.answer import ERROR, PASS, STREAM, UNARY, Answer
+from proxy.gateway.ask import OFF_LOOP_BYTES
 from proxy.gateway.faults import fault_of, nothing_admits
 from proxy.gateway.gates import SKIPPED, all_forbidden, may_send
 from proxy.gateway.local import ANSWERED_HERE
 from proxy.gateway.snapshot import EndpointView, Rules
 from proxy.gateway.turn import Gateway, Turn
-from proxy.model.exchange import ErrorSeen, Json, Refused
+from proxy.model.exchange import ErrorSeen, Refused
 from proxy.model.failover import Attempt, FailoverDecision, Outcome
 from proxy.routing.failover import Fail, Send, final_attempt, next_move, reason_of
 from proxy.routing.outcomes import judge_refusal, judge_transport
@@ -89,9 +91,12 @@ async def _attempt(
     gateway.answers.add(answer)
     try:
         await answer.decided
+        if answer.mode == UNARY and len(answer.body) > OFF_LOOP_BYTES:
+            await gateway.off_loop.run(partial(read_answer, turn, answer))
     except asyncio.CancelledError:
         answer.cancel()
         gateway.answers.discard(answer)
+        await answer.still()
         attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
         raise
     finally:
@@ -146,22 +151,21 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
         attempt.why = answer.candidate.masked(attempt.why)
 
 
-def _read_answer(body: bytes, *, guarded: bool) -> dict[str, Json]:
-    """On a guarded route two parsers must not see two texts; elsewhere half an emoji is no fault.
-    Raises ValueError."""
-    if guarded:
-        return strict_object(body)
-    doc = loads_event(body)
-    if not isinstance(doc, dict):
-        raise ValueError("not an object")
-    return doc
+def read_answer(turn: Turn, answer: Answer) -> None:
+    """Parse a whole body, if it can be read.  On a guarded route two parsers must not see two
+    texts; elsewhere half an emoji is no fault."""
+    try:
+        doc = strict_object(answer.body) if turn.guarded else loads_event(answer.body)
+    except ValueError:
+        doc = None
+    answer.doc, answer.is_read = doc if isinstance(doc, dict) else None, True
 
 
 def _judge_unary(turn: Turn, answer: Answer) -> tuple[Outcome, str]:
     """A whole 2xx body must be this dialect's JSON, and no error in disguise."""
-    try:
-        answer.doc = _read_answer(answer.body, guarded=turn.guarded)
-    except ValueError:
+    if not answer.is_read:
+        read_answer(turn, answer)
+    if answer.doc is None:
         return Outcome.BAD_ANSWER, "unreadable answer" if answer.body else "empty answer"
     assert turn.dialect is not None
     if turn.dialect.answer_error(answer.doc):

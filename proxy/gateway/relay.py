@@ -59,7 +59,7 @@ async def relay(turn: Turn, answer: Answer, gateway: Gateway) -> None:
         await _unary(turn, answer, attempt, gateway)
     checks = turn.route.checks
     if checks is not None and checks.watching and record.outcome == "success":
-        await look_back(turn, texts_of(turn, answer), gateway)
+        await look_back(turn, await texts_of(turn, answer, gateway), gateway)
 
 
 # --- whole answers
@@ -139,6 +139,7 @@ async def _stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway
     except asyncio.CancelledError:
         answer.cancel()
         attempt.outcome = Outcome.CANCELLED
+        await answer.still()
         raise
     finally:
         _note_stream(turn, answer, attempt, gateway)

@@ -18,11 +18,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from proxy.gateway.account import Account
 from proxy.gateway.gates import StreamCalls
+from proxy.gateway.intake import Intake, is_long
+from proxy.gateway.slices import SLICE_CHARS
 from proxy.gateway.texts import Texts, Wrap
-from proxy.gateway.waiting import Entry, LaneKey
-from proxy.guardrails.engine import Guard, Judgement
+from proxy.gateway.waiting import Entry, LaneKey, keep_flowing
+from proxy.guardrails.engine import Guard
 from proxy.guardrails.placeholders import Restoration
 from proxy.guardrails.sampling import ALL
 from proxy.model.exchange import Delta, ErrorSeen, Seen, WireEvent
@@ -36,7 +37,7 @@ from proxy.wire.sse import bare
 _NO_ENTRIES: Final[deque[Entry]] = deque()  # never written
 
 
-class Pump(Account):
+class Pump(Intake):
     """One stream under way.
 
     `content`: the upstream has sent content.  `released`: something that the caller would see as
@@ -46,8 +47,8 @@ class Pump(Account):
     """
 
     __slots__ = (
-        "_framer", "_out", "_queue", "_take", "broken", "content", "done", "dropped",
-        "error", "last", "over", "progress", "reader", "released", "terminal",
+        "_out", "_queue", "_take", "broken", "content", "done", "dropped", "error", "last",
+        "progress", "reader", "released", "terminal",
     )  # fmt: skip
 
     def __init__(
@@ -60,17 +61,16 @@ class Pump(Account):
         restoration: Restoration | None = None,
         wrap: Wrap | None = None,
     ) -> None:
-        self._framer = framer
         self.reader = reader
         self._take: Callable[[Seen, list[bytes]], None]
         self._take = self._pass if guard is None else self._judge
         texts = None if guard is None else Texts(guard, reader, draw, calls, restoration, wrap)
-        super().__init__(texts)
+        super().__init__(texts, framer)
         self._queue = self._texts.room.entries if self._texts is not None else _NO_ENTRIES
         self._out: list[bytes] = []
         self.broken = ""
         self.error: ErrorSeen | None = None
-        self.content = self.released = self.terminal = self.done = self.over = False
+        self.content = self.released = self.terminal = self.done = False
         self.last = b""
         self.dropped = 0
         self.progress = 0
@@ -98,7 +98,8 @@ class Pump(Account):
 
     def _feed_events(self, events: list[WireEvent], out: list[bytes]) -> None:
         plain = self.reader.plain
-        for event in events:
+        rest = iter(events)
+        for event in rest:
             text = plain(event.raw)
             if text is not None:
                 out.append(self._plain(event.raw, text))
@@ -106,11 +107,23 @@ class Pump(Account):
                     break
             elif not self._read(event, out):
                 break
+        if self._left_seens:
+            self._left += rest
+
+    def go_on(self) -> bytes:
+        """Take the long text before which `feed` has stopped, and what came behind it."""
+        out, seens, events = self._out, self._left_seens, self._left
+        self._left_seens, self._left, self.defers = [], [], False
+        if self._take_all(seens, out):
+            self._feed_events(events, out)
+        self.defers = True
+        return self._taken(out)
 
     def finish(self) -> bytes:
         """The body has ended.  Returns what may leave before `last`; without `terminal` the stream
         was cut, and what is held is discarded."""
         out = self._out
+        self.defers = False
         if not self.over:
             try:
                 for event in self._framer.finish():
@@ -139,6 +152,12 @@ class Pump(Account):
             else:
                 self.dropped += 1
             return not self.over
+        if self.defers and is_long(seens):
+            self._left_seens = seens
+            return False
+        return self._take_all(seens, out)
+
+    def _take_all(self, seens: list[Seen], out: list[bytes]) -> bool:
         take = self._take
         for seen in seens:
             if seen.error is not None:
@@ -165,7 +184,7 @@ class Pump(Account):
         texts.chars += len(text)
         lane = texts.lane(mould.lane)
         if lane is not None:
-            passed = lane.feed(text)
+            passed = lane.feed(text) if len(text) <= SLICE_CHARS else texts.fed(lane, text)
             if lane.blocked is not None:
                 texts.blocked, texts.message = lane.blocked, lane.message
                 self.over = True
@@ -366,13 +385,7 @@ class Pump(Account):
         self._drain(texts, out)
         if seen is None or seen.whole:
             return
-        shown = False
-        for number, delta in enumerate(seen.deltas):
-            if delta.stands == "flowing" and (place is None or number <= place):
-                shown = shown or bool(delta.text)
-            else:
-                delta.holder[delta.member] = ""
-        left = self.reader.cut(seen) if shown else b""
+        left = self.reader.cut(seen) if keep_flowing(seen, place) else b""
         if left:
             out.append(left)
             self.released = self.released or seen.content
@@ -383,11 +396,3 @@ class Pump(Account):
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
-
-    # --- what checks outside say
-
-    def outside(self, judged: Judgement) -> None:
-        """Take it into the account; after a block nothing more leaves."""
-        assert self._texts is not None, "who asks outside has a guard"
-        self._texts.note(judged)
-        self.over = self.over or judged.block is not None

@@ -8,6 +8,7 @@ have any number of blocks.
 from collections.abc import Callable
 
 from proxy.gateway.gates import StreamCalls
+from proxy.gateway.slices import SLICE_CHARS, fed_in_slices
 from proxy.gateway.waiting import Entry, LaneKey, WaitingRoom
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.placeholders import RESTORED, Restoration
@@ -23,11 +24,12 @@ Wrap = Callable[[LaneKey, Lane | None], Lane | None]
 
 
 class Texts:
-    """`blocked` and `message`: why nothing more may leave.  `chars`: of all texts that came."""
+    """`blocked` and `message`: why nothing more may leave.  `chars`: of all texts that came.
+    `given_up`: nobody wants them any more, so that long work may stop."""
 
     __slots__ = (
         "_calls", "_draw", "_guard", "_overflows", "_reader", "_restoration", "_results",
-        "_scanned", "_wrap", "blocked", "chars", "lanes", "message", "room",
+        "_scanned", "_wrap", "blocked", "chars", "given_up", "lanes", "message", "room",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +53,7 @@ class Texts:
         self._overflows: list[tuple[str, str]] = []
         self._scanned = 0
         self.chars = 0
+        self.given_up = False
         self.blocked: PolicyResult | None = None
         self.message = ""
 
@@ -102,8 +105,14 @@ class Texts:
         """A piece of a growing lane: what of it (and of what was held) may leave."""
         self.chars += len(delta.text)
         lane = self.lane(delta.lane)
-        text = delta.text if lane is None else lane.feed(delta.text)
+        text = delta.text if lane is None else self.fed(lane, delta.text)
         return text + self.finish(delta.lane) if ends else self._checked(lane, text)
+
+    def fed(self, lane: Lane, text: str) -> str:
+        """What leaves a lane that gets this text; a long one in slices."""
+        if len(text) <= SLICE_CHARS:
+            return lane.feed(text)
+        return fed_in_slices(lane, text, lambda: self.given_up)
 
     def finish(self, key: LaneKey) -> str:
         """A lane ends: what it still holds."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.gateway.slices import fed_in_slices
 from proxy.guardrails.stream import Lane
 from proxy.model.exchange import Delta, Part, Seen
 
@@ -59,7 +60,7 @@ class _Growing:
         self._came += len(text)
         self.pending.append((delta, entry, text, self._came))
         self._said = (self._said + text)[-MEMORY_CHARS:]
-        self._out += self.lane.feed(text)
+        self._out += fed_in_slices(self.lane, text)
 
     def finish(self) -> str:
         """Settle all of it; returns what is to be remembered."""
@@ -155,3 +156,15 @@ class WaitingRoom:
 
     def lanes(self) -> list[Lane]:
         return [growing.lane for growing in self._growing.values()]
+
+
+def keep_flowing(seen: Seen, place: int | None) -> bool:
+    """Take out of an event every text but those that flow, up to the one at `place`; whether they
+    say anything."""
+    shown = False
+    for number, delta in enumerate(seen.deltas):
+        if delta.stands == "flowing" and (place is None or number <= place):
+            shown = shown or bool(delta.text)
+        else:
+            delta.holder[delta.member] = ""
+    return shown

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from proxy.gateway.gates import StreamCalls
+from proxy.gateway.intake import LONG_CHARS
 from proxy.gateway.stream import Pump
 from proxy.gateway.texts import Wrap
 from proxy.gateway.turn import Turn
@@ -73,8 +74,8 @@ class WholePump(Pump):
     `joined`: its blocks are parts of one text.  Held (`_holds`), nothing is `released` before; an
     answer of more than `limit` bytes cannot be held, and is blocked."""
 
-    __slots__ = ("_draw", "_guard", "_heard", "_holds", "_joined", "_judged", "_kept", "_limit",
-                 "_size")  # fmt: skip
+    __slots__ = ("_draw", "_due", "_guard", "_heard", "_holds", "_joined", "_judged", "_kept",
+                 "_limit", "_size")  # fmt: skip
 
     def __init__(
         self,
@@ -99,6 +100,23 @@ class WholePump(Pump):
         self._judged: Judgement | None = None
         self._kept: list[bytes] = []
         self._size = 0
+        self._due = False  # a long answer is to be judged
+
+    @property
+    def waits(self) -> bool:
+        return self._due or bool(self._left_seens)
+
+    @property
+    def ends_long(self) -> bool:
+        return self._framer.pending > 0 or (self._judged is None and self._heard.chars > LONG_CHARS)
+
+    def go_on(self) -> bytes:
+        self._due = False
+        data = super().go_on()
+        self.defers = False
+        data = self._settled(data)
+        self.defers = True
+        return data
 
     def feed(self, chunk: bytes) -> bytes:
         return self._settled(super().feed(chunk))
@@ -126,7 +144,9 @@ class WholePump(Pump):
     def _settled(self, data: bytes) -> bytes:
         """What may leave of what has left the rules about texts."""
         if self.over and self.terminal and self.blocked is None and self._judged is None:
-            self._conclude(self._guard.judge_whole(self._heard.texts(), self._draw))
+            self._due = self.defers and self._heard.chars > LONG_CHARS
+            if not self._due:
+                self._conclude(self._guard.judge_whole(self._heard.texts(), self._draw))
         elif self._holds and self._judged is None:
             self._size += len(data)
             if self._size > self._limit:
