@@ -26,7 +26,7 @@ from proxy.runtime.tasks import background
 LONG_BYTES: Final = 4096
 SLICE_BYTES: Final = 1024
 JOB_BYTES: Final = 32 * 1024  # of a long event, beside the loop
-TURN_S: Final = 0.004
+TURN_S: Final = 0.002
 TURN_BYTES: Final = 32 * 1024
 APART_S: Final = 0.001  # pieces so far from each other did not come at once
 
@@ -264,4 +264,4 @@ class Backlog:
         else:
             self._steps.popleft()
             self._at = 0
-        return step if len(step) <= size else step[at : at + size]
+        return step[at : at + size] if at or len(step) > size else step
