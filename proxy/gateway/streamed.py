@@ -319,6 +319,8 @@ class Streamed:
 
     def _settle(self) -> None:
         self._decide()
+        for backlog in self._backlogs:
+            backlog.go_on()  # to its end: nothing more is looked at
         if self.finished is not None and not self.finished.done():
             self.finished.set_result(None)
 
