@@ -111,6 +111,8 @@ class RuleReader:
         self.report.warn(
             f"{where}.pattern", "pattern_looks_like_placeholder", f"[{name}] {becomes}."
         )
+        if not found:
+            self.report.warn(f"{where}.pattern", "list_missing", f"The pack has no list {name}.")
         return found
 
     def _refuse_unbuilt(self, rule: Rule, kind: Kind, where: str) -> None:

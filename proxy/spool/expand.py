@@ -93,7 +93,8 @@ def of_array(doc: list[Json]) -> Expanded:
         workspace_id, at_ms, event, results, decisions, permissions = _request(doc)
         events = [NewEvent(event, at_ms)]
         if results:
-            events += _parts(workspace_id, event, "policy", POLICY_RESULT, results)
+            covered = _covered(event, results)
+            events += _parts(workspace_id, event, "policy", POLICY_RESULT, covered)
         if decisions:
             events += _parts(workspace_id, event, "failover", FAILOVER_DECISION, decisions)
         if permissions:
@@ -241,6 +242,18 @@ def _attempt(
     if why:
         told["why"] = why
     return told
+
+
+def _covered(event: Object, results: Sequence[Json]) -> list[Json]:
+    """Each result with how much of its request and answer was looked at."""
+    payload = event["payload"]
+    coverage = payload.get("coverage") if isinstance(payload, dict) else None
+    if not isinstance(coverage, dict):
+        return [*results]
+    seen = {name: coverage[name] for name in ("scanned_chars", "total_chars")}
+    return [
+        {**result, "coverage": seen} if isinstance(result, dict) else result for result in results
+    ]
 
 
 def _parts(

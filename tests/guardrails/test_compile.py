@@ -221,7 +221,7 @@ def test_t_gr_29_the_seeds_placeholder_is_accepted_inert_and_warned() -> None:
     )
     faults, warnings = check_pack(seed)
     assert faults == []
-    assert [w.code for w in warnings] == ["pattern_looks_like_placeholder"]
+    assert [w.code for w in warnings] == ["pattern_looks_like_placeholder", "list_missing"]
     guard = compile_guard([seed], GuardSettings())
     assert guard.profile == "safety-v2@2.1.0"
     assert not guard.covers("request")

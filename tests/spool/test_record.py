@@ -216,6 +216,16 @@ def test_what_is_rare_is_there_when_it_is() -> None:
     assert events_of(line_of(record)[:-1]).events[0].body["trace_id"] == "t"
 
 
+def test_each_result_says_how_much_was_looked_at() -> None:
+    result = PolicyResult("p", "violation", "r", 1.0, "log")
+    record = a_record(policy_results=[result], scanned_chars=5, total_chars=9)
+    request, told = events_of(line_of(record)[:-1]).events
+    payload, whole = told.body["payload"], request.body["payload"]
+    assert isinstance(payload, dict)
+    assert isinstance(whole, dict)
+    assert payload["coverage"] == whole["coverage"] == {"scanned_chars": 5, "total_chars": 9}
+
+
 def test_what_no_rule_could_read_is_told() -> None:
     record = a_record(total_chars=9, scanned_chars=9, unread_chars={"binary": 700})
     payload = events_of(line_of(record)[:-1]).events[0].body["payload"]
