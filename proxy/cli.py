@@ -271,6 +271,11 @@ def _replay(commands: Commands) -> None:
         help="sizes of the pieces in which answers come, in characters")  # fmt: skip
     add("--format", choices=("text", "json"), default="text")
     add("--exit-code", action="store_true", help="exit 1 when a text changes or a stream differs")
+    add(
+        "--external",
+        action="store_true",
+        help="ask the services that rules of kind external name: the texts are sent to them",
+    )
 
 
 _REPLAYS = """parapet replay --candidate draft.yaml texts.txt
@@ -295,6 +300,7 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
         chunks=options.chunks,
         format=options.format,
         exit_code=options.exit_code,
+        external=options.external,
     )
 
 

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
+from proxy.app.asking_services import ask_services
 from proxy.control.policy_replay import ReplayItem, compare, item_faults, sample_of, told
 from proxy.guardrails.replay import STREAMED, Compared, NotReplayed, Opinion, by_rule
 from proxy.model.exchange import Json
@@ -17,6 +19,8 @@ from proxy.settings.options import ReplayOptions
 from proxy.settings.packs import BUILTIN, PackShelf, PackSource, builtin_packs, read_pack, settle
 from proxy.settings.problems import ConfigError
 from proxy.settings.report import problems_as_text, table
+from proxy.settings.schema import Workspace
+from proxy.settings.secrets import SecretReader, environment
 from proxy.wire import jsonbody
 
 MAX_TEXTS_BYTES: Final = 64 << 20
@@ -37,7 +41,7 @@ def replay(options: ReplayOptions) -> int:
     """0; 2 for what cannot be replayed; 1 with `exit_code` when a text changes or a stream differs.
     Raises ConfigError, OSError."""
     try:
-        shelf, settings = _shelf(options)
+        shelf, settings, workspace, reader = _shelf(options)
         candidate = _pack(options.candidate, shelf)
         baseline = _baseline(options, candidate, shelf)
         items = list(_items(options))
@@ -46,7 +50,14 @@ def replay(options: ReplayOptions) -> int:
         return 2
     samples = [sample_of(item) for item in items]
     packs = [each.effective.model_copy(update={"enabled": True}) for each in (candidate, baseline)]
-    compared, left_out = compare(packs[0], packs[1], samples, settings, _never)
+    ask = None
+    if options.external:
+        ask = partial(ask_services, workspace, reader.optional)
+    try:
+        compared, left_out = compare(packs[0], packs[1], samples, settings, _never, ask)
+    except ValueError as why:
+        sys.stderr.write(f"parapet replay: {why}\n")
+        return 2
     if options.format == "json":
         sys.stdout.write(jsonbody.dumps(told(compared, left_out)).decode() + "\n")
     else:
@@ -62,17 +73,21 @@ def _never() -> bool:
 # --- packs
 
 
-def _shelf(options: ReplayOptions) -> tuple[PackShelf, GuardSettings]:
-    """The packs of the configuration and the shipped ones."""
+def _shelf(
+    options: ReplayOptions,
+) -> tuple[PackShelf, GuardSettings, Workspace, SecretReader]:
+    """The packs of the configuration and the shipped ones, and whose they are."""
     builtin = builtin_packs()
     if options.config is None:
-        return PackShelf({}, builtin), GuardSettings()
+        nobody = Workspace(id=options.workspace)
+        return PackShelf({}, builtin), GuardSettings(), nobody, SecretReader(environment())
     loaded = load_config(options.config, insecure=True)
     packs = loaded.packs.get(options.workspace)
     if packs is None:
         raise ReplayFault(f"there is no workspace {options.workspace} in {options.config}")
     own = {name: each for name, each in packs.items() if not each.location.startswith(BUILTIN)}
-    return PackShelf(own, builtin), loaded.config.guard
+    (workspace,) = (each for each in loaded.config.workspaces if each.id == options.workspace)
+    return PackShelf(own, builtin), loaded.config.guard, workspace, loaded.reader
 
 
 def _pack(named: str, shelf: PackShelf) -> PackSource:

@@ -6,7 +6,7 @@ number of texts and by the computing that it may take; that is done beside the l
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Final, Literal
 
@@ -20,9 +20,11 @@ from proxy.control.policies import POLICY, version_of
 from proxy.control.problems import FieldError, Problem, invalid
 from proxy.control.validation import field_of, pointer_of, read_as
 from proxy.guardrails.compile import compile_guard
+from proxy.guardrails.engine import Guard
 from proxy.guardrails.replay import (
     STREAMED,
     Compared,
+    Heard,
     NotReplayed,
     Over,
     ReplayTooLong,
@@ -220,16 +222,23 @@ async def _pack(said: Object, member: str, passage: Passage, deps: ControlDeps) 
 # --- judging
 
 
+Ask = Callable[[tuple[Guard, Guard], Sequence[Sample]], tuple[Heard, Heard]]
+
+
 def compare(
     candidate: PolicyPack,
     baseline: PolicyPack,
     samples: Sequence[Sample],
     settings: GuardSettings,
     over: Over,
+    ask: Ask | None = None,
 ) -> tuple[list[Compared], list[NotReplayed]]:
-    """Compile both packs and judge the texts.  Raises PackError, ReplayTooLong."""
+    """Compile both packs and judge the texts; `ask` asks services about them.  Raises PackError,
+    ReplayTooLong, and what `ask` raises."""
     ours, theirs = compile_guard([candidate], settings), compile_guard([baseline], settings)
-    return replay(ours, theirs, samples, over), not_replayed(ours, theirs, samples)
+    heard = ask((ours, theirs), samples) if ask is not None else ({}, {})
+    left_out = not_replayed(ours, theirs, samples, asked=ask is not None)
+    return replay(ours, theirs, samples, over, heard), left_out
 
 
 def sample_of(item: ReplayItem) -> Sample:

@@ -8,17 +8,17 @@ many calls it takes.  Law: a text without an opinion is never taken for a clean 
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.gateway.checks import Check
-from proxy.gateway.opinions import Breaker
-from proxy.gateway.turn import Gateway
+from proxy.gateway.opinions import Breaker, Opinions
+from proxy.gateway.turn import UnderWay
 from proxy.guardrails.checks.external.words import Asker, Opinion, Question
 from proxy.guardrails.engine import attempt
 from proxy.guardrails.matching import Break
 from proxy.model.exchange import RawHeaders
 from proxy.model.observations import GuardAsked
-from proxy.model.ports import Call, TransportFault
+from proxy.model.ports import Call, Clock, Observe, TransportFault
 from proxy.wire import jsonbody
 
 WIDTH: Final = 8
@@ -27,6 +27,21 @@ BODY_BYTES: Final = 1024 * 1024
 PHASE: Final = "external"
 
 Answer = Opinion | Break
+
+
+class Desk(Protocol):
+    """Who asks: a gateway, or a replay."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def observe(self) -> Observe: ...
+    @property
+    def opinions(self) -> Opinions: ...
+    @property
+    def answers(self) -> set[UnderWay]: ...
+
+
 Done = Callable[["Asking"], None]
 
 
@@ -43,7 +58,7 @@ class Asking:
         check: Check,
         questions: Sequence[Question],
         asker: Asker,
-        gateway: Gateway,
+        gateway: Desk,
         done: Done,
     ) -> None:
         self.check = check

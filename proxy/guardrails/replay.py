@@ -4,12 +4,15 @@ In charge of judging the same texts by two guards and of telling where they diff
 the stream guard says of a text in pieces what it says of the whole.  Nothing is kept or told.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from proxy.guardrails.checks.external.words import Opinion as Answer
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.guardrails.external import ExternalRule
+from proxy.guardrails.matching import Break
+from proxy.guardrails.outside import Verdicts
 from proxy.guardrails.rules import STRENGTH, RuleFacts
 from proxy.model.exchange import Direction, Leaf, Part
 from proxy.model.policy import ActionTaken, PolicyResult, Verdict
@@ -18,6 +21,8 @@ STREAMED: Final[frozenset[Part]] = frozenset({"text", "refusal", "reasoning"})
 SLICE: Final = 1024  # characters between two looks at the time
 _ORDER: Final[tuple[Verdict, ...]] = ("violation", "error", "bypassed", "skipped", "pass")
 
+# what services said of the texts of a sample, by its place
+Heard = Mapping[int, Sequence[tuple[ExternalRule, Leaf, Answer | Break]]]
 Over = Callable[[], bool]  # the time that a replay may take is over
 
 
@@ -96,9 +101,14 @@ class RuleCount:
 
 
 def replay(
-    candidate: Guard, baseline: Guard, samples: Sequence[Sample], over: Over
+    candidate: Guard,
+    baseline: Guard,
+    samples: Sequence[Sample],
+    over: Over,
+    heard: tuple[Heard, Heard] = ({}, {}),
 ) -> list[Compared]:
-    """Judge every sample by both guards.  Raises ReplayTooLong."""
+    """Judge every sample by both guards.  `heard`: what services said for the candidate and for
+    the baseline, where they were asked.  Raises ReplayTooLong."""
     compared = []
     for place, sample in enumerate(samples):
         if over():
@@ -106,16 +116,29 @@ def replay(
         equal = None
         if sample.chunks is not None:
             equal = stream_equals_whole(candidate, sample, over, place)
-        old = opinion(baseline, sample)
+        old = opinion(baseline, sample, heard[1].get(place, ()))
         if over():
             raise ReplayTooLong(place)
-        compared.append(Compared(sample.id, old, opinion(candidate, sample), equal))
+        new = opinion(candidate, sample, heard[0].get(place, ()))
+        compared.append(Compared(sample.id, old, new, equal))
     return compared
 
 
-def opinion(guard: Guard, sample: Sample) -> Opinion:
-    """What the guard says of the whole text."""
+def opinion(
+    guard: Guard, sample: Sample, heard: Sequence[tuple[ExternalRule, Leaf, Answer | Break]] = ()
+) -> Opinion:
+    """What the guard says of the whole text, with what services said of it."""
     judged = judged_alone(guard, sample.leaves, sample.text, sample.direction, sample.part)
+    if heard and judged.block is None:
+        verdicts = Verdicts(guard, sample.direction)
+        for rule, leaf, answer in heard:
+            if isinstance(answer, Break):
+                verdicts.broke(rule, leaf, answer.fault)
+            else:
+                verdicts.said(rule, leaf, answer)
+        outside = verdicts.judgement(judged.rewrites)
+        judged.results += outside.results
+        judged.block, judged.rewrites = outside.block, outside.rewrites
     hit = frozenset(r.rule_matched for r in judged.results if r.rule_matched is not None)
     return Opinion(strongest(judged.results), action_of(judged), hit, _after(sample, judged))
 
@@ -135,19 +158,24 @@ def judged_alone(
     return judged
 
 
-def not_replayed(candidate: Guard, baseline: Guard, samples: Sequence[Sample]) -> list[NotReplayed]:
-    """The rules of either side that no replay can speak for, by name."""
-    sides = [{rule.rule_id: rule for rule in _beyond(guard)} for guard in (baseline, candidate)]
+def not_replayed(
+    candidate: Guard, baseline: Guard, samples: Sequence[Sample], *, asked: bool = False
+) -> list[NotReplayed]:
+    """The rules of either side that no replay can speak for, by name; `asked`: services were."""
+    sides = [
+        {rule.rule_id: rule for rule in _beyond(guard) if not (asked and _asks(rule))}
+        for guard in (baseline, candidate)
+    ]
     found = []
     for rule_id in sorted(sides[0].keys() | sides[1].keys()):
         rules = [side[rule_id] for side in sides if rule_id in side]
-        asks = any(isinstance(rule, ExternalRule) for rule in rules)
+        asks = any(map(_asks, rules))
         texts = sum(
             any(
                 leaf.text and rule.reach.covers(sample.direction, leaf.part, leaf.role, leaf.latest)
                 for leaf in sample.leaves
                 for rule in rules
-                if isinstance(rule, ExternalRule)
+                if _asks(rule)
             )
             for sample in samples
         )
@@ -161,6 +189,10 @@ def not_replayed(candidate: Guard, baseline: Guard, samples: Sequence[Sample]) -
             )
         )
     return found
+
+
+def _asks(rule: RuleFacts) -> bool:
+    return isinstance(rule, ExternalRule)
 
 
 def _beyond(guard: Guard) -> Iterator[RuleFacts]:

@@ -55,6 +55,7 @@ class ReplayOptions:
     chunks: tuple[int, ...] = ()
     format: str = "text"
     exit_code: bool = False
+    external: bool = False  # services that rules name are asked about the texts
 
 
 @dataclass(frozen=True, slots=True)

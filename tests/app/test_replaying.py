@@ -1,5 +1,6 @@
 """`parapet replay`: two versions of a pack over a file of texts."""
 
+import asyncio
 import io
 import json
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli import Entries, run
+from tests.kit.services import HttpService
 
 DRAFT = """
 policy_pack_id: mine
@@ -198,3 +200,51 @@ def test_a_rule_that_asks_a_service_is_said_loudly_not_to_be_replayed(
     assert replay("--candidate", "asks.yaml", "--baseline", "active.yaml", "texts.txt") == 0
     said = "NOT REPLAYED: ask: external, and a replay asks no service; it looks at 3 of the texts"
     assert said in capsys.readouterr().out.splitlines()
+
+
+ASKS = """
+policy_pack_id: mine
+rules:
+  - {rule_id: word, pattern: forbidden, action: block}
+  - rule_id: ask
+    kind: external
+    action: redact
+    config: {adapter: http, url: "URL", allow_private: true, timeout_ms: 5000}
+"""
+
+
+def asking(url: str) -> None:
+    Path("asks.yaml").write_text(ASKS.replace("URL", url))
+
+
+async def test_services_are_asked_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    async with HttpService({"launch": "WEAPON"}) as service:
+        asking(service.url)
+        wanted = ("--candidate", "asks.yaml", "--baseline", "active.yaml", "--format", "json")
+        code = await asyncio.to_thread(replay, *wanted, "--external", "texts.txt")
+        assert code == 0
+        told = json.loads(capsys.readouterr().out)
+        assert service.texts == ["nothing", "the launch codes"]  # what is blocked is sent nowhere
+    assert told["not_replayed"] == []
+    assert [each["rule_id"] for each in told["by_rule"]] == ["ask", "word"]
+    said = {each["id"]: each["candidate"]["action_taken"] for each in told["results"]}
+    assert said == {"line 1": "block", "line 3": "none", "line 4": "redact"}
+
+
+async def test_a_service_that_fails_is_no_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    async with HttpService() as service:
+        service.play(always=b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
+        asking(service.url)
+        wanted = ("--candidate", "asks.yaml", "--baseline", "active.yaml", "--format", "json")
+        await asyncio.to_thread(replay, *wanted, "--external", "texts.txt")
+        told = json.loads(capsys.readouterr().out)
+    assert told["results"][1]["candidate"] == {"verdict": "error", "action_taken": "block"}
+
+
+def test_an_endpoint_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    config = "config: {adapter: llama_guard, endpoint: gone}"
+    rule = f"{{rule_id: ask, kind: external, action: block, {config}}}"
+    Path("asks.yaml").write_text(f"policy_pack_id: mine\nrules: [{rule}]\n")
+    wanted = ("--candidate", "asks.yaml", "--baseline", "active.yaml", "--external")
+    assert replay(*wanted, "texts.txt") == 2
+    assert "asks endpoint gone, which cannot be used" in capsys.readouterr().err
