@@ -6,16 +6,20 @@ a warning to whoever reads it, and its route serves nobody.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
+
+from pydantic import ValidationError
 
 from proxy.control.frame import ControlDeps, Passage
 from proxy.control.kinds import Object, parts_of
 from proxy.control.problems import FieldError, invalid
 from proxy.control.validation import field_of, pointer_of
 from proxy.model.exchange import Json
-from proxy.model.policy import Policy, PolicyPack, Rule
+from proxy.model.policy import PolicyPack, Rule
 from proxy.model.tenancy import Route
 from proxy.settings import overlay
 from proxy.settings.explain import step_into
@@ -24,6 +28,7 @@ from proxy.wire import jsonbody
 
 VERSION_NAME: Final = "policy_version"
 BESIDE: Final = ("status", "route_ids", "labels")  # of a policy, no part of a version
+_RESUMES: Final = Route(id="any", endpoint="any")  # what a route is unless it says otherwise
 _WRITES: Final = ("POST", "PUT", "PATCH")
 
 
@@ -38,8 +43,21 @@ def source_of(said: Object) -> PackSource:
 
 async def shelf_of(passage: Passage, deps: ControlDeps) -> PackShelf:
     """The packs that others may extend."""
-    own = {name: source_of(said) for name, said in (await _every("policy", passage, deps)).items()}
-    return PackShelf(own, await asyncio.to_thread(builtin_packs))
+    return await _shelf(await _every("policy", passage, deps))
+
+
+async def _shelf(policies: Mapping[str, Object]) -> PackShelf:
+    own: dict[str, PackSource] = {}
+    for name, said in policies.items():
+        with suppress(ValidationError):  # of another version: left out, as in what is in force
+            own[name] = source_of(said)
+    return PackShelf(own, await asyncio.to_thread(_shipped))
+
+
+@cache
+def _shipped() -> dict[str, PackSource]:
+    """They are part of the program: one look is enough.  Nobody changes them."""
+    return builtin_packs()
 
 
 async def fits_packs(said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
@@ -52,7 +70,7 @@ async def fits_packs(said: Object, passage: Passage, deps: ControlDeps) -> list[
     named = [*route.policy_packs, *_attached(route, policies)]
     if not named:
         return []
-    shelf = await shelf_of(passage, deps)
+    shelf = await _shelf(policies)
     found = []
     for place, reference in enumerate(named):
         source = await _published(reference, shelf, passage, deps)
@@ -68,9 +86,11 @@ async def fits_routes(said: Object, passage: Passage, deps: ControlDeps) -> list
     Problem 422 when the pack is written now."""
     written = source_of(said)
     pack_id = written.pack.policy_pack_id
-    shelf = await shelf_of(passage, deps)
-    shelf.own[pack_id] = written
     policies = await _every("policy", passage, deps) | {pack_id: said}
+    shelf = await _shelf(policies)
+    resting = [each for each in shelf.own.values() if _rests_on(each, pack_id, shelf)]
+    if not any(_clashes("", each, policies, shelf, _RESUMES) for each in resting):
+        return []  # so it is with nearly all: no route needs to be looked at
     pinned = f"{pack_id}@{written.pack.version}"
     known = await deps.store.get(passage.workspace, VERSION_NAME, pinned) is not None
     found = []
@@ -122,14 +142,13 @@ def _clashes(
     policies: Mapping[str, Object],
     shelf: PackShelf,
     route: Route,
-) -> Iterator[_Clash]:
+) -> list[_Clash]:
     pack = whole_pack(source, shelf)
     pack_id = source.pack.policy_pack_id
     paused = policies.get(pack_id, {}).get("status") == "paused" and "@" not in reference
     if pack is None or paused:
-        return  # a pack that is not valid has faults of its own, and a paused one does nothing
-    for rule, why in clashes(pack, route):
-        yield _Clash(route.id, pack_id, rule, why)
+        return []  # what is not valid has faults of its own, and what is paused does nothing
+    return [_Clash(route.id, pack_id, rule, why) for rule, why in clashes(pack, route)]
 
 
 def _rests_on(source: PackSource, pack_id: str, shelf: PackShelf) -> bool:
@@ -168,11 +187,12 @@ async def _every(kind: str, passage: Passage, deps: ControlDeps) -> dict[str, Ob
 def _attached(route: Route, policies: Mapping[str, Object]) -> list[str]:
     """The policies that name the route and that it does not name itself."""
     listed = {reference.partition("@")[0] for reference in route.policy_packs}
-    return [
-        name
-        for name, said in sorted(policies.items())
-        if name not in listed and route.id in Policy.model_validate(_plain(said)).route_ids
-    ]
+    found = []
+    for name, said in sorted(policies.items()):
+        routes = said.get("route_ids")
+        if name not in listed and isinstance(routes, list) and route.id in routes:
+            found.append(name)
+    return found
 
 
 def _plain(said: Object) -> Object:

@@ -18,7 +18,7 @@ WORD = {"rule_id": "word", "pattern": "forbidden"}
 ROUTE: dict[str, Any] = {"id": "r", "endpoint": "anthropic-claude"}
 
 
-async def sent(world: World, method: str, path: str, body: dict[str, Any], status: int) -> Any:
+async def sent(world: World, method: str, path: str, body: Any, status: int) -> Any:
     answer = await world.call(method, path, body)
     assert answer.status == status, answer.doc
     return answer.doc
@@ -162,3 +162,10 @@ async def test_a_route_of_the_file_is_looked_at_too(stored: World) -> None:
     body = {"id": "shape", "rules": [SHAPED], "route_ids": ["prod-chat"]}
     answer = await stored.call("POST", POLICIES, body, headers=ADMIN)
     assert (answer.status, answer.doc["errors"][0]["route_id"]) == (422, "prod-chat")
+
+
+async def test_a_pack_of_another_version_of_the_program_holds_up_no_route(stored: World) -> None:
+    body = body_of({"policy_pack_id": "old", "version": "1.0.0", "rules": "gone"}, 1, 1)
+    await stored.store.commit("default", Batch("cm-1", (Put("policy", "old", body, ABSENT),)))
+    await sent(stored, "POST", ROUTES, {**ROUTE, "policy_packs": ["old"]}, 201)
+    await sent(stored, "GET", f"{ROUTES}/r", None, 200)
