@@ -172,6 +172,7 @@ def _outside(binary: str, remote: str) -> Iterator[NotScanned]:
     if remote == "allow":
         yield NotScanned("request", "references", "remote", "unscannable.remote: allow")
     yield NotScanned("request", "reasoning sent back", "signed reasoning", "")
+    yield NotScanned("request", "content that its provider sealed", "opaque", "")
 
 
 def _borders(packs: Sequence[PolicyPack]) -> Iterator[NotScanned]:

@@ -116,7 +116,7 @@ def test_json_says_the_same(load: Load) -> None:
     (guarded,) = [each for each in coverage["routes"] if each["guarded"]]
     assert RouteCovered.model_validate(guarded, strict=True, extra="forbid")
     assert [each["reason"] for each in guarded["not_scanned"]] == [
-        "binary", "remote", "signed reasoning"
+        "binary", "remote", "signed reasoning", "opaque"
     ]  # fmt: skip
 
 

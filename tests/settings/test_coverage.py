@@ -117,9 +117,9 @@ def test_the_paths_are_those_with_a_map() -> None:
 @pytest.mark.parametrize(
     ("members", "reasons"),
     [
-        ({}, ["binary", "remote", "signed reasoning"]),
-        ({"unscannable": {"binary": "block"}}, ["remote", "signed reasoning"]),
-        ({"unscannable": {"binary": "block", "remote": "block"}}, ["signed reasoning"]),
+        ({}, ["binary", "remote", "signed reasoning", "opaque"]),
+        ({"unscannable": {"binary": "block"}}, ["remote", "signed reasoning", "opaque"]),
+        ({"unscannable": {"binary": "block", "remote": "block"}}, ["signed reasoning", "opaque"]),
     ],
 )
 def test_what_lies_outside_the_parts(members: dict[str, object], reasons: list[str]) -> None:
