@@ -117,8 +117,8 @@ class Backlog:
     """What waits for one `Station`."""
 
     __slots__ = (
-        "_at", "_busy", "_clock", "_dropped", "_go_on", "_last", "_off_loop", "_quiet", "_spent_s",
-        "_station", "_steps", "brake",
+        "_at", "_busy", "_clock", "_dropped", "_go_on", "_off_loop", "_quiet", "_since", "_station",
+        "_steps", "brake", "last",
     )  # fmt: skip
 
     def __init__(self, station: Station, brake: Brake, clock: Clock, off_loop: OffLoop) -> None:
@@ -130,8 +130,8 @@ class Backlog:
         self._at = 0  # how much of the first has been looked at
         self._busy = False
         self._dropped = False
-        self._spent_s = 0.0  # on what came at once
-        self._last = 0.0
+        self._since = 0.0  # when the first came of what has come at once
+        self.last = 0.0  # when the last of it had been looked at
         self._go_on = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -145,11 +145,13 @@ class Backlog:
 
     # --- in
 
-    def lets_by(self, step: Step, pending: int = 0) -> bool:
+    def lets_by(self, step: Step, pending: int = 0, now: float = 0.0) -> bool:
         """Whether it may be taken at once; else it waits here.  `pending`: see `Station`."""
         if not self._busy:
             if isinstance(step, bytes):
-                if self._spent_s <= TURN_S and pending + len(step) <= LONG_BYTES:
+                if now - self.last > APART_S:
+                    self._since = now
+                if now - self._since <= TURN_S and pending + len(step) <= LONG_BYTES:
                     return True
             elif step is not None or not self._station.ends_long:
                 return True
@@ -157,12 +159,6 @@ class Backlog:
             self._steps.append(step)
             self.begin()
         return False
-
-    def took(self, began: float, ended: float) -> None:
-        """So long, in seconds, has it taken to look at what was let by."""
-        took_s = ended - began
-        self._spent_s = took_s if began - self._last > APART_S else self._spent_s + took_s
-        self._last = ended
 
     def go_on(self) -> None:
         """The answer flows."""
@@ -212,7 +208,8 @@ class Backlog:
                         then()
             done = True
         finally:
-            self._busy, self._spent_s = False, 0.0
+            self._busy = False
+            self._since = self._clock.monotonic()
             self._quiet.set()
             if not done:  # SECURITY: what was not looked at does not leave
                 self.drop()

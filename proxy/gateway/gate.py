@@ -92,9 +92,6 @@ class Gate:
         """Nothing more is let in."""
         return self._over
 
-    def feed(self, chunk: bytes) -> None:
-        self.take(chunk, self.hear(chunk))
-
     def hear(self, chunk: bytes) -> list[Mark]:
         """What a piece needs to be let go.  It touches the ear alone."""
         return [] if self.too_long or self._over else self.ear.feed(chunk)

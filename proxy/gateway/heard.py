@@ -4,12 +4,13 @@ In charge of which text each event carries, and of the windows that are due of i
 nothing of the stream.  A text is followed like a lane; one that is complete stands alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from proxy.gateway.checks import Check
+from proxy.gateway.intake import is_long
 from proxy.gateway.waiting import LaneKey
 from proxy.guardrails.surrogates import UNPAIRED, mended
-from proxy.model.exchange import Delta, Leaf, Part, Seen
+from proxy.model.exchange import Delta, Leaf, Part, Seen, WireEvent
 from proxy.wire.dialect import StreamReader
 from proxy.wire.leaves import json_text_leaves
 from proxy.wire.providers.adapter import Framer
@@ -125,11 +126,11 @@ Mark = tuple[Text, int]  # an event needs so many characters of a text to be let
 
 
 class Ear:
-    """Reads the events of one stream.  `terminal`: the answer is whole."""
+    """Reads the events of one stream.  `terminal`: the answer is whole.  `defers`: see `Intake`."""
 
     __slots__ = (
-        "_checks", "_framer", "_keep", "_lanes", "_reader", "chars", "content", "deaf", "terminal",
-        "texts",
+        "_checks", "_framer", "_keep", "_lanes", "_left", "_left_seens", "_reader", "chars",
+        "content", "deaf", "defers", "terminal", "texts",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +144,9 @@ class Ear:
         self.texts: list[Text] = []  # open ones, and all where they are kept
         self.chars = 0
         self.content = self.terminal = self.deaf = False
+        self.defers = False
+        self._left: list[WireEvent] = []  # behind `_left_seens`
+        self._left_seens: list[Seen] = []
 
     def __repr__(self) -> str:
         return f"<Ear {self.chars} characters in {len(self.texts)} texts>"
@@ -155,21 +159,45 @@ class Ear:
     def feed(self, chunk: bytes) -> list[Mark]:
         """Read a piece of the body; what it needs to be let go.  What does not parse carries no
         text for us: who forwards drops it, or ends the stream."""
-        marks: dict[int, Mark] = {}
         try:
             events = self._framer.feed(chunk)
         except ValueError:
             self.deaf = True
             return []
-        for event in events:
+        marks: dict[int, Mark] = {}
+        self._hear(events, marks)
+        return list(marks.values())
+
+    @property
+    def waits(self) -> bool:
+        """`feed` has stopped before a long text that was put together."""
+        return bool(self._left_seens)
+
+    def go_on(self) -> list[Mark]:
+        """Hear that text, and what came behind it."""
+        seens, events, marks = self._left_seens, self._left, dict[int, Mark]()
+        self._left_seens, self._left, self.defers = [], [], False
+        self._hear_all(seens, marks)
+        self._hear(events, marks)
+        self.defers = True
+        return list(marks.values())
+
+    def _hear(self, events: Iterable[WireEvent], marks: dict[int, Mark]) -> None:
+        rest = iter(events)
+        for event in rest:
             try:
                 seens = self._reader.read(event)
             except ValueError:
                 continue
-            for seen in seens:
-                for text in self._take(seen):
-                    marks[id(text)] = (text, text.chars)
-        return list(marks.values())
+            if self.defers and is_long(seens):
+                self._left_seens, self._left = seens, [*rest]
+                return
+            self._hear_all(seens, marks)
+
+    def _hear_all(self, seens: list[Seen], marks: dict[int, Mark]) -> None:
+        for seen in seens:
+            for text in self._take(seen):
+                marks[id(text)] = (text, text.chars)
 
     def end(self) -> None:
         """Nothing more will come: every text is whole."""

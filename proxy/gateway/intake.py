@@ -11,27 +11,22 @@ LONG_CHARS: Final = 4096
 
 
 class Intake(Account):
-    """`defers`: what reads the events stops before a long text that was put together (`waits`), so
-    that it may be taken beside the loop."""
+    """`defers`: what reads the events stops before a long text that was put together, so that it
+    may be taken beside the loop.  `waits`: it has."""
 
-    __slots__ = ("_framer", "_left", "_left_seens", "defers")
+    __slots__ = ("_framer", "_left", "_left_seens", "defers", "waits")
 
     def __init__(self, texts: Texts | None, framer: Framer) -> None:
         super().__init__(texts)
         self._framer = framer
         self._left: list[WireEvent] = []  # behind `_left_seens`
         self._left_seens: list[Seen] = []
-        self.defers = False
+        self.defers = self.waits = False
 
     @property
     def pending(self) -> int:
         """Bytes that came and are no event yet."""
         return self._framer.pending
-
-    @property
-    def waits(self) -> bool:
-        """It has stopped before something long."""
-        return bool(self._left_seens)
 
     @property
     def ends_long(self) -> bool:

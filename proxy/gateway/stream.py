@@ -113,7 +113,7 @@ class Pump(Intake):
     def go_on(self) -> bytes:
         """Take the long text before which `feed` has stopped, and what came behind it."""
         out, seens, events = self._out, self._left_seens, self._left
-        self._left_seens, self._left, self.defers = [], [], False
+        self._left_seens, self._left, self.defers, self.waits = [], [], False, False
         if self._take_all(seens, out):
             self._feed_events(events, out)
         self.defers = True
@@ -153,7 +153,7 @@ class Pump(Intake):
                 self.dropped += 1
             return not self.over
         if self.defers and is_long(seens):
-            self._left_seens = seens
+            self._left_seens, self.waits = seens, True
             return False
         return self._take_all(seens, out)
 

@@ -34,8 +34,8 @@ class Streamed:
 
     __slots__ = (
         "_attached", "_backlog", "_brake", "_clock", "_coming", "_decoder", "_gateway", "_held",
-        "_limit", "_turn", "bad", "body", "call", "candidate", "complete", "decided", "doc",
-        "fault", "finished", "first_content_at", "gate", "guard_s", "headers", "held_counts",
+        "_limit", "_threshold", "_turn", "bad", "body", "call", "candidate", "complete", "decided",
+        "doc", "fault", "finished", "first_content_at", "gate", "guard_s", "headers", "held_counts",
         "is_read", "mode", "plan", "pump", "restoration", "size", "started", "status", "too_big",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Streamed:
         self._coming: Backlog | None = None  # before the gate
         self._backlog: Backlog | None = None  # before the pump of a guarded stream
         self._brake: Brake | None = None
+        self._threshold: Threshold | None = None
         loop = asyncio.get_running_loop()
         self.decided: asyncio.Future[None] = loop.create_future()
         self.finished: asyncio.Future[None] | None = None
@@ -113,7 +114,8 @@ class Streamed:
             self._brake = Brake(self.call)
             self._backlog = self._before(self)
             if self.gate is not None:
-                self._coming = self._before(Threshold(self.gate, self._alive, self._cut))
+                self._threshold = Threshold(self.gate, self._alive, self._cut)
+                self._coming = self._before(self._threshold)
 
     def _before(self, station: Station) -> Backlog:
         assert self._brake is not None
@@ -121,14 +123,12 @@ class Streamed:
 
     def _come(self, coming: Backlog, chunk: bytes) -> None:
         """What comes waits before the gate."""
-        gate = self.gate
-        assert gate is not None
-        if coming.lets_by(chunk, gate.ear.pending):
-            before, began = gate.ear.chars, self._clock.monotonic()
-            gate.feed(chunk)
-            if gate.ear.chars != before:
-                self._alive()
-            coming.took(began, self._clock.monotonic())
+        threshold = self._threshold
+        assert threshold is not None
+        if coming.lets_by(chunk, threshold.pending, self._clock.monotonic()):
+            if not threshold.feed(chunk):
+                coming.begin()
+            coming.last = self._clock.monotonic()
 
     def _alive(self) -> None:
         """Texts have come: the endpoint is alive, though they may wait."""
@@ -148,13 +148,16 @@ class Streamed:
             self.settle(judged)
 
     def _stream(self, chunk: bytes) -> None:
-        pump, backlog = self.pump, self._backlog
+        pump, backlog, counts = self.pump, self._backlog, self.held_counts
         assert pump is not None
-        if backlog is None or backlog.lets_by(chunk, pump.pending):
+        if backlog is None or counts is None:
             before = pump.progress
-            counts = self.held_counts
-            data = pump.feed(chunk) if counts is None else self._watched(pump, chunk, counts)
-            self._looked_at(data, before)
+            self._looked_at(pump.feed(chunk), before)
+            return
+        began = self._clock.monotonic()
+        if backlog.lets_by(chunk, pump.pending, began):
+            before = pump.progress
+            self._looked_at(self._watched(pump, chunk, counts, began), before)
 
     def _looked_at(self, data: bytes, before: int) -> None:
         """Send what may leave; `before`: the pump's progress."""
@@ -174,15 +177,14 @@ class Streamed:
         elif pump.released and not self.decided.done():
             self._decide()
 
-    def _watched(self, pump: Pump, chunk: bytes, counts: list[int]) -> bytes:
+    def _watched(self, pump: Pump, chunk: bytes, counts: list[int], began: float) -> bytes:
         """A piece of a guarded stream, or, if it is empty, what was put off: how long it takes,
         how much is held behind it."""
-        began = self._clock.monotonic()
         data = pump.feed(chunk) if chunk else pump.go_on()
         ended = self._clock.monotonic()
         self.guard_s += ended - began
         if self._backlog is not None:
-            self._backlog.took(began, ended)
+            self._backlog.last = ended
         assert pump.texts is not None, "it is guarded"
         held = pump.texts.held
         counts[bisect_left(HELD_BOUNDS, held)] += 1
@@ -249,7 +251,10 @@ class Streamed:
         if piece is None:
             return partial(self._ended, pump.finish())
         before = pump.progress
-        data = pump.feed(piece) if counts is None else self._watched(pump, piece, counts)
+        if counts is None:
+            data = pump.feed(piece)
+        else:
+            data = self._watched(pump, piece, counts, self._clock.monotonic())
         return partial(self._looked_at, data, before)
 
     def _ended(self, data: bytes) -> None:

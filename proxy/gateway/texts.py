@@ -16,6 +16,7 @@ from proxy.guardrails.sampling import ALL
 from proxy.guardrails.stream import Lane
 from proxy.model.exchange import Delta, Leaf, Part, Seen
 from proxy.model.policy import PolicyResult
+from proxy.runtime.beside import breathe
 from proxy.wire.dialect import StreamReader
 from proxy.wire.leaves import json_text_leaves, rewrite_json_text
 
@@ -136,7 +137,9 @@ class Texts:
             leaves = json_text_leaves(delta.text, part, "assistant", ())
         else:
             leaves = [Leaf(delta.text, part, "assistant", ())]
+        breathe()
         judged = self._guard.judge(leaves, "response", self._draw)
+        breathe()
         self.note(judged)
         if judged.block is not None:
             return ""

@@ -1,7 +1,6 @@
 """The gate of checks outside, as the backlog before it sees it."""
 
 from collections.abc import Callable
-from functools import partial
 
 from proxy.gateway.backlog import Then
 from proxy.gateway.gate import Gate
@@ -9,11 +8,15 @@ from proxy.gateway.heard import Mark
 from proxy.guardrails.engine import Judgement
 from proxy.model.ports import TransportFault
 
+Kept = tuple[bytes, list[Mark], int]
+
 
 class Threshold:
-    """A `Station`.  `alive` is told when texts have come, `failed` when the body was cut."""
+    """A `Station`.  `alive` is told when texts have come, `failed` when the body was cut.
 
-    __slots__ = ("_alive", "_failed", "_gate")
+    A piece is let in when all of it was heard, never before."""
+
+    __slots__ = ("_alive", "_failed", "_gate", "_kept")
 
     def __init__(
         self, gate: Gate, alive: Callable[[], None], failed: Callable[[TransportFault], None]
@@ -21,6 +24,8 @@ class Threshold:
         self._gate = gate
         self._alive = alive
         self._failed = failed
+        self._kept: Kept | None = None  # a piece of which only the beginning was heard
+        gate.ear.defers = True
 
     def __repr__(self) -> str:
         return f"<Threshold {self._gate!r}>"
@@ -39,7 +44,7 @@ class Threshold:
 
     @property
     def is_long(self) -> bool:
-        return False
+        return self._kept is not None
 
     @property
     def ends_long(self) -> bool:
@@ -48,8 +53,28 @@ class Threshold:
     def look(self, piece: bytes | None) -> Then:
         if piece is None:
             return self._gate.end
+        if self._kept is None:
+            self._hear(piece)
+        else:
+            kept, marks, before = self._kept
+            self._kept = kept, marks + self._gate.ear.go_on(), before
+        return self._let_in
+
+    def feed(self, piece: bytes) -> bool:
+        """Let a piece in at once.  False: it must be gone on with."""
+        self._hear(piece)
+        self._let_in()
+        return self._kept is None
+
+    def _hear(self, piece: bytes) -> None:
         before = self._gate.ear.chars
-        return partial(self._heard, piece, self._gate.hear(piece), before)
+        self._kept = piece, self._gate.hear(piece), before
+
+    def _let_in(self) -> None:
+        if self._kept is None or self._gate.ear.waits:
+            return
+        (piece, marks, before), self._kept = self._kept, None
+        self._heard(piece, marks, before)
 
     def _heard(self, piece: bytes, marks: list[Mark], before: int) -> None:
         gate = self._gate

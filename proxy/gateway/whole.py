@@ -74,7 +74,7 @@ class WholePump(Pump):
     `joined`: its blocks are parts of one text.  Held (`_holds`), nothing is `released` before; an
     answer of more than `limit` bytes cannot be held, and is blocked."""
 
-    __slots__ = ("_draw", "_due", "_guard", "_heard", "_holds", "_joined", "_judged", "_kept",
+    __slots__ = ("_draw", "_guard", "_heard", "_holds", "_joined", "_judged", "_kept",
                  "_limit", "_size")  # fmt: skip
 
     def __init__(
@@ -100,18 +100,12 @@ class WholePump(Pump):
         self._judged: Judgement | None = None
         self._kept: list[bytes] = []
         self._size = 0
-        self._due = False  # a long answer is to be judged
-
-    @property
-    def waits(self) -> bool:
-        return self._due or bool(self._left_seens)
 
     @property
     def ends_long(self) -> bool:
         return self._framer.pending > 0 or (self._judged is None and self._heard.chars > LONG_CHARS)
 
     def go_on(self) -> bytes:
-        self._due = False
         data = super().go_on()
         self.defers = False
         data = self._settled(data)
@@ -144,8 +138,8 @@ class WholePump(Pump):
     def _settled(self, data: bytes) -> bytes:
         """What may leave of what has left the rules about texts."""
         if self.over and self.terminal and self.blocked is None and self._judged is None:
-            self._due = self.defers and self._heard.chars > LONG_CHARS
-            if not self._due:
+            self.waits = self.defers and self._heard.chars > LONG_CHARS
+            if not self.waits:
                 self._conclude(self._guard.judge_whole(self._heard.texts(), self._draw))
         elif self._holds and self._judged is None:
             self._size += len(data)

@@ -173,6 +173,27 @@ async def test_a_check_outside_and_a_long_answer(stage: str, violates: bool) -> 
                 assert caller.received.endswith(DONE)
 
 
+@pytest.mark.parametrize("stage", ["buffer", "window"])
+@pytest.mark.parametrize("violates", [False, True])
+async def test_a_check_outside_and_long_arguments(stage: str, violates: bool) -> None:
+    """They are heard beside the loop, and none leaves before all of them were asked about."""
+    arguments = json.dumps({"q": WORDS, "z": WEAPON if violates else "the end"})
+    script = chat(chunk({"content": "so"}), *fragments(arguments), chunk({}, "tool_calls"))
+    own = {"rule_id": "key", "pattern": r"KEY[0-9]{4,}", "action": "redact", "severity": "high",
+           "scope": {"parts": ["tool_args"]}}  # fmt: skip
+    async with HttpService({WEAPON: "WEAPON"}) as service:
+        scope = {"direction": "response", "parts": ["text", "tool_args"]}
+        rule = external("http", service.url, scope=scope, config={"stage": stage})
+        async with outside_world(pack_of(own, rule), scripts=[script]) as w:
+            off_loop = counted(w)
+            caller = await w.ask(STREAM)
+            assert off_loop.times == (1 if violates else 2), "the ear, and the pump"
+            assert w.record.outcome == ("blocked" if violates else "success")
+            asked = [text for text in service.texts if text.strip() in (WEAPON, "the end")]
+            assert len(asked) == 1
+            assert (b"tool_calls" in caller.received) is not violates
+
+
 async def begun(w: World, caller: RecordingDownstream) -> "asyncio.Task[None]":
     caller.request_body = STREAM
     task = spawn(serve(w.inbound("/v1/chat/completions"), caller, w.gateway), name="request")
