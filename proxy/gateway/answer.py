@@ -164,15 +164,6 @@ class Answer(Streamed):
         for backlog in self._backlogs:
             await backlog.quiet()
 
-    def cancel(self) -> None:
-        """The caller has left, or the request is over: the upstream is closed at once."""
-        if self.gate is not None:
-            self.gate.cancel()
-        for backlog in self._backlogs:
-            backlog.drop()
-        if self.call is not None and not self.complete:
-            self.call.cancel()
-
     @property
     def source(self) -> Call | None:
         """What the caller pauses while he does not read."""

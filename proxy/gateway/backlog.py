@@ -114,15 +114,23 @@ class Brake:
 
 
 class Backlog:
-    """What waits for one `Station`."""
+    """What waits for one `Station`.  `crashed` is told when that has raised what it must not."""
 
     __slots__ = (
-        "_at", "_busy", "_clock", "_dropped", "_go_on", "_off_loop", "_quiet", "_since", "_station",
-        "_steps", "brake", "last",
+        "_at", "_busy", "_clock", "_crashed", "_dropped", "_go_on", "_off_loop", "_quiet", "_since",
+        "_station", "_steps", "brake", "last",
     )  # fmt: skip
 
-    def __init__(self, station: Station, brake: Brake, clock: Clock, off_loop: OffLoop) -> None:
+    def __init__(
+        self,
+        station: Station,
+        brake: Brake,
+        clock: Clock,
+        off_loop: OffLoop,
+        crashed: Callable[[], None],
+    ) -> None:
         self._station = station
+        self._crashed = crashed
         self.brake = brake
         self._clock = clock
         self._off_loop = off_loop
@@ -212,9 +220,7 @@ class Backlog:
             self._since = self._clock.monotonic()
             self._quiet.set()
             if not done:  # SECURITY: what was not looked at does not leave
-                self.drop()
-                self.brake.cancel()
-                station.settle(TransportFault("bad_http", "the sink failed"))
+                self._crashed()
             self.brake.clear()
 
     def _end(self) -> None:

@@ -119,7 +119,8 @@ class Streamed:
 
     def _before(self, station: Station) -> Backlog:
         assert self._brake is not None
-        return Backlog(station, self._brake, self._clock, self._gateway.off_loop)
+        off_loop = self._gateway.off_loop
+        return Backlog(station, self._brake, self._clock, off_loop, self._crashed)
 
     def _come(self, coming: Backlog, chunk: bytes) -> None:
         """What comes waits before the gate."""
@@ -280,6 +281,12 @@ class Streamed:
             self.fault = step
             self._settle()
 
+    def _crashed(self) -> None:
+        self.cancel()
+        if not self.over:
+            self.fault = TransportFault("bad_http", "the sink failed")
+            self._settle()
+
     def give_up(self) -> None:
         if self.pump is not None and self.pump.texts is not None:
             self.pump.texts.given_up = True
@@ -300,6 +307,15 @@ class Streamed:
         return [backlog for backlog in (self._coming, self._backlog) if backlog is not None]
 
     # --- ends
+
+    def cancel(self) -> None:
+        """The caller has left, or the request is over: the upstream is closed at once."""
+        if self.gate is not None:
+            self.gate.cancel()
+        for backlog in self._backlogs:
+            backlog.drop()
+        if self.call is not None and not self.complete:
+            self.call.cancel()
 
     def _send(self, data: bytes) -> None:
         if self._attached is not None:

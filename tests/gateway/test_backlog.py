@@ -54,6 +54,11 @@ class Slow:
         return work()
 
 
+class Broken:
+    async def run(self, work: Callable[[], T]) -> T:
+        raise RuntimeError("no threads any more")
+
+
 class Threads:
     async def run(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
@@ -167,6 +172,22 @@ async def test_who_leaves_while_there_is_a_backlog_ends_it() -> None:
     await asyncio.wait([request])
     assert len(caller.pieces) == sent
     assert w.record.outcome == "client_cancelled"
+
+
+@pytest.mark.parametrize("rest", [[], [STOP, DONE]], ids=["cut there", "whole"])
+async def test_what_breaks_beside_the_loop_lets_nothing_by(rest: list[bytes]) -> None:
+    w, caller = at_once(), RecordingDownstream()
+    w.gateway.off_loop = Broken()
+    request = await begun(w, caller)
+    sink, call = w.upstreams["openai"].sinks[-1], w.upstreams["openai"].calls[-1]
+    for piece in [chunk({"content": LONG}), *rest]:
+        sink.data(piece)
+    await asyncio.wait_for(request, 5)
+    assert call.cancelled
+    assert said(caller) == "so: "
+    assert caller.cut
+    assert DONE not in caller.received
+    assert w.record.outcome == "interrupted"
 
 
 async def test_a_drain_ends_it() -> None:
