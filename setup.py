@@ -14,8 +14,9 @@ HOT = {
     "gateway": "account admission answer ask backlog blocks downstream front handlers heads intake "
     "judging noting opening pipeline reach read relay slices stream streamed tell texts threshold "
     "turn waiting whole",
-    "guardrails": "automaton context engine external findings fold gates linear matching memo "
-    "placeholders program redact restoring rules sampling spans stream watch whole",
+    "guardrails": "automaton context engine external findings fold gates linear look matching memo "
+    "placeholders program redact restoring rules sampling search signs spans stream view watch "
+    "whole",
     "guardrails/checks": "digits national secrets steps unicode validators",
     "model": "records",
     "routing": "failover match outcomes",

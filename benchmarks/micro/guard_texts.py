@@ -19,6 +19,7 @@ PIECES = (
     "a.b", "+49", "4111", "12-", "-----BEGIN ", "GB82", "0x", "::", "\u200b", "\u0301", "é", "漢字",
     "🙂", " ", "\n", "_", "/", "=", "secret", "aws_secret_key", "hf_", "npm_", "A3-", "dp.pt.",
 )  # fmt: skip
+SIGNS = "a1:@-\x01\u200b\u200d\ufe0f\u0301\u202e\ue000\U000e0041"
 NEARLY = (
     "4111 1111 1111 1112", "GB82 WEST 1234 5698 7654 33", "000-45-6789", "jane.doe@example.c1",
     "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.", "-----BEGIN RSA PRIVATE KEY", "+1 2 3 4 5",

@@ -12,11 +12,13 @@ from proxy.guardrails import samples
 from proxy.guardrails.checks.validators import VALIDATORS, Validator
 from proxy.guardrails.engine import Guard, attempt
 from proxy.guardrails.faults import PackError, PackFault, Report
-from proxy.guardrails.matching import Break, View, search
+from proxy.guardrails.matching import Break
 from proxy.guardrails.memo import Memo
 from proxy.guardrails.program import Limits
 from proxy.guardrails.reading import RuleReader
 from proxy.guardrails.rules import LiveRule, PackFacts, RuleFacts
+from proxy.guardrails.search import search
+from proxy.guardrails.view import View
 from proxy.guardrails.whole import SchemaRule
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import GuardSettings

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from proxy.guardrails.linear import INNER_MEM_BYTES, Regex
 from proxy.guardrails.shape import escaped
+from proxy.guardrails.view import View, alike
 
 REACH: Final = 64
 KEPT: Final = REACH + 1  # and the character before, which tells whether a word begins there
@@ -41,30 +41,68 @@ def words_pattern(words: tuple[str, ...]) -> str:
     return f"(?:^|[^0-9A-Za-z])(?:{spelled})(?:[^0-9A-Za-z]|$)"
 
 
-@lru_cache(1_024)
-def _finder(words: tuple[str, ...]) -> Regex:
-    return Regex(words_pattern(words), ignore_case=True, max_mem=INNER_MEM_BYTES)
-
-
-def windows(words: tuple[str, ...], data: bytes, width: int) -> list[tuple[int, int]]:
+def windows(words: tuple[str, ...], view: View, width: int) -> list[tuple[int, int]]:
     """Where, in bytes of UTF-8, a match may begin that needs one of the words: all other places are
-    too far behind the last of them.  `width`: characters from a match's begin to its span."""
-    finder = _finder(words)
-    plain = data.isascii()
+    before the first of them or too far behind the last.  `width`: characters from a match's begin
+    to its span."""
+    places: list[tuple[int, int]] = []
+    plain, others = _forms(words)
+    face = view.raw
+    lowered = face.lowered
+    if not face.plain and (others or not face.lowers_alike):
+        _places(places, view, (*plain, *others), width)
+    else:
+        for word in plain:
+            sought = word.encode()
+            size = len(sought)
+            at = lowered.find(sought)
+            while at >= 0:
+                if not _goes_on(lowered, at - 1) and not _goes_on(lowered, at + size):
+                    low, high = max(at + size - width, 0), at + REACH
+                    if not (face.plain or lowered[low:high].isascii()):
+                        char = face.char(at)
+                        low, high = face.byte(char + size - width), face.byte(char + REACH)
+                    places.append((low, high))
+                at = lowered.find(sought, at + 1)
+    places.sort()
     found: list[tuple[int, int]] = []
-    at = finder.search_start(data, 0)
-    while at >= 0:
-        low, high = max(at - width, 0), at + KEPT
-        if not plain:
-            before, after = data[max(at - 4 * width, 0) : at], data[at : at + 4 * KEPT]
-            low = at - len(before.decode(errors="ignore")[-width:].encode())
-            high = at + len(after.decode(errors="ignore")[:KEPT].encode())
+    for low, high in places:
         if found and low <= found[-1][1]:
-            found[-1] = (found[-1][0], high)
+            found[-1] = (found[-1][0], max(high, found[-1][1]))
         else:
             found.append((low, high))
-        at = finder.search_start(data, at + 1) if at < len(data) else -1
     return found
+
+
+def _places(found: list[tuple[int, int]], view: View, words: tuple[str, ...], width: int) -> None:
+    """The same, overlapping, for letters whose bytes do not tell what lower case makes of them."""
+    lowered, face = view.lowered, view.raw
+    for word in words:
+        size = len(word)
+        at = lowered.find(word)
+        while at >= 0:
+            found.append((face.byte(at + size - width), face.byte(at + REACH)))
+            at = lowered.find(word, at + 1)
+
+
+@lru_cache(1_024)
+def _forms(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """As `View.lowered` has them, those of ASCII and others; a capital I with a dot may be one
+    character there, or two."""
+    one = [alike(word.replace("i\u0307", "i")) for word in words]
+    forms = dict.fromkeys([*map(alike, words), *one])
+    return (
+        tuple(word for word in forms if word.isascii()),
+        tuple(word for word in forms if not word.isascii()),
+    )
+
+
+def _goes_on(text: bytes, at: int) -> bool:
+    """A plain letter, in lower case, or a digit stands there."""
+    if not 0 <= at < len(text):
+        return False
+    sign = text[at]
+    return 97 <= sign <= 122 or 48 <= sign <= 57
 
 
 def _whole(word: str, text: str, before: str, after: str) -> bool:

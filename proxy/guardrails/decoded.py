@@ -14,10 +14,11 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from proxy.guardrails.linear import Regex
-from proxy.guardrails.matching import Attempt, Breaks, RuleSet, View
+from proxy.guardrails.matching import Attempt, Breaks, RuleSet
 from proxy.guardrails.redact import Hit
 from proxy.guardrails.rules import LiveRule
 from proxy.guardrails.scoring import ENCODED
+from proxy.guardrails.view import View
 from proxy.model.policy import Encoding
 
 CAP_BYTES: Final = 10 * 1024  # of decoded text, of one text
@@ -57,9 +58,9 @@ class Decoder:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def untouched(self, text: str) -> bool:
+    def untouched(self, data: bytes) -> bool:
         """There is surely no run in the text."""
-        return _ANY.search_start(text.encode("utf-8", "replace"), 0) < 0
+        return _ANY.search_start(data, 0) < 0
 
     def scan(self, view: View, breaks: Breaks) -> list[Hit]:
         """Hits in what the text's runs decode to; the span of each is its whole run."""

@@ -15,17 +15,19 @@ from proxy.guardrails.decoded import Decoder
 from proxy.guardrails.external import ExternalRule
 from proxy.guardrails.findings import Findings, sentence
 from proxy.guardrails.gates import Gates
-from proxy.guardrails.matching import Break, Breaks, RuleSet, View
+from proxy.guardrails.look import Look, look_at
+from proxy.guardrails.matching import Break, Breaks, RuleSet
 from proxy.guardrails.memo import Memo
 from proxy.guardrails.placeholders import Placeholders, Restoration
 from proxy.guardrails.program import Limits, Program, lane_rules
-from proxy.guardrails.redact import Hit, rewrite, without_exempted
+from proxy.guardrails.redact import Hit, apart, rewrite, without_exempted
 from proxy.guardrails.restoring import RestoringLane
 from proxy.guardrails.rules import LiveRule, RuleFacts
 from proxy.guardrails.sampling import ALL, draw_of
 from proxy.guardrails.scoring import Score
 from proxy.guardrails.spans import SpanLane
 from proxy.guardrails.stream import Lane
+from proxy.guardrails.view import View, encoded
 from proxy.guardrails.watch import WatchedLane
 from proxy.guardrails.whole import SchemaRule, judge_texts
 from proxy.model.exchange import Direction, Leaf, Part, Role
@@ -205,31 +207,35 @@ class Guard:
             if rules is None:
                 continue
             scanned += len(text)
+            if not text:
+                continue
             decoder = self._decoders.get(rules) if score is not None else None
-            alike = decoder is None and rules.alike
-            key = self._memo.key(rules, leaf) if alike else None
+            try:
+                data, exact = text.encode(), True
+            except UnicodeEncodeError:  # half a surrogate pair
+                data, exact = encoded(text), False
+            alike = exact and decoder is None and rules.alike
+            key = self._memo.key(rules, leaf, data) if alike else None
             known = self._memo.find(key, rules) if key is not None else None
             if known is None:
+                look = Look(rules, leaf, draw, decoder, data)
                 try:
-                    untouched = not text or (leaf.inner is None and rules.untouched(text))
-                    if untouched and decoder is not None:
-                        untouched = decoder.untouched(text)
+                    nothing = look.sees_nothing()
                 except Exception:  # the text is judged, and there the fault is a verdict
-                    untouched = False
-                if untouched:
+                    nothing = False
+                if nothing:
                     if key is not None:
                         self._memo.keep(key, rules, ())
                     continue
-            elif not known:
-                continue
-            if findings is None:
-                findings = Findings(direction)
-            if known is None:
-                known, whole = _found(rules, leaf, findings, draw, decoder)
+                if findings is None:
+                    findings = Findings(direction)
+                known, whole = look.found(findings)
                 if key is not None and whole:
                     self._memo.keep(key, rules, known)
             if not known:
                 continue
+            if findings is None:
+                findings = Findings(direction)
             hits = without_exempted(known)
             if rules.counted:
                 (score or Score(lane=True)).count(hits)
@@ -251,7 +257,9 @@ class Guard:
         if rules is None:
             return []
         decoder = self._decoders.get(rules) if direction == "request" else None
-        found = [hit for hit in _found(rules, leaf, None, draw, decoder)[0] if hit.valid]
+        found = apart(
+            [hit for hit in look_at(rules, leaf, draw, decoder).found(None)[0] if hit.valid]
+        )
         if rules.counted:
             Score(lane=True).count(without_exempted(found))
         return found
@@ -346,27 +354,6 @@ def conclude(judgement: Judgement, findings: Findings, direction: Direction) -> 
         judgement.reroute = findings.reroute()
 
 
-def _found(
-    rules: RuleSet, leaf: Leaf, findings: Findings | None, draw: float, decoder: Decoder | None
-) -> tuple[list[Hit], bool]:
-    """What one text holds, and whether every check has said so; the others go to `findings`."""
-    breaks: Breaks = []
-
-    def scan() -> list[Hit]:
-        view = View(leaf.text, _names(leaf))
-        hits = rules.scan(view, breaks, draw)
-        if decoder is None:
-            return hits
-        return hits + [hit for hit in decoder.scan(view, breaks) if draw < hit.rule.sample_pct]
-
-    found = attempt(scan)
-    if isinstance(found, Break):  # not one check but all of them
-        breaks, found = [(rule, found) for rule in rules.rules], []
-    if breaks and findings is not None:
-        findings.broken(breaks, leaf.part)
-    return found, not breaks
-
-
 def _rewritten(
     leaf: Leaf, hits: Sequence[Hit], findings: Findings, placeholders: Placeholders | None
 ) -> str | None:
@@ -377,13 +364,6 @@ def _rewritten(
     if not changing or not leaf.rewritable:
         return None
     return rewrite(leaf.text, changing, placeholders)[0]
-
-
-def _names(leaf: Leaf) -> str:
-    """The members that lead to an argument of a tool say what it is."""
-    if leaf.part != "tool_args" or not leaf.inner:
-        return ""
-    return " ".join([name for name in leaf.inner if isinstance(name, str)]).lower()
 
 
 def _strictest(values: Sequence[T], order: tuple[T, ...]) -> T:

@@ -58,9 +58,9 @@ class Findings:
 
     def hit(self, hit: Hit, part: Part, base: int = 0, *, rewritable: bool = True) -> Finding:
         """Count a hit; `base` moves its offsets to the whole leaf or lane."""
-        rule, start, end = hit.rule, base + hit.start, base + hit.end
-        finding = self.found(rule, part, start, end, hit.confidence, rewritable=rewritable)
-        finding.acts = hit.acts or (finding.acts and finding.count > 1)
+        rule, start, end, count = hit.rule, base + hit.start, base + hit.end, hit.count
+        finding = self.found(rule, part, start, end, hit.confidence, count, rewritable=rewritable)
+        finding.acts = hit.acts or (finding.acts and finding.count > count)
         return finding
 
     def found(
@@ -70,12 +70,13 @@ class Findings:
         start: int,
         end: int,
         confidence: float,
+        count: int = 1,
         *,
         rewritable: bool = True,
     ) -> Finding:
-        """Count a finding of any kind of rule.  Not `rewritable`: a rewrite there is a block."""
-        finding = self._of(rule, part, "violation", start, end)
-        first = finding.count == 1
+        """Count findings of any kind of rule.  Not `rewritable`: a rewrite there is a block."""
+        finding = self._of(rule, part, "violation", start, end, count)
+        first = finding.count == count
         finding.confidence = confidence if first else max(finding.confidence, confidence)
         finding.stopped = finding.stopped or (rule.rewrites and not rewritable)
         return finding
@@ -99,13 +100,15 @@ class Findings:
         """A rule could not be settled and the text left all the same."""
         self._of(rule, part, "bypassed", start, end).fault = "overflow"
 
-    def _of(self, rule: RuleFacts, part: Part, verdict: Verdict, start: int, end: int) -> Finding:
+    def _of(
+        self, rule: RuleFacts, part: Part, verdict: Verdict, start: int, end: int, count: int = 1
+    ) -> Finding:
         key = (id(rule), part, verdict)
         finding = self._found.get(key)
         if finding is None:
             found = Finding(rule, part, verdict, start, end, rule.confidence)
             finding = self._found[key] = found
-        finding.count += 1
+        finding.count += count
         return finding
 
     def settle(self, score: Score) -> None:

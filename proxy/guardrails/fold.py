@@ -17,6 +17,8 @@ from typing import Final, Literal
 from proxy.guardrails.charset import Ranges, merge
 
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
+_ASCII: Final = bytes(range(128))
+FEW: Final = 12  # different characters, each of which is quicker replaced in all of a text
 
 Mode = Literal["fold", "leet"]
 
@@ -81,7 +83,13 @@ class Folding:
         former, and go through a table character by character ten times as slowly."""
         if text.isascii():
             return text
-        return _NOT_ASCII.sub(self._folded, text)
+        others = set(text.encode("utf-8", "ignore").translate(None, _ASCII).decode())
+        changed = {c: self._table.get(ord(c), c) for c in others if self._table.get(ord(c), c) != c}
+        if len(changed) > FEW or not others.isdisjoint(changed.values()):
+            return _NOT_ASCII.sub(self._folded, text)
+        for c, folded in changed.items():
+            text = text.replace(c, folded)
+        return text
 
     def _folded(self, run: re.Match[str]) -> str:
         return run.group().translate(self._table)
@@ -106,9 +114,14 @@ class Folding:
             if not table.get(ord(c), c)
         ]
 
-    def changes(self, text: str) -> bool:
-        """Folding does more to this text than lower case."""
-        return self._leet or self.seen_through(text) != text
+    def changes(self, text: str, data: bytes) -> bool:
+        """Folding does more to this text than lower case; `data`: the text, encoded."""
+        if self._leet:
+            return True
+        if len(data) == len(text):
+            return False
+        others = data.translate(None, _ASCII).decode()
+        return others.translate(self._table) != others
 
     def vanishes(self, text: str) -> bool:
         return not text.isascii() and not text.translate(self._table)

@@ -56,6 +56,14 @@ class Regex:
         instructions: int = self._compiled._regexp.ProgramSize()  # noqa: SLF001
         return instructions
 
+    def spans(self, data: bytes, at: int) -> Sequence[Bounds]:
+        """Of the leftmost match from `at` on: its bounds and those of each group; -1: none."""
+        return self._run(_ANYWHERE, data, at, len(data))
+
+    def spans_here(self, data: bytes, at: int) -> Sequence[Bounds]:
+        """The same for the match that begins exactly at `at`."""
+        return self._run(_HERE, data, at, len(data))
+
     def search(self, data: bytes, at: int = 0, group: int = 0) -> tuple[Bounds, Bounds] | None:
         """The leftmost match from `at` on: its bounds, and those of the group ((-1, -1): unset)."""
         spans = self._run(_ANYWHERE, data, at, len(data))

@@ -58,7 +58,7 @@ def _pattern(said: Said) -> Pattern | None:
             said.refuse("pattern", "extra_forbidden", "Kind unicode has a class.")
             return None
         text = unicode.CLASSES[config.class_].pattern
-        return compiled((text,), False, None).gated(text)
+        return compiled((text,), False, None).gated(text).of_signs()
     if isinstance(config, UrlConfig):
         return _addresses(said, config)
     if rule.pattern is None:

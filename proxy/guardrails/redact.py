@@ -4,6 +4,7 @@ In charge of guardrails.md §4.2 rule 2.  Law: what is returned is a function of
 of the order in which they were found.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ class Hit:
     Offsets are characters of the text that was searched.  Not `valid`: refused by the rule's check
     or for want of context, kept only because the search went on behind it.  `acts`: enough was
     found for the rule's action (`scoring`).  `family`: another than the rule's own.
+
+    A hit may stand for all finds of a rule in a text, `count` of them: `spans` has the first and
+    the last character of each in turn, `start`..`end` is the first one, `first`..`last` goes over
+    all.  Where the spans are fewer than the finds, each character is a find of its own.
     """
 
     rule: LiveRule
@@ -29,10 +34,35 @@ class Hit:
     confidence: float
     acts: bool = True
     family: str = ""
+    count: int = 1
+    spans: list[int] | None = None
 
     @property
     def blocks(self) -> bool:
         return self.acts and self.rule.action == "block"
+
+    @property
+    def singly(self) -> bool:
+        """Each character is a find."""
+        return self.spans is not None and self.count > len(self.spans) // 2
+
+    def apart(self) -> "list[Hit]":
+        """The same as one hit for each find."""
+        if not self.spans:
+            return [self]
+        rule, confidence, singly = self.rule, self.confidence, self.singly
+        hits: list[Hit] = []
+        for at in range(0, len(self.spans), 2):
+            first, last = self.spans[at], self.spans[at + 1]
+            for start in range(first, last) if singly else (first,):
+                end = start + 1 if singly else last
+                hits.append(Hit(rule, start, end, start, end, True, confidence, self.acts))
+        return hits
+
+
+def apart(hits: Sequence[Hit]) -> list[Hit]:
+    """One hit for each find."""
+    return [one for hit in hits for one in hit.apart()]
 
 
 def without_exempted(hits: Sequence[Hit]) -> list[Hit]:
@@ -40,15 +70,32 @@ def without_exempted(hits: Sequence[Hit]) -> list[Hit]:
     exempting = [hit for hit in hits if hit.rule.exempts and hit.valid]
     if not exempting:
         return [hit for hit in hits if not hit.rule.exempts]
+    reach = _reach(exempting)
     return [
         hit
-        for hit in hits
-        if not hit.rule.exempts
-        and not any(
-            other.rule.pack is hit.rule.pack and other.start <= hit.start and hit.end <= other.end
-            for other in exempting
-        )
+        for hit in apart(hits)
+        if not hit.rule.exempts and not _inside(hit, reach.get(id(hit.rule.pack)))
     ]
+
+
+_Reach = tuple[list[int], list[int]]
+
+
+def _reach(exempting: Sequence[Hit]) -> dict[int, _Reach]:
+    """For each pack: where its hits start, in order, and how far they have reached by then."""
+    found: dict[int, _Reach] = {}
+    for hit in sorted(exempting, key=lambda hit: hit.start):
+        starts, ends = found.setdefault(id(hit.rule.pack), ([], []))
+        starts.append(hit.start)
+        ends.append(max(hit.end, ends[-1]) if ends else hit.end)
+    return found
+
+
+def _inside(hit: Hit, reach: _Reach | None) -> bool:
+    if reach is None:
+        return False
+    before = bisect_right(reach[0], hit.start)
+    return before > 0 and hit.end <= reach[1][before - 1]
 
 
 @dataclass(slots=True)
@@ -62,11 +109,6 @@ class Edit:
     replacement: str
     label: str = ""
 
-    def shown(self, text: str, placeholders: Placeholders | None) -> str:
-        if placeholders is None or not self.label:
-            return self.replacement
-        return placeholders.issue(self.label, text[self.start : self.end]) or self.replacement
-
 
 def rewrite(
     text: str, hits: Sequence[Hit], placeholders: Placeholders | None = None
@@ -76,10 +118,36 @@ def rewrite(
     Overlapping spans become one region, named by the one that starts first, then by the strongest.
     With `placeholders` it gets one that can be undone, if all rules that hit it allow that.
     """
-    ordered = sorted(hits, key=lambda hit: (hit.start, hit.rule.rank))
-    block = next((hit for hit in ordered if hit.blocks), None)
-    edits = [edit_of(hit) for hit in ordered if hit.rule.rewrites]
-    return spliced(text, edits, block.start if block else len(text), placeholders), block
+    ordered = _ordered(hits)
+    block: Hit | None = None
+    for hit in ordered:
+        if hit.blocks:
+            block = hit
+            break
+    stop = block.start if block is not None else len(text)
+    rewriting = [hit for hit in ordered if hit.rule.rewrites]
+    strewn = [hit for hit in rewriting if hit.spans]
+    bare = [hit for hit in strewn if not (hit.rule.replacement or hit.rule.placeholder_label)]
+    if len(bare) == len(rewriting):
+        return _without(text, [hit.spans for hit in bare if hit.spans], stop), block
+    writer = Writer(text, stop, placeholders)
+    if not strewn:
+        for hit in rewriting:
+            rule = hit.rule
+            writer.replace(hit.start, hit.end, rule.replacement, rule.placeholder_label)
+    elif not _beside(writer, [hit for hit in rewriting if not hit.spans], strewn):
+        return rewrite(text, apart(hits), placeholders)[0], block
+    return writer.written(), block
+
+
+def _ordered(hits: Sequence[Hit]) -> Sequence[Hit]:
+    """By start; of those that start together the strongest first."""
+    before = -1
+    for hit in hits:
+        if hit.start <= before:
+            return sorted(hits, key=lambda hit: (hit.start, hit.rule.rank))
+        before = hit.start
+    return hits
 
 
 def edit_of(hit: Hit) -> Edit:
@@ -97,23 +165,121 @@ def spliced(
     text: str, edits: Sequence[Edit], stop: int, placeholders: Placeholders | None = None
 ) -> str:
     """The text up to `stop` with these spans replaced, their union; edits come in order."""
-    regions: list[Edit] = []
-    at = 0
+    writer = Writer(text, stop, placeholders)
     for edit in edits:
-        if edit.start >= stop:
-            break
-        if edit.start >= at:
-            own = (edit.start, edit.end, edit.rank, edit.replacement, edit.label)
-            regions.append(Edit(*own))
-        elif not edit.label:
-            regions[-1].label = ""
-        at = max(at, edit.end)
-        regions[-1].end = at
+        writer.replace(edit.start, edit.end, edit.replacement, edit.label)
+    return writer.written()
+
+
+class Writer:
+    """The text up to `stop`, written anew: spans that overlap become one region, named by the one
+    that came first.  They come in the order of their starts."""
+
+    __slots__ = ("_at", "_end", "_label", "_out", "_placeholders", "_replacement", "_start",
+                 "_stop", "_text")  # fmt: skip
+
+    def __init__(self, text: str, stop: int, placeholders: Placeholders | None = None) -> None:
+        self._text, self._stop, self._placeholders = text, stop, placeholders
+        self._out: list[str] = []
+        self._at = 0  # what stands before is written
+        self._start = -1  # of the region that still grows; -1: there is none
+        self._end = 0
+        self._replacement = self._label = ""
+
+    def overlaps(self, start: int) -> bool:
+        """It begins in the region that came last."""
+        return start < self._end
+
+    def before(self, end: int) -> int:
+        return min(end, self._stop)
+
+    def replace(self, start: int, end: int, replacement: str, label: str) -> None:
+        """`label`: of the placeholder that may stand there instead; "" when there is none."""
+        if start >= self._stop:
+            return
+        if start < self._end:
+            if not label:
+                self._label = ""
+            if end > self._end:
+                self._end = end
+            return
+        if self._start >= 0:
+            self._settle()
+        self._start, self._end = start, end
+        self._replacement, self._label = replacement, label
+
+    def _settle(self) -> None:
+        start = self._start
+        if self._at < start:
+            self._out.append(self._text[self._at : start])
+        shown = self._replacement
+        if self._label and self._placeholders is not None:
+            shown = self._placeholders.issue(self._label, self._text[start : self._end]) or shown
+        if shown:
+            self._out.append(shown)
+        self._at = self._end
+
+    def written(self) -> str:
+        if self._start >= 0:
+            self._settle()
+        if self._at < self._stop:
+            self._out.append(self._text[self._at : self._stop])
+        return "".join(self._out)
+
+
+def _without(text: str, spans: list[list[int]], stop: int) -> str:
+    """The text up to `stop`, all these spans left out."""
     out: list[str] = []
-    at = 0
-    for region in regions:
-        out += (text[at : region.start], region.shown(text, placeholders))
-        at = region.end
-    if at < stop:
-        out.append(text[at:stop])
-    return "".join(out)
+    at, size = 0, len(spans)
+    following = [0] * size
+    while True:
+        start, end = stop, stop
+        for index in range(size):
+            each, place = spans[index], following[index]
+            while place < len(each) and each[place + 1] <= at:
+                place += 2
+            following[index] = place
+            if place < len(each) and each[place] < start:
+                start, end = each[place], each[place + 1]
+        if at < start:
+            out.append(text[at:start])
+        if start >= stop:
+            return "".join(out)
+        at = end
+
+
+def _beside(writer: Writer, hits: Sequence[Hit], strewn: Sequence[Hit]) -> bool:
+    """Write hits and hits that stand for many, in the order of their starts; False where one of the
+    latter overlaps another, or is to have placeholders."""
+    if any(hit.rule.placeholder_label for hit in strewn):
+        return False
+    spans = [hit.spans for hit in strewn if hit.spans]
+    next_ = [0] * len(spans)
+    done, size = 0, len(hits)
+    mixed = False  # the region that grows last is of a hit that stands for many
+    while True:
+        start = hits[done].start if done < size else -1
+        best = -1
+        for index, place in enumerate(next_):
+            if place < len(spans[index]) and (start < 0 or spans[index][place] < start):
+                start = spans[index][place]
+                best = index
+        if start < 0:
+            return True
+        if writer.overlaps(start) and (mixed or best >= 0):
+            return False
+        mixed = best >= 0
+        if best < 0:
+            hit = hits[done]
+            rule = hit.rule
+            writer.replace(start, hit.end, rule.replacement, rule.placeholder_label)
+            done += 1
+            continue
+        place = next_[best]
+        next_[best] = place + 2
+        end = spans[best][place + 1]
+        rule = strewn[best].rule
+        shown = rule.replacement
+        if shown and strewn[best].singly:
+            shown *= writer.before(end) - start
+        writer.replace(start, end, shown, "")

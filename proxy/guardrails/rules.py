@@ -11,9 +11,11 @@ from typing import Final
 from proxy.guardrails import shape
 from proxy.guardrails.context import ContextWords
 from proxy.guardrails.fold import Folding
+from proxy.guardrails.heads import heads
 from proxy.guardrails.linear import INNER_MEM_BYTES, Regex
 from proxy.guardrails.narrow import is_number, narrow
 from proxy.guardrails.parse import Node
+from proxy.guardrails.signs import Signs, signs
 from proxy.model.documents import SEVERITY_RANK, Severity
 from proxy.model.exchange import Direction, Part, Role
 from proxy.model.policy import Action, Encoding, OnError
@@ -66,8 +68,8 @@ class Pattern:
     """A regex twice: as RE2 runs it, and as a tree; with what follows from the tree."""
 
     __slots__ = (
-        "_open_tail", "folding", "gates", "keywords", "late_assertion", "max_width", "node",
-        "regex",
+        "_open_tail", "folding", "gates", "heads", "keywords", "late_assertion", "max_width",
+        "node", "regex", "signs",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +89,8 @@ class Pattern:
             self.keywords = () if all(map(is_number, self.keywords)) else self.keywords
             gate = shape.gate(node) if self.keywords else narrow(node)
             self.gates = (gate,) if gate else ()
+        self.heads = heads(node)
+        self.signs: Signs | None = None
         self.max_width = shape.max_width(node)
         self.late_assertion = shape.late_assertion(node)
         self._open_tail: Regex | None = None
@@ -120,6 +124,11 @@ class Pattern:
         found = Pattern(self.regex, self.node, folding=self.folding, keywords=keywords)
         found._open_tail = self._open_tail
         return found
+
+    def of_signs(self) -> "Pattern":
+        """The same pattern, which is a set of characters, or a run of them."""
+        self.signs = signs(self.node)
+        return self
 
     def __repr__(self) -> str:
         return f"<Pattern {len(self.keywords)} keywords>"
@@ -231,6 +240,11 @@ class LiveRule(RuleFacts):
         if self.settled is not None:
             return self.settled(match)
         return self.certain_from is not None and len(match) >= self.certain_from
+
+    @property
+    def weighs_nothing(self) -> bool:
+        """Whether a match counts hangs on where it stands alone."""
+        return self.check is None and self.context is None and self.group == 0
 
     @property
     def retry(self) -> bool:

@@ -18,12 +18,13 @@ from typing import Final, Literal
 
 from proxy.guardrails.automaton import ENDED, Row
 from proxy.guardrails.findings import Finding, Findings, sentence
-from proxy.guardrails.matching import Breaks, View
+from proxy.guardrails.matching import Breaks
 from proxy.guardrails.program import Program
 from proxy.guardrails.redact import Hit, rewrite, without_exempted
 from proxy.guardrails.rules import LiveRule
 from proxy.guardrails.scoring import Score
 from proxy.guardrails.surrogates import UNPAIRED, mended
+from proxy.guardrails.view import View
 from proxy.model.exchange import Part
 from proxy.model.policy import PolicyResult
 
@@ -169,12 +170,11 @@ class Lane:
             if self._sync - self._base > 16 * grid:
                 self._release(self._sync)  # a large chunk: keep the hold short
         self._release(self._sync)
-        plain = (
+        self._plain = (
             not (self._done or self._open or self._out_of_order)
             and self._committed is None
             and self.blocked is None
         )
-        self._plain = plain
 
     @property
     def _out_of_order(self) -> bool:

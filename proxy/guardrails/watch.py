@@ -9,12 +9,13 @@ match longer than OVERLAP that lies across two pieces may be counted short.
 from typing import Final
 
 from proxy.guardrails.findings import MAX_RESULTS, Findings
-from proxy.guardrails.matching import Breaks, RuleSet, View
+from proxy.guardrails.matching import Breaks, RuleSet
 from proxy.guardrails.program import Program
 from proxy.guardrails.redact import without_exempted
 from proxy.guardrails.scoring import Score
 from proxy.guardrails.stream import Lane
 from proxy.guardrails.surrogates import UNPAIRED, mended
+from proxy.guardrails.view import View
 from proxy.model.exchange import Part
 from proxy.model.policy import PolicyResult
 

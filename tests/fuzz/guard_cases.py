@@ -17,11 +17,12 @@ from proxy.guardrails.checks.validators import VALIDATORS as SHIPPED
 from proxy.guardrails.checks.validators import Validator
 from proxy.guardrails.compile import PackError, compile_rules
 from proxy.guardrails.engine import PARTS, Guard, attempt
-from proxy.guardrails.matching import RuleSet, View
+from proxy.guardrails.matching import RuleSet
 from proxy.guardrails.program import Limits, Program, lane_rules
 from proxy.guardrails.redact import rewrite, without_exempted
 from proxy.guardrails.rules import LiveRule
 from proxy.guardrails.stream import Lane
+from proxy.guardrails.view import View
 from proxy.model.exchange import Leaf, Part
 from proxy.model.policy import PolicyPack, PolicyResult
 from proxy.model.tenancy import GuardSettings

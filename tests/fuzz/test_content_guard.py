@@ -9,10 +9,10 @@ import random
 import pytest
 
 from proxy.guardrails.compile import compile_rules
-from proxy.guardrails.matching import View
 from proxy.guardrails.program import Limits
 from proxy.guardrails.redact import rewrite, without_exempted
 from proxy.guardrails.scoring import Score
+from proxy.guardrails.view import View
 from proxy.model.exchange import Leaf
 from proxy.model.policy import PolicyPack, PolicyResult
 from proxy.model.tenancy import GuardSettings

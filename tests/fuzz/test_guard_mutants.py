@@ -14,10 +14,11 @@ from proxy.guardrails import shape
 from proxy.guardrails.automaton import ENDED, QUIET, Automaton, Row
 from proxy.guardrails.fold import Folding
 from proxy.guardrails.linear import Regex
-from proxy.guardrails.matching import RuleSet, View
+from proxy.guardrails.matching import RuleSet
 from proxy.guardrails.parse import Alt, Cat, Node, Rep, Set
 from proxy.guardrails.rules import LiveRule
 from proxy.guardrails.stream import Lane
+from proxy.guardrails.view import View
 from tests.fuzz.guard_cases import Build, random_rules
 from tests.guardrails.texts import Maker
 

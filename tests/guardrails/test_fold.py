@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.guardrails.fold import folding
-from proxy.guardrails.matching import View
+from proxy.guardrails.view import View
 
 # fmt: off
 SEEN_THROUGH = [

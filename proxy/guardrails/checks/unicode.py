@@ -17,7 +17,10 @@ _FLAGS: Final = frozenset(
     for region in ("gbeng", "gbsct", "gbwls")
 )
 _BLACK_FLAG: Final = "\U0001f3f4"
-_JOINER, _NON_JOINER, _BOM, _EMOJI_STYLE = "\u200d", "\u200c", "\ufeff", "\ufe0f"
+_JOINER: Final = 0x200D
+_NON_JOINER: Final = 0x200C
+_BOM: Final = 0xFEFF
+_EMOJI_STYLE: Final = "\ufe0f"
 # Arabic, Syriac, Thaana, N'Ko … and the scripts of India, where joiners spell words
 _JOINING_RANGES: Final = (
     (0x0600, 0x08FF), (0x0900, 0x0DFF), (0x0F00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x18AF),
@@ -43,7 +46,8 @@ _PICTOGRAPHS: Final = _bounds(_PICTOGRAPH_RANGES)
 
 @dataclass(frozen=True, slots=True)
 class CharacterClass:
-    """`belongs` (text, start, end) tells whether a find is where it must be; None: none ever is."""
+    """`belongs` (text, start, end) tells whether a find is where it must be; None: none ever is.
+    A find right behind another one is not, nor is one behind a character of ASCII."""
 
     pattern: str
     belongs: Belongs | None = None
@@ -59,13 +63,14 @@ def _flag(text: str, start: int, end: int) -> bool:
 
 
 def _joins(text: str, start: int, end: int) -> bool:
-    sign, before, after = text[start:end], text[max(start - 1, 0) : start], text[end : end + 1]
+    sign = ord(text[start])
     if sign == _BOM:
         return start == 0
+    if sign != _JOINER and sign != _NON_JOINER:  # no tuple is made
+        return False
+    before, after = text[max(start - 1, 0) : start], text[end : end + 1]
     if sign == _JOINER and _within(after, _PICTOGRAPHS):
         return before == _EMOJI_STYLE or _within(before, _PICTOGRAPHS)
-    if sign not in (_JOINER, _NON_JOINER):
-        return False
     return _is_joining(before) and (_is_joining(after) or sign == _JOINER)
 
 
