@@ -219,11 +219,7 @@ class Guard:
             known = self._memo.find(key, rules) if key is not None else None
             if known is None:
                 look = Look(rules, leaf, draw, decoder, data)
-                try:
-                    nothing = look.sees_nothing()
-                except Exception:  # the text is judged, and there the fault is a verdict
-                    nothing = False
-                if nothing:
+                if _is_plain(look):
                     if key is not None:
                         self._memo.keep(key, rules, ())
                     continue
@@ -339,6 +335,14 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"<Guard {self.profile or 'empty'} {len(self._rules)} rules>"
+
+
+def _is_plain(look: Look) -> bool:
+    """No rule can find anything there, and each could look."""
+    try:
+        return look.sees_nothing()
+    except Exception:  # the text is judged, and there the fault is a verdict
+        return False
 
 
 def conclude(judgement: Judgement, findings: Findings, direction: Direction) -> None:
