@@ -48,8 +48,22 @@ def tell(
         record.upstream_latency_ms = waited_ms
         record.overhead_ms = max(0.0, record.latency_ms - waited_ms)
         _price(record, rules)
+    if record.policy_results:
+        time_results(record)
     gateway.journal.append(gateway.line_of(record), critical=gateway.is_critical(record))
     gateway.observe(RequestFinished(record))
+
+
+def time_results(record: RequestRecord) -> None:
+    """What the guard took over the texts of a request, or of its answer, stands in each result of
+    them that has no time of its own (a check outside has)."""
+    taken_s = {
+        "request": record.guard_request_s,
+        "response": record.guard_unary_s + record.guard_lane_s,
+    }
+    for result in record.policy_results:
+        if not result.elapsed_us:
+            result.elapsed_us = round(taken_s[result.direction] * 1e6)
 
 
 def _price(record: RequestRecord, rules: Rules) -> None:

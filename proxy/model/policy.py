@@ -169,7 +169,8 @@ class PolicyResult:
     """One result that is not `pass`, per (rule, direction, part); the seed's members first.
 
     `span_start` and `span_end` are code points of the first hit in its leaf or lane, before any
-    rewriting.  The matched text stands nowhere.
+    rewriting.  The matched text stands nowhere.  `elapsed_us`: what judging took, of all rules
+    that looked at the request or at the answer; of a check outside, what that took.
     """
 
     policy_id: str

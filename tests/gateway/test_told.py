@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from proxy.model.exchange import Json
+from proxy.gateway.tell import time_results
+from proxy.model.exchange import Direction, Json
+from proxy.model.policy import PolicyResult
+from proxy.model.records import RequestRecord
 from proxy.spool.expand import events_of
 from tests.kit.builders import (
     ANTHROPIC,
@@ -201,3 +204,15 @@ async def test_the_coverage_counts_what_of_a_request_no_rule_could_read() -> Non
     coverage = payload_of(w)["coverage"]
     assert isinstance(coverage, dict)
     assert coverage["unread_chars"] == {"binary": 26}
+
+
+def test_a_result_tells_how_long_judging_took() -> None:
+    record = RequestRecord("req-1", "evt-1", 0)
+    record.guard_request_s, record.guard_lane_s = 0.000084, 0.0021
+    seen: list[tuple[Direction, int]] = [("request", 0), ("response", 0), ("response", 90_000)]
+    record.policy_results = [
+        PolicyResult("p", "violation", "r", 1.0, "redact", direction=direction, elapsed_us=own)
+        for direction, own in seen
+    ]
+    time_results(record)
+    assert [result.elapsed_us for result in record.policy_results] == [84, 2100, 90_000]
