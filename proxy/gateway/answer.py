@@ -171,9 +171,5 @@ class Answer(Streamed):
 
     async def still(self) -> None:
         """Until nothing works on it beside the loop; also for who is cancelled meanwhile."""
-        while any(backlog.busy for backlog in self._backlogs):
-            try:
-                for backlog in self._backlogs:
-                    await backlog.quiet()
-            except asyncio.CancelledError:
-                continue
+        for backlog in self._backlogs:
+            await backlog.still()

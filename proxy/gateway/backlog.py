@@ -21,6 +21,7 @@ from typing import Final, Protocol
 from proxy.gateway.turn import OffLoop
 from proxy.guardrails.engine import Judgement
 from proxy.model.ports import Call, Clock, TransportFault
+from proxy.runtime.beside import until
 from proxy.runtime.tasks import background
 
 LONG_BYTES: Final = 4096
@@ -147,10 +148,6 @@ class Backlog:
     def __repr__(self) -> str:
         return f"<Backlog {len(self._steps)} waiting{', busy' if self._busy else ''}>"
 
-    @property
-    def busy(self) -> bool:
-        return self._busy
-
     # --- in
 
     def lets_by(self, step: Step, pending: int = 0, now: float = 0.0) -> bool:
@@ -184,6 +181,10 @@ class Backlog:
     async def quiet(self) -> None:
         """Until nothing is under way."""
         await self._quiet.wait()
+
+    async def still(self) -> None:
+        """The same for who is cancelled meanwhile."""
+        await until(self._quiet)
 
     # --- the work
 

@@ -96,7 +96,6 @@ async def _attempt(
     except asyncio.CancelledError:
         answer.cancel()
         gateway.answers.discard(answer)
-        await answer.still()
         attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
         raise
     finally:

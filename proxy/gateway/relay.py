@@ -123,26 +123,35 @@ def _scrub(answer: Answer) -> None:
 
 
 async def _stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> None:
-    pump = answer.pump
-    assert pump is not None
+    left: asyncio.CancelledError | None = None
     try:
-        if pump.blocked is not None and not pump.released:
-            raise Blocked(pump.message, pump.blocked.policy_id)
-        if answer.over:  # small and quick: one write carries all of it
-            _begin(turn, answer, gateway, length=None)
-            held = answer.take_held()
-        else:
-            _begin(turn, answer, gateway, length=None)
-            held = b""
-            await answer.flow(turn.caller)
-        _end_stream(turn, answer, attempt, held)
-    except asyncio.CancelledError:
+        await _flow(turn, answer, attempt, gateway)
+    except asyncio.CancelledError as why:
+        left = why
+    except BaseException:
+        _note_stream(turn, answer, attempt, gateway)
+        raise
+    if left is not None:
         answer.cancel()
         attempt.outcome = Outcome.CANCELLED
         await answer.still()
-        raise
-    finally:
-        _note_stream(turn, answer, attempt, gateway)
+    _note_stream(turn, answer, attempt, gateway)
+    if left is not None:
+        raise left
+
+
+async def _flow(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) -> None:
+    pump = answer.pump
+    assert pump is not None
+    if pump.blocked is not None and not pump.released:
+        raise Blocked(pump.message, pump.blocked.policy_id)
+    _begin(turn, answer, gateway, length=None)
+    held = b""
+    if answer.over:  # small and quick: one write carries all of it
+        held = answer.take_held()
+    else:
+        await answer.flow(turn.caller)
+    _end_stream(turn, answer, attempt, held)
 
 
 def _end_stream(turn: Turn, answer: Answer, attempt: Attempt, held: bytes) -> None:

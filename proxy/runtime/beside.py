@@ -21,3 +21,12 @@ def breathe() -> None:
         if now - getattr(_last, "at", 0.0) > WORK_S:
             time.sleep(PAUSE_S)
             _last.at = time.monotonic()
+
+
+async def until(event: asyncio.Event) -> None:
+    """Wait for it, whoever is cancelled meanwhile: what is beside the loop cannot be stopped."""
+    while not event.is_set():
+        try:
+            await event.wait()
+        except asyncio.CancelledError:
+            continue
