@@ -157,6 +157,7 @@ class Freezing(asyncio.Protocol):
 @pytest.mark.process
 async def test_a_stall_is_charged_to_all_who_had_to_wait() -> None:
     loop = asyncio.get_running_loop()
+    texts.corpus()  # grown before the clock runs
     began = time.monotonic()
     server = await loop.create_server(lambda: Freezing(began + 0.5, began + 0.9), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
