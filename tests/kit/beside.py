@@ -49,7 +49,7 @@ def main(url: str) -> None:
     connection = http.client.HTTPConnection(where.hostname or "", where.port or 80, timeout=60)
     over = threading.Event()
     asked, longest_s = 0, 0.0
-    while not over.is_set():
+    while asked < 3 or not over.is_set():
         began = time.perf_counter()
         connection.request("GET", where.path)
         answer = connection.getresponse()
