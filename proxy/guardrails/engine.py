@@ -196,43 +196,20 @@ class Guard:
         `draw`: the request's number, by which sampled rules look at it or do not.
         `placeholders`: of a request; they are issued here where a rule is reversible."""
         plans = self._request if direction == "request" else self._response
-        judgement = Judgement()
-        findings: Findings | None = None
+        judgement, findings = Judgement(), Findings(direction)
         score = Score(lane=False) if direction == "request" else None
         scanned = total = 0
         for leaf in leaves:
-            text = leaf.text
-            total += len(text)
+            total += len(leaf.text)
             rules = plans.get((leaf.part, leaf.role, leaf.latest))
             if rules is None:
                 continue
-            scanned += len(text)
-            if not text:
-                continue
+            scanned += len(leaf.text)
             decoder = self._decoders.get(rules) if score is not None else None
-            try:
-                data, exact = text.encode(), True
-            except UnicodeEncodeError:  # half a surrogate pair
-                data, exact = encoded(text), False
-            alike = exact and decoder is None and rules.alike
-            key = self._memo.key(rules, leaf, data) if alike else None
-            known = self._memo.find(key, rules) if key is not None else None
-            if known is None:
-                look = Look(rules, leaf, draw, decoder, data)
-                if _is_plain(look):
-                    if key is not None:
-                        self._memo.keep(key, rules, ())
-                    continue
-                if findings is None:
-                    findings = Findings(direction)
-                known, whole = look.found(findings)
-                if key is not None and whole:
-                    self._memo.keep(key, rules, known)
-            if not known:
+            found = self._found(rules, leaf, draw, decoder, findings) if leaf.text else ()
+            if not found:
                 continue
-            if findings is None:
-                findings = Findings(direction)
-            hits = without_exempted(known)
+            hits = without_exempted(found)
             if rules.counted:
                 (score or Score(lane=True)).count(hits)
             rewritten = _rewritten(leaf, hits, findings, placeholders)
@@ -244,6 +221,33 @@ class Guard:
                 findings.settle(score)
             conclude(judgement, findings, direction)
         return judgement
+
+    def _found(
+        self, rules: RuleSet, leaf: Leaf, draw: float, decoder: Decoder | None, findings: Findings
+    ) -> Sequence[Hit]:
+        """What one text holds, known from before or looked for; checks that break go to
+        `findings`."""
+        try:
+            data, exact = leaf.text.encode(), True
+        except UnicodeEncodeError:  # half a surrogate pair
+            data, exact = encoded(leaf.text), False
+        alike = exact and decoder is None and rules.alike
+        key = self._memo.key(rules, leaf, data) if alike else None
+        known = self._memo.find(key, rules) if key is not None else None
+        if known is not None:
+            return known
+        look = Look(rules, leaf, draw, decoder, data)
+        try:
+            nothing = look.sees_nothing()
+        except Exception:  # the text is judged, and there the fault is a verdict
+            nothing = False
+        found: Sequence[Hit] = ()
+        whole = True
+        if not nothing:
+            found, whole = look.found(findings)
+        if key is not None and whole:
+            self._memo.keep(key, rules, found)
+        return found
 
     def hits(self, leaf: Leaf, direction: Direction, draw: float = ALL) -> list[Hit]:
         """What the rules find in a text, exempting hits too.  A check that breaks finds nothing
@@ -335,14 +339,6 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"<Guard {self.profile or 'empty'} {len(self._rules)} rules>"
-
-
-def _is_plain(look: Look) -> bool:
-    """No rule can find anything there, and each could look."""
-    try:
-        return look.sees_nothing()
-    except Exception:  # the text is judged, and there the fault is a verdict
-        return False
 
 
 def conclude(judgement: Judgement, findings: Findings, direction: Direction) -> None:
