@@ -209,6 +209,12 @@ async def test_how_large_a_body_may_be(operation: Operation) -> None:
             answer = await sent(world, operation, data)
             assert (answer.status, answer.doc["limit"]) == (413, cap)
             assert answer.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize("operation", [TAKERS[0], INGEST[0]], ids=named)
+async def test_a_body_that_is_announced_too_long_is_not_waited_for(operation: Operation) -> None:
+    cap = (1024 if operation.operation_id in MEBIBYTE else 256) * KIB
+    async with running(control=PLENTY) as world:
         head = f"{operation.method} {path_of(operation)} HTTP/1.1\r\nHost: x\r\n"
         head += f"Authorization: {ADMIN['Authorization']}\r\nContent-Type: {JSON}\r\n"
         unread = await world.raw(f"{head}Content-Length: {cap + 1}\r\n\r\n".encode())
