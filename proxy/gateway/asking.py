@@ -17,7 +17,7 @@ from proxy.guardrails.checks.external.words import Asker, Opinion, Question
 from proxy.guardrails.engine import attempt
 from proxy.guardrails.matching import Break
 from proxy.model.exchange import RawHeaders
-from proxy.model.observations import GuardAsked
+from proxy.model.observations import GuardAsked, GuardAskingEnded
 from proxy.model.ports import Call, Clock, Observe, TransportFault
 from proxy.wire import jsonbody
 
@@ -123,6 +123,7 @@ class Asking:
         if not self._left and not self._over:
             self._over = True
             self.elapsed_s = self._gateway.clock.monotonic() - self._started
+            self._gateway.observe(GuardAskingEnded(self.elapsed_s))
             self._done(self)
 
     def _call(self, keys: list[bytes]) -> None:

@@ -231,6 +231,7 @@ def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
         pump.outside(said)
     record.scanned_chars += texts.coverage()
     record.total_chars += texts.chars
+    record.unknown_events = reader.unknown_events
     record.guard_lane_s, record.held_counts = answer.guard_s, answer.held_counts
     found = texts.results()
     note(record, found, gateway.clock.now_ms())

@@ -49,6 +49,13 @@ class GuardAsked:
 
 
 @dataclass(slots=True)
+class GuardAskingEnded:
+    """A check outside has said all that it was asked of a request or of a piece of an answer."""
+
+    elapsed_s: float
+
+
+@dataclass(slots=True)
 class SpoolLost:
     """A record could not be written to the spool."""
 
@@ -80,6 +87,7 @@ Observation = (
     | StreamEventDropped
     | GuardOverflowed
     | GuardAsked
+    | GuardAskingEnded
     | SpoolLost
     | SpoolDropped
     | SnapshotApplied

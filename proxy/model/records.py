@@ -67,7 +67,8 @@ class RequestRecord:
     permissions: list[PermissionDecision]
     scanned_chars: int
     total_chars: int
-    unread_chars: dict[str, int] | None  # of the request, by reason: no rule could look there
+    unread_chars: dict[str, int] | None  # by reason: no rule could look there
+    unknown_events: int  # of a guarded stream: of types that its dialect does not have
     guard_request_s: float
     guard_unary_s: float
     guard_lane_s: float  # of a guarded stream: reading and judging it, all chunks together
@@ -102,7 +103,7 @@ class RequestRecord:
         self.failover = self.recovered = self.interrupted = False
         self.request_bytes = self.response_bytes = self.events_dropped = 0
         self.scanned_chars = self.total_chars = self.finished_at_ms = 0
-        self.placeholders_unrestored = 0
+        self.placeholders_unrestored = self.unknown_events = 0
         self.api_key_id = self.trace_id = self.policy_profile = None
         self.user_id_hash = self.conversation_id_hash = self.client_retry_count = None
         self.requested_model = self.model = self.provider = None

@@ -14,6 +14,7 @@ from typing import Final, TextIO, assert_never
 from proxy.model.exchange import Json
 from proxy.model.observations import (
     GuardAsked,
+    GuardAskingEnded,
     GuardOverflowed,
     Observation,
     RequestFinished,
@@ -125,7 +126,7 @@ class Log:
     def observe(self, what: Observation) -> None:
         """A line for what an operator must know; nothing for what is counted only."""
         match what:
-            case RequestFinished() | UpstreamStale() | StreamEventDropped():
+            case RequestFinished() | UpstreamStale() | StreamEventDropped() | GuardAskingEnded():
                 return
             case GuardOverflowed(policy_id, rule_id):
                 self.warning("guard.overflowed", {"policy": policy_id, "rule": rule_id})

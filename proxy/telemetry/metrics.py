@@ -14,6 +14,7 @@ from typing import Final, assert_never
 from proxy.model.exchange import Json
 from proxy.model.observations import (
     GuardAsked,
+    GuardAskingEnded,
     GuardOverflowed,
     Observation,
     RequestFinished,
@@ -106,6 +107,8 @@ class Totals:
                 self._add("guard_overflows", (policy_id, rule_id))
             case GuardAsked(policy_id, rule_id, result):
                 self._add("guard_external", (policy_id, rule_id, result))
+            case GuardAskingEnded(elapsed_s):
+                self._guard_time("external", elapsed_s)
             case SpoolLost(reason):
                 self._add("spool_lost", (reason,))
             case SpoolDropped(line_class, lines):
@@ -167,6 +170,8 @@ class Totals:
             self._policy(record)
         if record.placeholders_unrestored:
             self._add("placeholders_unrestored", (), record.placeholders_unrestored)
+        if record.unknown_events:
+            self._add("unknown_events", (), record.unknown_events)
         for decision in record.decisions:
             self._add(
                 "failover_decisions",

@@ -21,14 +21,16 @@ class StreamReader(Protocol):
     """Reads one answer stream and writes what the guard needs to say in it.
 
     `usage`, `finish_reason`, `model` hold what was seen so far.  `output_bytes` counts the UTF-8
-    bytes of all deltas, for an estimate when the stream is cut.  `mould` is that of the last plain
-    piece of text, while one may follow.
+    bytes of all deltas, for an estimate when the stream is cut.  `unknown_events` counts those of a
+    type that the dialect does not have (of OpenAI: with neither choices nor usage); their texts are
+    judged like all others.  `mould` is that of the last plain piece of text, while one may follow.
     """
 
     usage: Usage | None
     finish_reason: str | None
     model: str | None
     output_bytes: int
+    unknown_events: int
     mould: Mould | None
 
     def plain(self, raw: bytes) -> str | None:

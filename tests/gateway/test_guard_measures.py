@@ -1,8 +1,13 @@
 """What a guarded request measures of its guard, for the metrics."""
 
+import pytest
+
 from proxy.model.records import HELD_BOUNDS
 from tests.gateway.test_pipeline import CHAT, OK, STREAM, streamed
-from tests.kit.builders import SECRET_RULE, World, pack, world
+from tests.kit.builders import ANTHROPIC, OPENAI, SECRET_RULE, World, pack, world
+from tests.kit.fakes import Step
+from tests.kit.shapes import MESSAGE_STREAM, MESSAGES, STOP, TEXT, chat, chunk, piece, told
+from tests.kit.shapes import STREAM as STREAM_CHAT
 
 
 class Ticking:
@@ -52,3 +57,37 @@ async def test_without_packs_nothing_is_measured() -> None:
     await w.ask(STREAM)
     record = w.record
     assert (record.guard_request_s, record.guard_lane_s, record.held_counts) == (0, 0, None)
+
+
+STRANGE = b'data: {"object":"news.flash","headline":"KEY12345"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "events", "count"),
+    [
+        ("openai", chat(chunk({"content": "hi"}), STOP), 0),
+        ("openai", chat(STRANGE, chunk({"content": "hi"}), STRANGE, STOP), 2),
+        ("openai", chat(b"data: {}\n\n", chunk({"content": "hi"}), STOP), 1),
+        ("anthropic-claude", told(*TEXT), 0),
+        ("anthropic-claude", told({"type": "news", "headline": "KEY12345"}, *TEXT), 1),
+        (
+            "anthropic-claude",
+            told(TEXT[0], piece(0, {"type": "song_delta", "song": "KEY12345"}), TEXT[-1]),
+            1,
+        ),
+    ],
+)
+async def test_events_of_unknown_types_are_counted_and_judged(
+    name: str, events: list[Step], count: int
+) -> None:
+    endpoint, target, body = {
+        "openai": (OPENAI, "/v1/chat/completions", STREAM_CHAT),
+        "anthropic-claude": (ANTHROPIC, MESSAGES, MESSAGE_STREAM),
+    }[name]
+    w = world((endpoint,), scripts={name: [events]}, packs=[pack(SECRET_RULE)])
+    caller = await w.ask(body, target)
+    assert w.record.unknown_events == count
+    assert b"KEY1" not in b"".join(caller.pieces)
+    open_route = world((endpoint,), scripts={name: [events]})
+    await open_route.ask(body, target)
+    assert open_route.record.unknown_events == 0, "nobody looks there"

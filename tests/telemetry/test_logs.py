@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from proxy.model.observations import (
+    GuardAskingEnded,
     GuardOverflowed,
     RequestFinished,
     SnapshotApplied,
@@ -99,6 +100,7 @@ OBSERVED = [
     (RequestFinished(RequestRecord("r", "e", 0)), None),
     (UpstreamStale("a"),                          None),
     (StreamEventDropped("a"),                     None),
+    (GuardAskingEnded(0.2),                       None),
     (GuardOverflowed("p", "r"),                   "guard.overflowed"),
     (SpoolLost("disk full"),                      "spool.lost"),
     (SpoolDropped("plain", 7),                    "spool.dropped"),

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.model.exchange import Usage
 from proxy.model.failover import Attempt, FailoverDecision, Outcome
 from proxy.model.observations import (
+    GuardAskingEnded,
     GuardOverflowed,
     Observation,
     RequestFinished,
@@ -109,8 +110,9 @@ def test_policy_failover_and_the_small_ones() -> None:
     decision = FailoverDecision("fo-1", "status 503", "a", "b", 0, "upstream_error")
     registry = shown(
         RequestFinished(record(policy_results=[result, result], decisions=[decision])),
-        UpstreamStale("a"), UpstreamStale("a"), StreamEventDropped("a"),
+        UpstreamStale("a"), UpstreamStale("a"), StreamEventDropped("a"), GuardAskingEnded(0.3),
         RequestFinished(record(placeholders_unrestored=3)), RequestFinished(record()),
+        RequestFinished(record(unknown_events=2)), RequestFinished(record(unknown_events=1)),
         GuardOverflowed("safety-v2", "r"), SpoolLost("disk full"), SnapshotApplied(7),
         SpoolDropped("plain", 7), SpoolDropped("plain", 2),
         SnapshotRejected(8, "why"),
@@ -124,6 +126,8 @@ def test_policy_failover_and_the_small_ones() -> None:
     assert value(registry, "parapet_stream_events_dropped_total", endpoint="a") == 1
     assert value(registry, "parapet_guard_overflows_total", rule="r") == 1
     assert value(registry, "parapet_guard_placeholders_unrestored_total") == 3
+    assert value(registry, "parapet_guard_unknown_events_total") == 3
+    assert value(registry, "parapet_guard_seconds_sum", phase="external") == pytest.approx(0.3)
     assert value(registry, "parapet_spool_lost_total", reason="disk full") == 1
     assert value(registry, "parapet_spool_dropped_total", **{"class": "plain"}) == 9
     assert value(registry, "parapet_config_version", slot="0") == 7

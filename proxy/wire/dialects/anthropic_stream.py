@@ -50,14 +50,15 @@ class MessagesStream:
     __slots__ = (
         "_before", "_done", "_gone", "_halves", "_held", "_hold_reasoning", "_hold_tools", "_lanes",
         "_lessons", "_now", "_shift", "_strangers", "_terminal", "_text_lane", "_tools_dropped",
-        "_tools_sent", "_unsigned_at", "finish_reason", "model", "mould", "output_bytes", "usage",
+        "_tools_sent", "_unsigned_at", "finish_reason", "model", "mould", "output_bytes",
+        "unknown_events", "usage",
     )  # fmt: skip
 
     def __init__(self, *, hold_tools: bool, hold_reasoning: bool) -> None:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
-        self.output_bytes = 0
+        self.output_bytes = self.unknown_events = 0
         self.mould: Mould | None = None
         self._lessons = LESSONS
         self._hold_tools, self._hold_reasoning = hold_tools, hold_reasoning
@@ -150,6 +151,7 @@ class MessagesStream:
         elif kind == "message_start":
             self._message_start(seen, doc)
         else:
+            self.unknown_events += 1
             names = [name for name in doc if name not in WORDS]
             self._strange(seen, doc, names, "text", _NO_BLOCK)
         if mend:
@@ -230,6 +232,7 @@ class MessagesStream:
             self._piece(seen, delta, known[0], (at, known[1], 0))
             names = [name for name in delta if name not in ("type", known[0])]
         else:  # signatures, citations and what nobody has heard of
+            self.unknown_events += kind not in ("signature_delta", "citations_delta")
             seen.carries = seen.content = True
             names = [name for name in delta if name not in WORDS]
             if kind == "signature_delta" and at == self._unsigned_at:

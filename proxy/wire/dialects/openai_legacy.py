@@ -135,6 +135,7 @@ class LegacyStream:
         "model",
         "mould",
         "output_bytes",
+        "unknown_events",
         "usage",
     )
 
@@ -142,7 +143,7 @@ class LegacyStream:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
-        self.output_bytes = 0
+        self.output_bytes = self.unknown_events = 0
         self.mould: Mould | None = None  # nobody streams so much of this that it would pay
         self._want_usage = want_usage
         self._asked = choices
@@ -199,6 +200,8 @@ class LegacyStream:
             seen.carries = True
             if not choices and not self._want_usage:
                 seen.raw = b""
+        elif type(doc.get("choices")) is not list:
+            self.unknown_events += 1
         mended = False
         for delta in seen.deltas:
             if self._halves or not delta.text.isascii():

@@ -43,36 +43,17 @@ class ChatStream:
     """`StreamReader` for Chat Completions."""
 
     __slots__ = (
-        "_asked",
-        "_begun",
-        "_calls",
-        "_choice_names",
-        "_doc_names",
-        "_done",
-        "_finished",
-        "_finished_before",
-        "_frame",
-        "_halves",
-        "_lanes",
-        "_lessons",
-        "_open",
-        "_said",
-        "_strangers",
-        "_terminal",
-        "_text_lanes",
-        "_want_usage",
-        "finish_reason",
-        "model",
-        "mould",
-        "output_bytes",
-        "usage",
-    )
+        "_asked", "_begun", "_calls", "_choice_names", "_doc_names", "_done", "_finished",
+        "_finished_before", "_frame", "_halves", "_lanes", "_lessons", "_open", "_said",
+        "_strangers", "_terminal", "_text_lanes", "_want_usage", "finish_reason", "model", "mould",
+        "output_bytes", "unknown_events", "usage",
+    )  # fmt: skip
 
     def __init__(self, *, hold_tools: bool, want_usage: bool, choices: int = 1) -> None:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
-        self.output_bytes = 0
+        self.output_bytes = self.unknown_events = 0
         self.mould: Mould | None = None
         self._lessons = LESSONS
         self._calls = HeldCalls() if hold_tools else None
@@ -169,6 +150,8 @@ class ChatStream:
             for choice in choices:
                 if type(choice) is dict:
                     touched = self._choice(seen, choice, whole) or touched
+        elif not usage:
+            self.unknown_events += 1
         self._stranger_texts(seen, doc)
         self._learn(doc, choices)
         if not choices and usage:
