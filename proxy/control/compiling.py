@@ -5,22 +5,18 @@ refused, so that no tenant's pack holds up the changes of all others.
 """
 
 import asyncio
-from typing import Final
 
 from proxy.control.problems import FieldError, invalid
 from proxy.control.validation import Where, field_of, pointer_of
 from proxy.guardrails.faults import PackFault
 from proxy.model.exchange import Json
 from proxy.model.policy import PolicyPack
-from proxy.runtime.clock import cpu_budget
-from proxy.settings.packs import PackShelf, PackSource, checked, path_of, settle
-
-COMPILE_S: Final = 2.0  # of computing, whatever else the machine does
+from proxy.settings.packs import PackShelf, PackSource, checked, compile_budget, path_of, settle
 
 
 async def compiled(pack: PolicyPack) -> list[Json]:
     """The warnings of the engine.  Raises Problem 422 with every fault that it finds."""
-    faults, odd = await asyncio.to_thread(lambda: checked(pack, cpu_budget(COMPILE_S)))
+    faults, odd = await asyncio.to_thread(lambda: checked(pack, compile_budget()))
     if faults:
         raise invalid([_error(each) for each in faults])
     return [_warning(each) for each in odd]
@@ -32,9 +28,7 @@ async def settled(shelf: PackShelf, source: PackSource) -> PackSource:
     It takes its own place on the shelf: what extends it extends what is written now."""
     own = {**shelf.own, source.pack.policy_pack_id: source}
     shelf = PackShelf(own, shelf.builtin)
-    found, problems, _ = await asyncio.to_thread(
-        lambda: settle(shelf, [source], cpu_budget(COMPILE_S))
-    )
+    found, problems, _ = await asyncio.to_thread(settle, shelf, [source])
     if problems:
         raise invalid([_fault("invalid_value", each.message, each.path) for each in problems])
     return found[source.pack.policy_pack_id]

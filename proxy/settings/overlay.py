@@ -22,7 +22,15 @@ from proxy.model.policy import Policy, PolicyPack
 from proxy.model.tenancy import ApiKey, Endpoint, Route
 from proxy.settings.crosscheck import endpoint_faults
 from proxy.settings.load import Loaded
-from proxy.settings.packs import PackShelf, PackSource, builtin_packs, find_pack, misfit, settle
+from proxy.settings.packs import (
+    PackShelf,
+    PackSource,
+    builtin_packs,
+    find_pack,
+    misfit,
+    settle,
+    unbounded,
+)
 from proxy.settings.problems import ConfigError
 from proxy.settings.schema import Workspace
 from proxy.settings.secrets import Fence, SecretFault, SecretReader, secrets_in
@@ -171,7 +179,7 @@ class _Overlay:
             self._builtin_packs() if wanted or pinned else {},
         )
         for name, source in wanted.items():
-            settled, problems, _ = settle(shelf, [source])
+            settled, problems, _ = settle(shelf, [source], unbounded)
             if problems:
                 self._refused.append(f"{file.id}/policy/{name}: {problems[0]}")
                 packs.pop(name, None)
@@ -182,7 +190,7 @@ class _Overlay:
                 packs[each.policy_pack_id] = _paused(packs[each.policy_pack_id])
         named = {name.partition("@")[0] for name in pinned}
         for name in sorted(named & shelf.builtin.keys() - packs.keys() - newest.keys()):
-            packs |= settle(shelf, [shelf.builtin[name]])[0]
+            packs |= settle(shelf, [shelf.builtin[name]], unbounded)[0]
         return packs, self._attached(file)
 
     def _attached(self, file: Workspace) -> dict[str, list[str]]:

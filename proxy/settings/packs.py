@@ -5,7 +5,7 @@ A workspace's own packs (inline, then files) come before the shipped ones of the
 
 import hashlib
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -19,6 +19,7 @@ from proxy.guardrails.placeholders import undoable
 from proxy.model.exchange import Json
 from proxy.model.policy import PolicyPack, Rule, holds_answers, reroute_targets
 from proxy.model.tenancy import Route
+from proxy.runtime.clock import cpu_budget
 from proxy.settings.explain import explain
 from proxy.settings.problems import ConfigError, Problem
 from proxy.settings.problems import Path as Where
@@ -26,6 +27,7 @@ from proxy.settings.yamlfile import Tree, parse_yaml
 
 BUILTIN = "builtin:packs/"
 KEPT_CHECKS: Final = 1024  # packs that compiled, remembered by their content
+COMPILE_S: Final = 2.0  # of computing, whatever else the machine does (guardrails.md §4.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +173,23 @@ def checked(pack: PolicyPack, over: Over | None = None) -> tuple[list[PackFault]
     return _CHECKS.of(pack, over)
 
 
+def compile_budget() -> Over:
+    """Whether one pack, from now on, has taken the time to compile that any pack may take."""
+    return cpu_budget(COMPILE_S)
+
+
+def unbounded() -> None:
+    """For packs that were within the time when they were written."""
+
+
 def settle(
-    shelf: PackShelf, wanted: Sequence[PackSource], over: Over | None = None
+    shelf: PackShelf,
+    wanted: Sequence[PackSource],
+    budget: Callable[[], Over | None] = compile_budget,
 ) -> tuple[dict[str, PackSource], list[Problem], list[Problem]]:
-    """Follow `extends` and compile each wanted pack: (by id, problems, warnings)."""
+    """Follow `extends` and compile each wanted pack: (by id, problems, warnings).
+
+    `budget`: what each of them may take."""
     settled: dict[str, PackSource] = {}
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -190,7 +205,7 @@ def settle(
             told = error.errors(include_url=False, include_input=False)[0]["msg"]
             problems.append(source.problem(("extends",), f"makes a pack that is not valid: {told}"))
             continue
-        faults, odd = checked(whole.effective, over)
+        faults, odd = checked(whole.effective, budget())
         problems += [_told(whole, each.field, each.message, each.position) for each in faults]
         warnings += [_told(whole, each.field, each.message, each.position) for each in odd]
         settled[source.pack.policy_pack_id] = whole

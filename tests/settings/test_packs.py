@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from proxy.settings.load import Loaded
-from proxy.settings.packs import BUILTIN, PackShelf, builtin_packs, settle
+from proxy.settings.packs import BUILTIN, PackShelf, builtin_packs, read_pack, settle
 from proxy.settings.problems import ConfigError
 
 Load = Callable[..., Loaded]
@@ -134,6 +134,33 @@ def test_every_shipped_pack_compiles_and_is_named_as_its_file() -> None:
         assert source.location == f"{BUILTIN}{pack_id}.yaml"
     _, problems, _ = settle(PackShelf(builtin=shelf), list(shelf.values()))
     assert problems == []
+
+
+@pytest.mark.thorough
+def test_a_pack_of_the_file_has_two_seconds_to_compile_like_any_other(load: Load) -> None:
+    rules = "\n".join(
+        f"        - {{rule_id: r{at}, pattern: 'x{at}\\pL{{1,200}}y'}}" for at in range(500)
+    )
+    own = f"    policies:\n      - policy_pack_id: slow\n        rules:\n{rules}\n"
+    with pytest.raises(ConfigError, match="takes too long to compile"):
+        load(workspace(own, "slow"))
+    file = "policy_pack_id: slow\nrules:\n" + rules.replace("        -", "  -")
+    with pytest.raises(ConfigError, match=r"slow\.yaml.*takes too long to compile"):
+        load(workspace("    policy_files: [slow.yaml]\n", "slow"), files={"slow.yaml": file})
+
+
+def test_each_pack_has_a_time_of_its_own() -> None:
+    asked: list[str] = []
+
+    def budget() -> Callable[[], bool]:
+        asked.append("begun")
+        return lambda: True
+
+    texts = [f"policy_pack_id: t{n}\nrules: [{{rule_id: r, pattern: 'T{n}'}}]" for n in (1, 2)]
+    sources = [read_pack(text.encode(), "t.yaml") for text in texts]
+    _, problems, _ = settle(PackShelf(), sources, budget)
+    assert asked == ["begun", "begun"]
+    assert ["too long" in each.message for each in problems] == [True, True]
 
 
 def test_the_seeds_pack_is_legal_inert_and_warned(load: Load) -> None:
