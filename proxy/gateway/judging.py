@@ -12,7 +12,7 @@ from proxy.gateway.answer import Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES
 from proxy.gateway.faults import fault_of
 from proxy.gateway.gates import Parsed, permitted
-from proxy.gateway.noting import note_judgement
+from proxy.gateway.noting import note_judgement, note_reasoning_off
 from proxy.gateway.outside import judged_outside
 from proxy.gateway.turn import Beside, Gateway, Turn
 from proxy.gateway.whole import spoken
@@ -65,6 +65,9 @@ async def _judged(
     judged = await _run(gateway, is_long, work)
     record.guard_unary_s = gateway.clock.monotonic() - began
     note_judgement(record, judged, gateway)
+    if guard.reasoning == "off":
+        unseen = sum(len(leaf.text) for leaf in leaves if leaf.part == "reasoning")
+        note_reasoning_off(record, unseen)
     if judged.block is None and guard.schemas:
         whole = await _run(gateway, is_long, partial(_whole, turn, guard, doc, leaves))
         note_judgement(record, whole, gateway)

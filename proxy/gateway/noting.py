@@ -5,7 +5,7 @@ from typing import Final
 from proxy.gateway.turn import Gateway, Turn
 from proxy.guardrails.engine import Judgement
 from proxy.model.policy import PolicyResult
-from proxy.model.records import RequestRecord
+from proxy.model.records import REASONING_OFF, RequestRecord
 
 _MOST_RESULTS: Final = 50
 _SEVERITY: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3, "info": 4}
@@ -24,6 +24,12 @@ def note_unread(turn: Turn) -> None:
     """Count what of a guarded request goes on without a rule that could read it."""
     if turn.dialect is not None and turn.dialect.unread:
         turn.record.unread_chars = {str(why): n for why, n in turn.dialect.unread.items()}
+
+
+def note_reasoning_off(record: RequestRecord, chars: int) -> None:
+    """Count reasoning of an answer that no rule looks at because no pack scans it."""
+    if chars:
+        record.unread_chars = {**(record.unread_chars or {}), REASONING_OFF: chars}
 
 
 def note(record: RequestRecord, results: list[PolicyResult], now_ms: int) -> None:

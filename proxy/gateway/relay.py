@@ -11,7 +11,7 @@ from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
 from proxy.gateway.blocks import answer_blocked, policy_line
 from proxy.gateway.faults import fault_of
 from proxy.gateway.judging import guarded, texts_of, wait_beside
-from proxy.gateway.noting import note
+from proxy.gateway.noting import note, note_reasoning_off
 from proxy.gateway.outside import look_back
 from proxy.gateway.reach import dropped_names
 from proxy.gateway.turn import Gateway, Turn
@@ -232,6 +232,7 @@ def _note_stream(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway)
     record.scanned_chars += texts.coverage()
     record.total_chars += texts.chars
     record.unknown_events = reader.unknown_events
+    note_reasoning_off(record, texts.reasoning_off)
     record.guard_lane_s, record.held_counts = answer.guard_s, answer.held_counts
     found = texts.results()
     note(record, found, gateway.clock.now_ms())

@@ -26,11 +26,13 @@ Wrap = Callable[[LaneKey, Lane | None], Lane | None]
 
 class Texts:
     """`blocked` and `message`: why nothing more may leave.  `chars`: of all texts that came.
+    `reasoning_off`: characters of reasoning among them, where no pack scans any.
     `given_up`: nobody wants them any more, so that long work may stop."""
 
     __slots__ = (
         "_calls", "_draw", "_guard", "_overflows", "_reader", "_restoration", "_results",
-        "_scanned", "_wrap", "blocked", "chars", "given_up", "lanes", "message", "room",
+        "_scanned", "_wrap", "blocked", "chars", "given_up", "lanes", "message",
+        "reasoning_off", "room",
     )  # fmt: skip
 
     def __init__(
@@ -53,7 +55,7 @@ class Texts:
         self._results: list[PolicyResult] = []
         self._overflows: list[tuple[str, str]] = []
         self._scanned = 0
-        self.chars = 0
+        self.chars = self.reasoning_off = 0
         self.given_up = False
         self.blocked: PolicyResult | None = None
         self.message = ""
@@ -104,7 +106,7 @@ class Texts:
 
     def flow(self, delta: Delta, *, ends: bool) -> str:
         """A piece of a growing lane: what of it (and of what was held) may leave."""
-        self.chars += len(delta.text)
+        self._count(delta)
         lane = self.lane(delta.lane)
         text = delta.text if lane is None else self.fed(lane, delta.text)
         return text + self.finish(delta.lane) if ends else self._checked(lane, text)
@@ -126,7 +128,7 @@ class Texts:
 
     def alone(self, delta: Delta) -> str:
         """A text that is complete."""
-        self.chars += len(delta.text)
+        self._count(delta)
         return self._value(delta, note_all=True)
 
     def whole(self, delta: Delta, seen: Seen) -> str | None:
@@ -155,7 +157,7 @@ class Texts:
 
     def wait(self, delta: Delta, entry: Entry) -> None:
         """A text of unknown kind: its event leaves when it is settled."""
-        self.chars += len(delta.text)
+        self._count(delta)
         self._checked(self.room.feed(delta, entry), "")
 
     def pause(self, key: LaneKey) -> None:
@@ -190,6 +192,11 @@ class Texts:
         return text
 
     # --- the account
+
+    def _count(self, delta: Delta) -> None:
+        self.chars += len(delta.text)
+        if delta.lane[1] == "reasoning" and self._guard.reasoning == "off":
+            self.reasoning_off += len(delta.text)
 
     def _retire(self, lane: Lane) -> None:
         self._results += lane.results()

@@ -5,6 +5,7 @@ Invariant: what this version cannot do is refused with a fault that names the me
 ignored in silence at run time.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -28,6 +29,7 @@ __all__ = ["PackError", "PackFault", "check_pack", "compile_guard", "compile_rul
 Over = Callable[[], bool]  # the time that a pack may take to compile is over
 
 TOO_LARGE: Final = "pack_too_large"
+FILLED_IN: Final = re.compile(r"\{[^{}]*\}|<%|%(?:\([^()]*\))?[sdr]\b|\$[A-Za-z_]")
 OFTEN: Final = 0.2  # share of the sample sentences that a sensible rule does not hit
 
 
@@ -42,7 +44,8 @@ def check_pack(
 
     `over` is asked before each rule: once it says so the pack is refused as `pack_too_large`."""
     report = Report()
-    _read(pack, 0, GuardSettings().hold_max_chars, validators, report, over)
+    facts = PackFacts(pack.policy_pack_id, pack.version, pack.message, 0)
+    _read(RuleReader(pack, facts, validators, GuardSettings().hold_max_chars, report), over)
     return report.faults, report.warnings
 
 
@@ -70,11 +73,14 @@ def compile_rules(
     """All rules that can run, of all packs that are switched on.  Raises PackError."""
     rules: list[RuleFacts] = []
     faults: list[PackFault] = []
+    reasoning = any(pack.enabled and pack.reasoning != "off" for pack in packs)
     for order, pack in enumerate(packs):
         if not pack.enabled:
             continue
         report = Report()
-        rules += _read(pack, order, settings.hold_max_chars, validators, report)
+        facts = PackFacts(pack.policy_pack_id, pack.version, pack.message, order)
+        hold_max = settings.hold_max_chars
+        rules += _read(RuleReader(pack, facts, validators, hold_max, report, reasoning))
         for fault in report.faults:
             fault.message = f"{pack.policy_pack_id}: {fault.message}"
         faults += report.faults
@@ -83,17 +89,9 @@ def compile_rules(
     return rules
 
 
-def _read(
-    pack: PolicyPack,
-    order: int,
-    hold_max: int,
-    validators: Mapping[str, Validator],
-    report: Report,
-    over: Over = _never,
-) -> list[RuleFacts]:
+def _read(reader: RuleReader, over: Over = _never) -> list[RuleFacts]:
+    pack, report = reader.pack, reader.report
     _refuse_unbuilt(pack, report)
-    facts = PackFacts(pack.policy_pack_id, pack.version, pack.message, order)
-    reader = RuleReader(pack, facts, validators, hold_max, report)
     seen: set[str] = set()
     rules: list[RuleFacts] = []
     for index, rule in enumerate(pack.rules):
@@ -119,6 +117,9 @@ def _refuse_unbuilt(pack: PolicyPack, report: Report) -> None:
         report.refuse(
             "extends", "kind_not_possible", "The pack must be merged with what it extends first."
         )
+    if pack.message is not None and FILLED_IN.search(pack.message):
+        why = "Nothing is filled in, and nothing of the text may stand there: no placeholders."
+        report.refuse("message", "placeholder_in_message", why)
     if pack.scoring.mode == "sum" and all(rule.kind != "injection" for rule in pack.rules):
         report.warn("scoring.mode", "never_counts", "Only rules of kind injection are counted.")
 

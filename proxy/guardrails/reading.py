@@ -49,13 +49,15 @@ _DIRECTIONS: Final[dict[str, frozenset[Direction]]] = {
 
 @dataclass(slots=True)
 class RuleReader:
-    """Reads the rules of one pack.  `hold_max`: what a stream may hold of an exempting rule."""
+    """Reads the rules of one pack.  `hold_max`: what a stream may hold of an exempting rule.
+    `reasoning`: some pack of the route scans the reasoning of answers (guardrails.md §2)."""
 
     pack: PolicyPack
     facts: PackFacts
     validators: Mapping[str, Validator]
     hold_max: int
     report: Report
+    reasoning: bool = True
 
     def read(self, index: int) -> RuleFacts | None:
         """The rule ready to run; None when it is switched off, inert, or refused."""
@@ -159,7 +161,7 @@ class RuleReader:
             roles=None if scope.roles is None else frozenset(map(_role, scope.roles)),
             parts=None if scope.parts is None else frozenset[Part](scope.parts),
             latest_only=scope.turns == "latest",
-            reasoning=self.pack.reasoning != "off",
+            reasoning=self.reasoning,
         )
 
 

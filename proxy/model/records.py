@@ -13,6 +13,7 @@ from proxy.model.policy import PolicyResult
 from proxy.model.tools import PermissionDecision
 
 # characters that a guarded stream holds back at the end of a chunk: bounds of their histogram
+REASONING_OFF: Final = "reasoning_off"  # of `unread_chars`: counted in `total_chars`, too
 HELD_BOUNDS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 

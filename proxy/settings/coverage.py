@@ -68,6 +68,7 @@ _ALIASES: Final = {"developer": "system", "function": "tool"}
 
 Streaming = Literal["exact", "held to its end", "window by window", "afterwards"]
 STREAMING: Final[tuple[Streaming, ...]] = get_args(Streaming)
+_REASONING: Final[tuple[Direction, Part]] = ("response", "reasoning")
 
 
 @dataclass(slots=True)
@@ -122,13 +123,17 @@ def cover(packs: Sequence[PolicyPack]) -> RouteCoverage:
     active = [pack for pack in packs if pack.enabled]
     parts = [_part(active, "request", part) for part in REQUEST_PARTS]
     parts += [_part(active, "response", part) for part in RESPONSE_PARTS]
+    reasoning = _strictest(pack.reasoning for pack in active)
+    if reasoning == "off":
+        parts = [each for each in parts if (each.direction, each.part) != _REASONING]
+        parts.append(PartCoverage(*_REASONING, reason="reasoning: off"))
     binary = "block" if any(p.unscannable.binary == "block" for p in active) else "allow"
     remote = "block" if any(p.unscannable.remote == "block" for p in active) else "allow"
     return RouteCoverage(
         parts=parts,
         binary=binary,
         remote=remote,
-        reasoning=_strictest(pack.reasoning for pack in active),
+        reasoning=reasoning,
         tools=_packs_with(active, ("tool_permission",)),
         requests=_packs_with(active, ("limits", "model_access")),
         not_scanned=[*_outside(binary, remote), *_borders(active)],

@@ -128,7 +128,6 @@ def _coverage(coverage: RouteCoverage) -> Iterator[str]:
 _REASONING = {
     "hold": "held until its block is whole",
     "live": "judged as it comes, without holding",
-    "off": "not scanned: the pack says reasoning: off",
 }
 
 

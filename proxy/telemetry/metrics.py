@@ -25,7 +25,7 @@ from proxy.model.observations import (
     StreamEventDropped,
     UpstreamStale,
 )
-from proxy.model.records import RequestRecord
+from proxy.model.records import REASONING_OFF, RequestRecord
 
 # seconds; the buckets of OpenTelemetry for generative AI
 BUCKETS_S: Final[tuple[float, ...]] = (
@@ -190,10 +190,11 @@ class Totals:
             self._guard_time("unary", record.guard_unary_s)
         if record.guard_lane_s:
             self._guard_time("lane", record.guard_lane_s)
-        unseen = record.total_chars - record.scanned_chars
+        unread = record.unread_chars or {}
+        unseen = record.total_chars - record.scanned_chars - unread.get(REASONING_OFF, 0)
         if unseen > 0:
             self._add("guard_unscanned_chars", ("no_rule",), unseen)
-        for reason, chars in (record.unread_chars or {}).items():
+        for reason, chars in unread.items():
             self._add("guard_unscanned_chars", (reason,), chars)
         counts = record.held_counts
         if counts is not None:

@@ -1,12 +1,25 @@
 """What a guarded request measures of its guard, for the metrics."""
 
+import json
+
 import pytest
 
 from proxy.model.records import HELD_BOUNDS
 from tests.gateway.test_pipeline import CHAT, OK, STREAM, streamed
-from tests.kit.builders import ANTHROPIC, OPENAI, SECRET_RULE, World, pack, world
+from tests.kit.builders import ANTHROPIC, JSON, OPENAI, SECRET_RULE, World, pack, world
 from tests.kit.fakes import Step
-from tests.kit.shapes import MESSAGE_STREAM, MESSAGES, STOP, TEXT, chat, chunk, piece, told
+from tests.kit.shapes import (
+    MESSAGE_STREAM,
+    MESSAGES,
+    STOP,
+    TEXT,
+    begun,
+    chat,
+    chunk,
+    ended,
+    piece,
+    told,
+)
 from tests.kit.shapes import STREAM as STREAM_CHAT
 
 
@@ -91,3 +104,41 @@ async def test_events_of_unknown_types_are_counted_and_judged(
     open_route = world((endpoint,), scripts={name: [events]})
     await open_route.ask(body, target)
     assert open_route.record.unknown_events == 0, "nobody looks there"
+
+
+THOUGHT = {"role": "assistant", "content": "hi", "reasoning_content": "KEY12345"}
+WHOLE: list[Step] = [
+    (200, JSON),
+    json.dumps({"choices": [{"index": 0, "message": THOUGHT, "finish_reason": "stop"}]}).encode(),
+    None,
+]
+SIGNED: list[Step] = told(
+    begun(0, {"type": "thinking", "thinking": "", "signature": ""}),
+    piece(0, {"type": "thinking_delta", "thinking": "KEY12345"}),
+    piece(0, {"type": "signature_delta", "signature": "c2ln"}),
+    ended(0),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "events", "body", "target"),
+    [
+        ("openai", WHOLE, CHAT, "/v1/chat/completions"),
+        ("openai", chat(chunk({"reasoning_content": "KEY1"}),
+                        chunk({"reasoning_content": "2345"}), chunk({"content": "hi"}), STOP),
+         STREAM_CHAT, "/v1/chat/completions"),
+        ("anthropic-claude", SIGNED, MESSAGE_STREAM, MESSAGES),
+    ],
+)  # fmt: skip
+async def test_reasoning_that_no_pack_scans_is_counted_under_its_own_reason(
+    name: str, events: list[Step], body: bytes, target: str
+) -> None:
+    endpoint = OPENAI if name == "openai" else ANTHROPIC
+    for mode, unread in (("off", {"reasoning_off": 8}), ("live", None)):
+        w = world((endpoint,), scripts={name: [events]}, packs=[pack(SECRET_RULE, reasoning=mode)])
+        caller = await w.ask(body, target)
+        assert (b"KEY1" in b"".join(caller.pieces)) == (mode == "off")
+        record = w.record
+        assert record.unread_chars == unread
+        seen = record.total_chars - record.scanned_chars
+        assert seen == (8 if mode == "off" else 0)

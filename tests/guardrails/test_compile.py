@@ -269,6 +269,42 @@ def test_settings_of_several_packs_the_strictest_wins() -> None:
     assert (guard.unscannable.binary, guard.unscannable.remote) == ("allow", "block")
 
 
+def test_the_strictest_pack_says_whether_reasoning_is_scanned() -> None:
+    lax, strict = pack({"pattern": "ab"}, reasoning="off"), pack({"pattern": "cd"})
+    thought = [Leaf("ab", "reasoning", "assistant", ("choices", 0))]
+    for packs, found in (([lax], 0), ([lax, strict], 1), ([strict, lax], 1)):
+        guard = compile_guard(packs, GuardSettings())
+        assert len(guard.judge(thought, "response").results) == found
+        assert (guard.lane("reasoning") is not None) == bool(found)
+    switched_off = pack({"pattern": "cd"}, enabled=False)
+    guard = compile_guard([lax, switched_off], GuardSettings())
+    assert guard.judge(thought, "response").results == []
+
+
+# fmt: off
+MESSAGES = [
+    ("Not here, please: ask {team}.",       True),
+    ("Found {{ match }}.",                  True),
+    ("Found ${match}.",                     True),
+    ("Found $match.",                       True),
+    ("Found %s.",                           True),
+    ("Found %(match)s.",                    True),
+    ("Found <%= match %>.",                 True),
+    ("Found {}.",                           True),
+    ("At most 50 % of it, or US$ 5.",       False),
+    ("Ask the <security> team [at 9].",     False),
+    ("100% sure: see the handbook, p. 3.",  False),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("message", "refused"), MESSAGES)
+def test_nothing_is_filled_into_the_sentence_of_a_pack(message: str, refused: bool) -> None:
+    faults, _ = check_pack(pack({"pattern": "ab"}, message=message))
+    told = [("message", "placeholder_in_message")] if refused else []
+    assert [(fault.field, fault.code) for fault in faults] == told
+
+
 def test_a_pack_that_takes_too_long_to_compile_is_refused_whole() -> None:
     answers = iter([False, True, True])
     rules = [{"pattern": f"word{place}"} for place in range(3)]

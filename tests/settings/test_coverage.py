@@ -84,7 +84,11 @@ def test_a_hole_is_what_no_setting_names(one: PolicyPack, holes: bool) -> None:
 def test_the_strictest_pack_counts() -> None:
     lax = pack("a", {}, reasoning="off")
     strict = pack("b", {}, reasoning="live", unscannable={"binary": "block"})
+    (off,) = [each for each in cover([lax]).parts if each.reason == "reasoning: off"]
     assert cover([lax]).reasoning == "off"
+    assert (off.direction, off.part, off.scanned, off.hole) == (OUT, "reasoning", False, False)
+    assert all(each.scanned for each in cover([lax, strict]).parts if each.part == off.part
+               and each.direction == OUT)  # fmt: skip
     both = cover([lax, strict])
     assert (both.reasoning, both.binary, both.remote) == ("live", "block", "allow")
 

@@ -147,11 +147,15 @@ def test_what_the_guard_did() -> None:
     registry = shown(
         RequestFinished(record(**guarded, guard_unary_s=0.002, policy_results=[passed])),
         RequestFinished(record(**guarded, guard_lane_s=0.03, held_counts=held)),
+        RequestFinished(
+            record(total_chars=100, scanned_chars=70, unread_chars={"reasoning_off": 25})
+        ),
         RequestFinished(record()),
     )
     # fmt: off
     assert value(registry, "parapet_guard_bypassed_total", policy="safety-v2", rule="slow") == 3
-    assert value(registry, "parapet_guard_unscanned_chars_total", reason="no_rule") == 20
+    assert value(registry, "parapet_guard_unscanned_chars_total", reason="no_rule") == 25
+    assert value(registry, "parapet_guard_unscanned_chars_total", reason="reasoning_off") == 25
     assert value(registry, "parapet_guard_unscanned_chars_total", reason="binary") == 14
     assert value(registry, "parapet_guard_unscanned_chars_total", reason="signed_reasoning") == 4
     assert value(registry, "parapet_guard_seconds_count", phase="request") == 2
