@@ -1,5 +1,6 @@
 """Blocks as the official SDKs see them: as errors, and as answers that end (guardrails.md §9.9,
-§10; T-GR-07, T-GR-08).  One request goes up at most, nobody retries, and the matched text stands nowhere."""
+§10; T-GR-07, T-GR-08).  One request goes up at most, nobody retries, and the matched text stands
+nowhere."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
