@@ -122,7 +122,7 @@ class Answer(Streamed):
                 self._stop()
             return
         if self.size > self._limit:
-            if self._turn.guarded:
+            if self._turn.guarded and self._turn.must_be_checked:
                 self.too_big = True
                 self._stop()
             else:

@@ -28,8 +28,17 @@ def note_unread(turn: Turn) -> None:
 
 def note_reasoning_off(record: RequestRecord, chars: int) -> None:
     """Count reasoning of an answer that no rule looks at because no pack scans it."""
+    _note_unseen(record, REASONING_OFF, chars)
+
+
+def note_too_large(record: RequestRecord, chars: int) -> None:
+    """Count an answer that was too long to be looked at, where rules only watch."""
+    _note_unseen(record, "too_large", chars)
+
+
+def _note_unseen(record: RequestRecord, reason: str, chars: int) -> None:
     if chars:
-        record.unread_chars = {**(record.unread_chars or {}), REASONING_OFF: chars}
+        record.unread_chars = {**(record.unread_chars or {}), reason: chars}
 
 
 def note(record: RequestRecord, results: list[PolicyResult], now_ms: int) -> None:

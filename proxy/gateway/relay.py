@@ -11,7 +11,7 @@ from proxy.gateway.answer import ERROR, PASS, STREAM, Answer
 from proxy.gateway.blocks import answer_blocked, policy_line
 from proxy.gateway.faults import fault_of
 from proxy.gateway.judging import guarded, texts_of, wait_beside
-from proxy.gateway.noting import note, note_reasoning_off
+from proxy.gateway.noting import note, note_reasoning_off, note_too_large
 from proxy.gateway.outside import look_back
 from proxy.gateway.reach import dropped_names
 from proxy.gateway.turn import Gateway, Turn
@@ -258,6 +258,8 @@ async def _pass(turn: Turn, answer: Answer, attempt: Attempt, gateway: Gateway) 
         answer.cancel()
         attempt.outcome = Outcome.CANCELLED
         raise
+    if turn.guarded:
+        note_too_large(record, answer.size)
     attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
     if answer.fault is None and not answer.bad:
         record.outcome = CONSEQUENCES[attempt.outcome].told_as

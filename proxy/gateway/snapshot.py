@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from proxy.gateway.checks import Checks, build_checks
 from proxy.guardrails.compile import PackError, compile_guard
-from proxy.guardrails.engine import Guard
+from proxy.guardrails.engine import PARTS, Guard
 from proxy.guardrails.memo import Memo
 from proxy.model.documents import Secret
 from proxy.model.failover import FailoverPolicy
@@ -73,6 +73,7 @@ class RouteView:
     guard: Guard | None
     asks: bool  # a rule looks at requests
     answers: bool  # a rule looks at answers
+    stops_answers: bool  # and may change or block one
     checks: Checks | None  # what a service outside is asked
     head_lines: bytes  # `x-parapet-route`
     connect_s: float
@@ -331,6 +332,8 @@ def _route(
         guard=guard,
         asks=guard is not None and guard.covers("request"),
         answers=guard is not None and guard.covers("response"),
+        stops_answers=guard is not None
+        and (guard.holds_answers or any(guard.enforces("response", part) for part in PARTS)),
         checks=None,
         head_lines=b"x-parapet-route: " + route.id.encode("ascii") + b"\r\n",
         connect_s=limits.connect_ms / 1000,

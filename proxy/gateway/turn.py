@@ -101,6 +101,11 @@ class Turn:
         return self.route.policy if self.rerouted is None else None
 
     @property
+    def must_be_checked(self) -> bool:
+        """An answer that cannot be looked at must not leave."""
+        return self.route.stops_answers or self.placeholders is not None
+
+    @property
     def chained(self) -> bool:
         """More than one endpoint may be asked, so what one of them says is not the last word."""
         return len(self.order) > 1 if self.rerouted is not None else self.policy is not None

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from proxy.gateway.pipeline import serve
 from proxy.model.ports import TransportFault
 from tests.kit.builders import JSON, OPENAI, SECRET_RULE, SPARE, pack, policy, world
@@ -42,6 +44,23 @@ async def test_a_guarded_answer_over_the_limit_is_blocked_with_the_verdict_error
     assert not w.upstreams["spare"].sent
     assert caller.status == 400
     assert [result.verdict for result in w.record.policy_results] == ["error"]
+
+
+@pytest.mark.parametrize("rule", [{"mode": "shadow"}, {"action": "log"}, {"action": "flag"}])
+async def test_where_rules_only_watch_an_answer_over_the_limit_passes_and_is_counted(
+    rule: dict[str, str],
+) -> None:
+    head, rest = b'{"choices":[{"message":{"content":"' + b"a" * 17_000_000, b'KEY12345"}}]}'
+    w = world(
+        (OPENAI,), packs=[pack(SECRET_RULE.model_copy(update=rule))],
+        scripts={"openai": [[(200, JSON), head, rest, None]]},
+    )  # fmt: skip
+    caller = await w.ask(CHAT)
+    assert (caller.status, caller.received) == (200, head + rest)
+    record = w.record
+    assert record.outcome == "success"
+    assert record.unread_chars == {"too_large": len(head + rest)}
+    assert record.policy_results == []
 
 
 async def test_an_unguarded_answer_with_half_of_an_emoji_is_passed_on() -> None:
