@@ -20,7 +20,7 @@ from proxy.guardrails.engine import Guard, Judgement
 from proxy.model.errors import Blocked
 from proxy.model.exchange import Json, Leaf
 from proxy.model.failover import Attempt, Outcome
-from proxy.wire.leaves import apply_rewrites
+from proxy.wire.signed import rewritten
 
 T = TypeVar("T")
 
@@ -102,7 +102,8 @@ async def _restored(
         turn.record.placeholders_unrestored = restoration.unrestored
     if not rewrites:
         return body
-    return await _run(gateway, is_long, partial(apply_rewrites, body, doc, rewrites))
+    drops = turn.route.guard is not None and turn.route.guard.reasoning == "hold"
+    return await _run(gateway, is_long, partial(rewritten, body, doc, rewrites, drops=drops))
 
 
 async def _run(gateway: Gateway, is_long: bool, work: Callable[[], T]) -> T:

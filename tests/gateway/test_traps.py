@@ -239,3 +239,41 @@ async def test_t_gr_24_shadow_changes_no_byte_and_holds_nothing(
     assert all(not r.enforced and r.action_taken == "none" for r in record.policy_results)
     assert record.held_counts is None or record.held_counts[-1] == 0
     assert record.outcome == "success"
+
+
+# --- signed reasoning of whole answers
+
+THINKING = {"type": "thinking", "thinking": f"it is {KEY}", "signature": "c2ln"}
+CLEAN = {"type": "thinking", "thinking": "it is fine", "signature": "Y2xl"}
+SIGNED: list[tuple[str, list[Doc], list[Doc]]] = [  # mode, what came, what leaves
+    ("hold", [THINKING, CLEAN, {"type": "text", "text": KEY}],
+     [CLEAN, {"type": "text", "text": "[KEY]"}]),
+    ("live", [THINKING, CLEAN, {"type": "text", "text": KEY}],
+     [{"type": "thinking", "thinking": "it is [KEY]"}, CLEAN, {"type": "text", "text": "[KEY]"}]),
+    ("hold", [CLEAN, {"type": "text", "text": KEY}], [CLEAN, {"type": "text", "text": "[KEY]"}]),
+    ("hold", [THINKING], []),
+    ("hold", [{**CLEAN, "note": KEY}, CLEAN], [CLEAN]),
+    ("hold", [{"type": "thinking", "thinking": KEY}], [{"type": "thinking", "thinking": "[KEY]"}]),
+    ("off", [THINKING, {"type": "text", "text": KEY}],
+     [THINKING, {"type": "text", "text": "[KEY]"}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "came", "leaves"), SIGNED)
+async def test_signed_reasoning_of_a_whole_answer_is_left_out_like_that_of_a_stream(
+    mode: str, came: list[Doc], leaves: list[Doc]
+) -> None:
+    answer = {"type": "message", "id": "m", "content": came, "usage": {"output_tokens": 2}}
+    w = anthropic(
+        [(200, JSON), json.dumps(answer).encode(), None], pack(SECRET_RULE, reasoning=mode)
+    )
+    caller = await w.ask(MESSAGE, MESSAGES)
+    assert caller.status == 200
+    assert json.loads(caller.received) == {**answer, "content": leaves}
+
+
+async def test_a_block_in_signed_reasoning_blocks() -> None:
+    answer = {"type": "message", "id": "m", "content": [THINKING]}
+    rule = SECRET_RULE.model_copy(update={"action": "block"})
+    w = anthropic([(200, JSON), json.dumps(answer).encode(), None], pack(rule))
+    assert (await w.ask(MESSAGE, MESSAGES)).status == 400

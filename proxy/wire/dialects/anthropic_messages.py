@@ -221,7 +221,7 @@ def _thinking(gather: Gather, block: Object, path: Path, *, answer: bool) -> Non
         gather.miss("signed_reasoning", block.get("thinking"))
         below(gather, block.get("thinking"), "reasoning", (*path, "thinking"), _BELOW)
     else:
-        gather.text(block.get("thinking"), "reasoning", (*path, "thinking"), rewritable=not signed)
+        gather.text(block.get("thinking"), "reasoning", (*path, "thinking"))
     _others(gather, block, "reasoning", path, "thinking")
 
 
