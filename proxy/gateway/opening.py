@@ -1,5 +1,6 @@
 """What reads a streamed answer, made for one request: with which rules, and what they hold."""
 
+from proxy.gateway.arguments import around_arguments, leaves_live, may_flow
 from proxy.gateway.gates import stream_calls
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.stream import Pump
@@ -21,9 +22,11 @@ def open_ear(
     """Who cuts the bytes into events, and who reads these."""
     guard, dialect = turn.route.guard if turn.guarded else None, turn.dialect
     assert dialect is not None, "what is not read is no stream"
+    live = guard is not None and leaves_live(guard, restoration)
     reader = dialect.stream(
         hold_tools=guard is not None
         and (restoration is not None or guard.enforces("response", "tool_args")),
+        flows=may_flow(turn.permits) if live else None,
         hold_reasoning=guard is not None
         and guard.reasoning == "hold"
         and guard.enforces("response", "reasoning"),
@@ -46,6 +49,8 @@ def open_pump(
     guard = turn.route.guard if turn.guarded else None
     if guard is None:
         return Pump(framer, reader, None)
+    if leaves_live(guard, restoration):
+        wrap = around_arguments(guard, turn.draw, wrap)
     operation, calls = turn.exchange.surface.operation, stream_calls(turn)
     if guard.schemas and operation in SPEAKING:
         return WholePump(

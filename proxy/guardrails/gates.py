@@ -108,6 +108,11 @@ class ToolRule(RuleFacts):
                 return Denial("argument_rejected")
         return None
 
+    def hangs_on_arguments(self, names: Sequence[str]) -> bool:
+        """Whether a call that `may` be made could still be denied for its arguments."""
+        entries = [self._entry(name) for name in names]
+        return any(entry is not None and entry.args for entry in entries)
+
     def _entry(self, name: str) -> Entry | None:
         return next((entry for entry in self.entries if entry.resource.has(name)), None)
 

@@ -191,6 +191,15 @@ class Permits:
                 verdict = "redact"
         return verdict
 
+    def may_flow(self, names: tuple[str, ...]) -> bool:
+        """Whether a call of that tool is permitted whatever its arguments are, so that they need
+        not be known before it leaves."""
+        names = self.aliases.get(names[0], names)
+        for rule in self._gates.tools_in("response"):
+            if rule.enforces and attempt(_open_question(rule, names, self.role)) is not False:
+                return False
+        return True
+
     # ---- the account
 
     def _judged(
@@ -294,6 +303,10 @@ def _exceeds(rule: LimitsRule, amounts: Amounts) -> Callable[[], list[str]]:
 
 def _may(rule: ToolRule, tool: Tool, role: str) -> _Check:
     return lambda: rule.may(tool.names, role)
+
+
+def _open_question(rule: ToolRule, names: Sequence[str], role: str) -> Callable[[], bool]:
+    return lambda: rule.may(names, role) is not None or rule.hangs_on_arguments(names)
 
 
 def _calls(rule: ToolRule, call: Call, role: str) -> _Check:

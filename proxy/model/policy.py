@@ -141,7 +141,7 @@ class PolicyPack(Doc):
     message: str | None = Field(None, max_length=300)
     block_style: Literal["error", "finish"] = "error"
     reasoning: Literal["hold", "live", "off"] = "hold"
-    tool_args: Literal["hold", "live"] = "hold"  # guarded arguments are held with either
+    tool_args: Literal["hold", "live"] = "hold"
     unscannable: Unscannable = Field(default_factory=Unscannable)
     extends: str | None = None
     tags: list[str] = Field(default_factory=list, max_length=20)

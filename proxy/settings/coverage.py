@@ -66,7 +66,9 @@ _ROLES: Final = frozenset(get_args(Role))
 _ALIASES: Final = {"developer": "system", "function": "tool"}
 
 
-Streaming = Literal["exact", "held to its end", "window by window", "afterwards"]
+Streaming = Literal[
+    "exact", "exact, keys before its end", "held to its end", "window by window", "afterwards"
+]
 STREAMING: Final[tuple[Streaming, ...]] = get_args(Streaming)
 _REASONING: Final[tuple[Direction, Part]] = ("response", "reasoning")
 
@@ -257,6 +259,11 @@ def _part(packs: Sequence[PolicyPack], direction: Direction, part: Part) -> Part
                 getattr(found, name).append(pack.policy_pack_id + _limits_of(scopes))
         for way in sorted(ways, key=STREAMING.index) if direction == "response" else ():
             found.stream.setdefault(way, []).append(pack.policy_pack_id)
+    if part == "tool_args" and found.enforced and leaves_live(packs):
+        found.stream = {
+            "exact, keys before its end" if way == "exact" else way: labels
+            for way, labels in found.stream.items()
+        }
     if not found.scanned:
         found.reason = "inert rule" if inert else "no rule in scope"
         found.hole = part != _NAMED_ONLY and (inert or not explicit)
@@ -334,6 +341,21 @@ def _packs_with(packs: Sequence[PolicyPack], kinds: Sequence[str]) -> list[str]:
             for rule in pack.rules
         )
     ]
+
+
+def leaves_live(packs: Sequence[PolicyPack]) -> bool:
+    """Whether arguments of tool calls leave while they are written, and not when they are whole.
+    A check outside that acts on them wants the whole of them."""
+    for pack in packs:
+        for rule in pack.rules:
+            acts = _acts(rule, rule.action or pack.default_action)
+            enforces = acts and (rule.mode or pack.mode) == "enforce" and is_enabled(pack, rule)
+            scope = rule.scope or pack.scope or Scope()
+            if rule.kind != "external" or not enforces:
+                continue
+            if _in_scope(rule, scope, "response", "tool_args"):
+                return False
+    return all(pack.tool_args == "live" for pack in packs)
 
 
 def _strictest(modes: Iterable[str]) -> str:

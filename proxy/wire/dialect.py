@@ -5,7 +5,7 @@ it *assembles*: with `hold_tools` the fragments of a tool call come as one `Seen
 call is complete, its name and id with it; with `hold_reasoning` a signed reasoning block likewise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from proxy.model.errors import ProxyError
@@ -15,6 +15,7 @@ from proxy.wire.mould import Mould
 
 Lane = tuple[int, Part, int]
 Object = dict[str, Json]
+Flows = Callable[[tuple[str, ...]], bool]
 
 
 class StreamReader(Protocol):
@@ -123,9 +124,16 @@ class DialectReader(Protocol):
         ...
 
     def stream(
-        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+        self,
+        *,
+        hold_tools: bool,
+        hold_reasoning: bool,
+        want_usage: bool,
+        choices: int = 1,
+        flows: Flows | None = None,
     ) -> StreamReader:
-        """`choices`: how many were asked for; the answer is not whole before they have ended."""
+        """`choices`: how many were asked for; the answer is not whole before they have ended.
+        `flows`: which tools' calls come as they are written all the same, by their names."""
         ...
 
 

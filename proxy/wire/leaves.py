@@ -199,11 +199,12 @@ def _data_leaves(value: Json, part: Part, role: Role, path: Path, latest: bool) 
         elif type(node) is list:
             todo += reversed([(child, (*at, place)) for place, child in enumerate(node)])
         elif type(node) is int or type(node) is float:
-            found.append(Leaf(_decimal(node), part, role, at, None, latest, False))
+            found.append(Leaf(number_text(node), part, role, at, None, latest, False))
     return found
 
 
-def _decimal(number: float) -> str:
+def number_text(number: float) -> str:
+    """The digits of a number, as a rule looks at them."""
     text = repr(number)
     if "e" in text and "inf" not in text:
         text = format(Decimal(text), "f")

@@ -232,3 +232,29 @@ def test_a_part_that_is_looked_at_in_several_ways_names_the_packs_of_each() -> N
         "held to its end": ["b"],
     }
     assert part([exact, both], OUT, "refusal").stream == {"exact": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("packs", "way"),
+    [
+        ([pack("a", {}, tool_args="live")], "exact, keys before its end"),
+        ([pack("a", {}, tool_args="live"), pack("b", {})], "exact"),  # the strictest counts
+        (
+            [pack("a", {"action": "log"}, tool_args="live")],
+            "exact",
+        ),  # nothing is held, nothing waits
+        ([pack("a", {})], "exact"),
+    ],
+)
+def test_how_arguments_of_tool_calls_are_looked_at(packs: list[PolicyPack], way: str) -> None:
+    assert [*part(packs, OUT, "tool_args").stream] == [way]
+    assert [*part(packs, OUT, "text").stream] == ["exact"]
+
+
+def test_a_check_outside_that_acts_on_arguments_wants_the_whole_of_them() -> None:
+    outside = {"kind": "external", "pattern": None, "action": "block", "config": TOLD}
+    ways = part([pack("a", {}, outside, tool_args="live")], OUT, "tool_args").stream
+    assert [*ways] == ["exact", "held to its end"]
+    elsewhere = outside | {"scope": {"parts": ["text"]}}
+    ways = part([pack("a", {}, elsewhere, tool_args="live")], OUT, "tool_args").stream
+    assert [*ways] == ["exact, keys before its end"]

@@ -4,8 +4,9 @@ from typing import Final, NamedTuple
 
 from proxy.model.exchange import Delta, Part, Seen, Usage
 from proxy.wire import jsonbody
-from proxy.wire.dialect import Object
+from proxy.wire.dialect import Flows, Object
 from proxy.wire.dialects.lanes import MAX_ASSEMBLED, Strangers, paired
+from proxy.wire.dialects.tools import mcp_name
 from proxy.wire.usage import write_usage
 
 # fmt: off
@@ -99,6 +100,44 @@ def end_after_block(sent: Sent, model: str, usage: Usage, message: str | None) -
     counted = write_usage("anthropic_messages", usage)
     doc: Object = {"type": "message_delta", "delta": ended, "usage": counted}
     return b"".join([*out, event_bytes("message_delta", doc), STOPPED])
+
+
+def names_called(block: Object) -> tuple[str, ...]:
+    """The tool that a block calls; one of a server by both names."""
+    name = block.get("name")
+    if block.get("type") == "mcp_tool_use":
+        return (mcp_name(block.get("server_name"), name if type(name) is str else ""),)
+    return (name if type(name) is str else "",)
+
+
+class FlowingBlocks:
+    """Tool calls that leave as they come.  `open`: one is under way, and no event of it may be
+    lost."""
+
+    __slots__ = ("_flows", "_size", "open")
+
+    def __init__(self, flows: Flows | None) -> None:
+        self._flows = flows
+        self._size = 0
+        self.open = False
+
+    def __repr__(self) -> str:
+        return f"<FlowingBlocks {self._size if self.open else 'none'}>"
+
+    def begin(self, block: Object) -> bool:
+        """Whether the call of this block flows: it may, and all of its input is still to come."""
+        self._size = 0
+        self.open = self._flows is not None and not block.get("input")
+        if self.open and self._flows is not None:
+            self.open = self._flows(names_called(block))
+        return self.open
+
+    def grow(self, chars: int) -> None:
+        """Raises ValueError: too long to be held, and so to be followed."""
+        self._size += chars
+        if self._size > MAX_ASSEMBLED:
+            self.open = True
+            raise ValueError("a block too long to be followed")
 
 
 class HeldBlock:

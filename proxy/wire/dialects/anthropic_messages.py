@@ -5,7 +5,7 @@ from typing import Final
 
 from proxy.model.exchange import Dialect, Json, Leaf, Part, Role, Usage
 from proxy.wire import jsonbody
-from proxy.wire.dialect import Object
+from proxy.wire.dialect import Flows, Object
 from proxy.wire.dialects.anthropic_stream import MessagesStream
 from proxy.wire.dialects.members import OPAQUE, OPTION_WORDS, below, beside, url
 from proxy.wire.jsonbody import Path
@@ -126,9 +126,15 @@ class MessagesReader:
         )
 
     def stream(
-        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+        self,
+        *,
+        hold_tools: bool,
+        hold_reasoning: bool,
+        want_usage: bool,
+        choices: int = 1,
+        flows: Flows | None = None,
     ) -> MessagesStream:
-        return MessagesStream(hold_tools=hold_tools, hold_reasoning=hold_reasoning)
+        return MessagesStream(hold_tools=hold_tools, hold_reasoning=hold_reasoning, flows=flows)
 
 
 def _role(value: Json) -> Role:

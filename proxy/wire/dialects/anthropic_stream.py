@@ -15,7 +15,7 @@ from typing import Final
 from proxy.model.errors import ProxyError
 from proxy.model.exchange import Delta, Json, Part, Seen, Stand, Usage, WireEvent
 from proxy.wire import jsonbody
-from proxy.wire.dialect import Lane, Object
+from proxy.wire.dialect import Flows, Lane, Object
 from proxy.wire.dialects.anthropic_blocks import (
     ASKS,
     MESSAGE_WORDS,
@@ -25,6 +25,7 @@ from proxy.wire.dialects.anthropic_blocks import (
     TEXTS,
     TOOL_CALLS,
     WORDS,
+    FlowingBlocks,
     HeldBlock,
     Sent,
     delta_bytes,
@@ -48,13 +49,15 @@ class MessagesStream:
     """`StreamReader` for Anthropic Messages."""
 
     __slots__ = (
-        "_before", "_done", "_gone", "_halves", "_held", "_hold_reasoning", "_hold_tools", "_lanes",
-        "_lessons", "_now", "_shift", "_strangers", "_terminal", "_text_lane", "_tools_dropped",
-        "_tools_sent", "_unsigned_at", "finish_reason", "model", "mould", "output_bytes",
-        "unknown_events", "usage",
+        "_before", "_done", "_flowing", "_gone", "_halves", "_held", "_hold_reasoning",
+        "_hold_tools", "_lanes", "_lessons", "_now", "_shift", "_strangers", "_terminal",
+        "_text_lane", "_tools_dropped", "_tools_sent", "_unsigned_at", "finish_reason", "model",
+        "mould", "output_bytes", "unknown_events", "usage",
     )  # fmt: skip
 
-    def __init__(self, *, hold_tools: bool, hold_reasoning: bool) -> None:
+    def __init__(
+        self, *, hold_tools: bool, hold_reasoning: bool, flows: Flows | None = None
+    ) -> None:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
@@ -62,6 +65,7 @@ class MessagesStream:
         self.mould: Mould | None = None
         self._lessons = LESSONS
         self._hold_tools, self._hold_reasoning = hold_tools, hold_reasoning
+        self._flowing = FlowingBlocks(flows)
         self._held: HeldBlock | None = None
         self._gone: set[str] = set()  # ids of calls that were dropped
         self._now = self._before = Sent()
@@ -180,7 +184,7 @@ class MessagesStream:
         kind = block.get("type")
         is_tool = kind in TOOL_CALLS
         gone = bool(self._gone) and block.get("tool_use_id") in self._gone
-        held = is_tool and self._hold_tools
+        held = is_tool and self._hold_tools and not self._flowing.begin(block)
         if held or gone or (kind == "thinking" and self._hold_reasoning):
             self._held = HeldBlock(came_at, block, seen.raw, is_tool=is_tool, gone=gone)
             self._held.strange = len(doc) != len(START_WORDS)
@@ -230,6 +234,8 @@ class MessagesStream:
         known = TEXTS.get(kind) if type(kind) is str else None
         if known is not None:
             self._piece(seen, delta, known[0], (at, known[1], 0))
+            if known[1] == "tool_args" and self._hold_tools:
+                self._flowing.grow(sum(len(piece.text) for piece in seen.deltas))
             names = [name for name in delta if name not in ("type", known[0])]
         else:  # signatures, citations and what nobody has heard of
             self.unknown_events += kind not in ("signature_delta", "citations_delta")
@@ -255,6 +261,7 @@ class MessagesStream:
             self._held.strange = self._held.strange or len(doc) != len(STOP_WORDS)
             return self._release(self._held, seen.raw)
         at = self._place(seen, doc, came_at)
+        self._flowing.open = False
         self._beside(seen, doc, STOP_WORDS)
         seen.ends = [*sorted(self._lanes), *self._strangers.lanes_of(at)]
         self._halves.forget(seen.ends)
@@ -334,7 +341,7 @@ class MessagesStream:
         return held.whole(at, raw)
 
     def structural(self, event: WireEvent) -> bool:
-        return event.name not in _LOSABLE or self._held is not None
+        return event.name not in _LOSABLE or self._held is not None or self._flowing.open
 
     def flush(self) -> list[Seen]:
         held = self._held

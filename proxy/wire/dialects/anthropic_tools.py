@@ -7,7 +7,7 @@ from typing import Final
 from proxy.model.exchange import Json, Operation, Seen
 from proxy.model.tools import Call, Path, Tool
 from proxy.wire.dialect import Object
-from proxy.wire.dialects.anthropic_blocks import TOOL_CALLS
+from proxy.wire.dialects.anthropic_blocks import TOOL_CALLS, names_called
 from proxy.wire.dialects.tools import (
     Edit,
     Fragment,
@@ -105,7 +105,7 @@ class MessagesTools:
         assert type(block) is dict, "a whole block of ours"
         found = block.get("id")
         call_id = found if type(found) is str else ""
-        return call_of(_called({**block, "name": doc["name"]}), doc["arguments"], (), call_id)
+        return call_of(names_called({**block, "name": doc["name"]}), doc["arguments"], (), call_id)
 
     def fragments(self, doc: Object) -> list[Fragment]:
         index = doc.get("index")
@@ -114,7 +114,7 @@ class MessagesTools:
         if type(block) is dict and block.get("type") in TOOL_CALLS:
             given = block.get("input")
             text = dumps_event(given).decode() if given else ""
-            return [Fragment((at, 0), str(block.get("id") or ""), _called(block), text)]
+            return [Fragment((at, 0), str(block.get("id") or ""), names_called(block), text)]
         if type(delta) is dict and type(delta.get("partial_json")) is str:
             return [Fragment((at, 0), "", (), str(delta["partial_json"]))]
         return []
@@ -189,13 +189,6 @@ def _is_lost(server: Json, lost: set[str]) -> bool:
 # --- calls
 
 
-def _called(block: Object) -> tuple[str, ...]:
-    name = block.get("name")
-    if block.get("type") == "mcp_tool_use":
-        return (mcp_name(block.get("server_name"), name if type(name) is str else ""),)
-    return (name if type(name) is str else "",)
-
-
 def _calls_of(content: Json, path: Path) -> list[Call]:
     found: list[Call] = []
     for place, block in objects(content):
@@ -204,5 +197,5 @@ def _calls_of(content: Json, path: Path) -> list[Call]:
             known = call_id if type(call_id) is str else ""
             given = block.get("input")
             args: Json = {} if given is None else given
-            found.append(Call(_called(block), args, (*path, place), True, known))
+            found.append(Call(names_called(block), args, (*path, place), True, known))
     return found

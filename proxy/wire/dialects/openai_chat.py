@@ -5,8 +5,9 @@ from typing import Final
 
 from proxy.model.exchange import Dialect, Json, Leaf, Part, Role, Usage
 from proxy.wire import jsonbody
-from proxy.wire.dialect import Object
+from proxy.wire.dialect import Flows, Object
 from proxy.wire.dialects.members import NO_TEXT, OPTION_WORDS, below, beside, is_data_url, url
+from proxy.wire.dialects.openai_events import choices_of
 from proxy.wire.dialects.openai_stream import ChatStream
 from proxy.wire.jsonbody import Path
 from proxy.wire.leaves import ALL_READ, Gather, Unread
@@ -144,16 +145,17 @@ class ChatReader:
         )
 
     def stream(
-        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+        self,
+        *,
+        hold_tools: bool,
+        hold_reasoning: bool,
+        want_usage: bool,
+        choices: int = 1,
+        flows: Flows | None = None,
     ) -> ChatStream:
-        return ChatStream(hold_tools=hold_tools, want_usage=want_usage, choices=choices)
-
-
-def choices_of(doc: Object) -> list[Object]:
-    choices = doc.get("choices")
-    if type(choices) is not list:
-        return []
-    return [choice if type(choice) is dict else {} for choice in choices]
+        return ChatStream(
+            hold_tools=hold_tools, want_usage=want_usage, choices=choices, flows=flows
+        )
 
 
 def finish_of(doc: Object) -> str | None:

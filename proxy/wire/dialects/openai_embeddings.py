@@ -5,7 +5,7 @@ from typing import Final
 
 from proxy.model.exchange import Dialect, Leaf, Usage
 from proxy.wire import jsonbody
-from proxy.wire.dialect import Object, StreamReader
+from proxy.wire.dialect import Flows, Object, StreamReader
 from proxy.wire.dialects.members import OPTION_WORDS, below
 from proxy.wire.dialects.openai_chat import is_error
 from proxy.wire.dialects.openai_legacy import LegacyStream, prompt_leaves
@@ -72,7 +72,13 @@ class EmbeddingsReader:
         return jsonbody.dumps({"object": "list", "data": [], "model": model or "", "usage": spent})
 
     def stream(
-        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+        self,
+        *,
+        hold_tools: bool,
+        hold_reasoning: bool,
+        want_usage: bool,
+        choices: int = 1,
+        flows: Flows | None = None,
     ) -> StreamReader:
         """Nobody streams vectors; an answer that does is watched like any other."""
         return LegacyStream(want_usage=want_usage)

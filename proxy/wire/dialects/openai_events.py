@@ -14,6 +14,7 @@ TEXTS: Final[dict[str, Lane]] = {
     "reasoning_content": (0, "reasoning", 0),
     "reasoning": (0, "reasoning", 1),
 }
+LEGACY: Final = -1  # the place of the old `function_call`
 _TOLD: Final = frozenset({"content", "tokens", "token_logprobs", "top_logprobs", "text_offset"})
 _REPEATS: Final = ("logprobs", "token_ids")  # members that say the text again, token by token
 
@@ -55,6 +56,14 @@ def choices_in(doc: Object | None) -> list[Object]:
     return [c for c in choices if type(c) is dict] if type(choices) is list else []
 
 
+def choices_of(doc: Object) -> list[Object]:
+    """Those of a whole answer, each in its place."""
+    choices = doc.get("choices")
+    if type(choices) is not list:
+        return []
+    return [choice if type(choice) is dict else {} for choice in choices]
+
+
 def rendered(seen: Seen) -> bytes:
     """An event with other texts in it: what repeats them goes."""
     assert seen.doc is not None, "an event without a document was changed"
@@ -79,6 +88,8 @@ def tail_delta(lane: Lane, text: str) -> Object | None:
     _, part, place = lane
     if part == "tool_args":
         function: Json = {"arguments": text}
+        if place == LEGACY:
+            return {"function_call": function}
         return {"tool_calls": [{"index": place, "function": function}]}
     if part == "tool_name":
         name: Json = {"name": text}

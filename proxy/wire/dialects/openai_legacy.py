@@ -6,11 +6,12 @@ from typing import Final
 from proxy.model.errors import ProxyError
 from proxy.model.exchange import Delta, Dialect, Json, Leaf, Seen, Stand, Usage, WireEvent
 from proxy.wire import jsonbody
-from proxy.wire.dialect import Lane, Object
+from proxy.wire.dialect import Flows, Lane, Object
 from proxy.wire.dialects import openai_events
 from proxy.wire.dialects.lanes import MAX_PARTS, Halves, Strangers, paired
 from proxy.wire.dialects.members import OPTION_WORDS, below
-from proxy.wire.dialects.openai_chat import choices_of, finish_of, is_error
+from proxy.wire.dialects.openai_chat import finish_of, is_error
+from proxy.wire.dialects.openai_events import choices_of
 from proxy.wire.errors import error_doc
 from proxy.wire.failures import stream_error
 from proxy.wire.leaves import ALL_READ, Gather, Unread, Unscannable
@@ -109,7 +110,13 @@ class LegacyReader:
         )
 
     def stream(
-        self, *, hold_tools: bool, hold_reasoning: bool, want_usage: bool, choices: int = 1
+        self,
+        *,
+        hold_tools: bool,
+        hold_reasoning: bool,
+        want_usage: bool,
+        choices: int = 1,
+        flows: Flows | None = None,
     ) -> "LegacyStream":
         return LegacyStream(want_usage=want_usage, choices=choices)
 

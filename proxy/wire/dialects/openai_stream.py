@@ -13,7 +13,7 @@ from typing import Final
 from proxy.model.errors import ProxyError
 from proxy.model.exchange import Delta, Json, Part, Seen, Stand, Usage, WireEvent
 from proxy.wire import jsonbody
-from proxy.wire.dialect import Lane, Object
+from proxy.wire.dialect import Flows, Lane, Object
 from proxy.wire.dialects import openai_events
 from proxy.wire.dialects.lanes import MAX_PARTS, Halves, Strangers, paired
 from proxy.wire.dialects.openai_calls import HeldCalls, call_places
@@ -49,14 +49,21 @@ class ChatStream:
         "output_bytes", "unknown_events", "usage",
     )  # fmt: skip
 
-    def __init__(self, *, hold_tools: bool, want_usage: bool, choices: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        hold_tools: bool,
+        want_usage: bool,
+        choices: int = 1,
+        flows: Flows | None = None,
+    ) -> None:
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.model: str | None = None
         self.output_bytes = self.unknown_events = 0
         self.mould: Mould | None = None
         self._lessons = LESSONS
-        self._calls = HeldCalls() if hold_tools else None
+        self._calls = HeldCalls(flows) if hold_tools else None
         self._want_usage = want_usage
         self._asked = choices
         self._frame: Object | None = None
@@ -279,22 +286,22 @@ class ChatStream:
         calls = call_places(delta)
         if not calls:
             return False
-        seen.content = True
+        seen.content, touched = True, False
         if self._calls is not None:
-            self._calls.add(at, delta, calls)
-            return True
+            calls, touched = self._calls.add(at, delta, calls)
         for place, call in calls:
             seen.carries = seen.carries or "id" in call or "type" in call
             for kind in ("function", "custom", "function_call"):
                 holder = call.get(kind)
                 if type(holder) is dict:
                     self._call(seen, holder, at, place)
-        return False
+        return touched
 
     def _call(self, seen: Seen, holder: Object, at: int, place: int) -> None:
         name = holder.get("name")
         if type(name) is str and name:
-            seen.deltas.append(Delta((at, "tool_name", place), name, holder, "name"))
+            stands: Stand = "flowing" if self._calls is None else "alone"
+            seen.deltas.append(Delta((at, "tool_name", place), name, holder, "name", stands))
         for member in ("arguments", "input"):
             text = holder.get(member)
             if type(text) is str and text:
