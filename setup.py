@@ -11,9 +11,9 @@ from pathlib import Path
 from setuptools import setup
 
 HOT = {
-    "gateway": "account admission answer arguments ask backlog blocks downstream front handlers heads intake "
-    "judging noting opening pipeline reach read relay slices stream streamed tell texts threshold "
-    "turn waiting whole",
+    "gateway": "account admission answer arguments ask backlog blocks downstream front handlers "
+    "heads intake judging noting opening pipeline reach read relay slices stream streamed tell "
+    "texts threshold turn waiting whole",
     "guardrails": "automaton context engine external findings fold gates linear look matching memo "
     "placeholders program redact restoring rules sampling search signs spans stream view watch "
     "whole",
@@ -24,7 +24,8 @@ HOT = {
     "spool": "record",
     "telemetry": "metrics",
     "upstream": "origin pool transport transports",
-    "wire": "eventstream failures headers jsonbody jsonpieces jsonshape leaves mould paths sse usage",
+    "wire": "eventstream failures headers jsonbody jsonpieces jsonshape leaves mould paths sse "
+    "usage",
     "wire/dialects": "*",
     "wire/providers": "*",
 }

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.gateway.arguments import ArgumentsLane
+from proxy.gateway.arguments import ArgumentsLane, leaves_live
 from proxy.guardrails.compile import compile_guard
 from proxy.guardrails.engine import Guard
+from proxy.guardrails.placeholders import Placeholders, Restoration
 from proxy.guardrails.sampling import ALL
 from proxy.model.policy import PolicyPack, Rule
 from proxy.model.tenancy import GuardSettings
@@ -123,6 +124,18 @@ def test_one_result_per_rule_however_many_strings() -> None:
     assert KEY not in "".join(said(found, text))
     assert [result.count for result in found.results()] == [300]
     assert 0 < found.scanned_chars <= len(text)
+
+
+def test_arguments_leave_live_where_nothing_wants_the_whole_of_them() -> None:
+    def live(*packs: PolicyPack, restoration: Restoration | None = None) -> bool:
+        return leaves_live(compile_guard([*packs], GuardSettings()), restoration)
+
+    hold = pack(SECRET_RULE).model_copy(update={"policy_pack_id": "other"})
+    logs = SECRET_RULE.model_copy(update={"action": "log"})
+    assert live(LIVE)
+    assert not live(LIVE, hold)  # the strictest counts
+    assert not live(pack(logs, tool_args="live"))  # nothing is held anyway
+    assert not live(LIVE, restoration=Placeholders(b"k" * 32).restoration())
 
 
 # --- in streams
