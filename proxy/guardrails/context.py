@@ -49,9 +49,10 @@ def windows(words: tuple[str, ...], view: View, width: int) -> list[tuple[int, i
     plain, others = _forms(words)
     face = view.raw
     lowered = face.lowered
-    if not face.plain and (others or not face.lowers_alike):
-        _places(places, view, (*plain, *others), width)
-    else:
+    as_bytes = face.plain or face.lowers_alike
+    if not face.plain:
+        _places(places, view, others if as_bytes else (*plain, *others), width)
+    if as_bytes:
         for word in plain:
             sought = word.encode()
             size = len(sought)

@@ -60,6 +60,10 @@ class Regex:
         """Of the leftmost match from `at` on: its bounds and those of each group; -1: none."""
         return self._run(_ANYWHERE, data, at, len(data))
 
+    def spans_within(self, data: bytes, at: int, end: int) -> Sequence[Bounds]:
+        """The same for matches that end at `end` or before; what stands behind is context."""
+        return self._run(_ANYWHERE, data, at, min(end, len(data)))
+
     def spans_here(self, data: bytes, at: int) -> Sequence[Bounds]:
         """The same for the match that begins exactly at `at`."""
         return self._run(_HERE, data, at, len(data))

@@ -7,9 +7,13 @@ of the order in which they were found.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.guardrails.placeholders import Placeholders
 from proxy.guardrails.rules import LiveRule
+
+_PLACE_BITS: Final = 31  # of a place in a text, so that two of them are one small number
+_PLACE: Final = (1 << _PLACE_BITS) - 1
 
 
 @dataclass(slots=True)
@@ -229,23 +233,24 @@ class Writer:
 
 def _without(text: str, spans: list[list[int]], stop: int) -> str:
     """The text up to `stop`, all these spans left out."""
+    order: list[int] = []
+    for each in spans:
+        order += [each[at] << _PLACE_BITS | each[at + 1] for at in range(0, len(each), 2)]
+    if len(spans) > 1:
+        order.sort()
     out: list[str] = []
-    at, size = 0, len(spans)
-    following = [0] * size
-    while True:
-        start, end = stop, stop
-        for index in range(size):
-            each, place = spans[index], following[index]
-            while place < len(each) and each[place + 1] <= at:
-                place += 2
-            following[index] = place
-            if place < len(each) and each[place] < start:
-                start, end = each[place], each[place + 1]
+    at = 0
+    for both in order:
+        start, end = both >> _PLACE_BITS, both & _PLACE
+        if start >= stop:
+            break
         if at < start:
             out.append(text[at:start])
-        if start >= stop:
-            return "".join(out)
-        at = end
+        if at < end:
+            at = end
+    if at < stop:
+        out.append(text[at:stop])
+    return "".join(out)
 
 
 def _beside(writer: Writer, hits: Sequence[Hit], strewn: Sequence[Hit]) -> bool:

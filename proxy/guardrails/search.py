@@ -8,6 +8,7 @@ needs, and never for rules of kind `unicode`, whose finds may be every character
 from collections.abc import Sequence
 from typing import Final
 
+from proxy.guardrails.checks.unicode import Belongs
 from proxy.guardrails.context import windows
 from proxy.guardrails.linear import Bounds
 from proxy.guardrails.redact import Hit
@@ -16,6 +17,8 @@ from proxy.guardrails.view import Face, View
 
 _NOTHING: Final[Sequence[Bounds]] = ((-1, -1),)
 ASCII: Final = 127
+MOST_BYTES: Final = 4  # of a character in UTF-8
+SHORT: Final = 16  # characters of a find that is remembered with those around it
 SAME: Final = 256  # different texts whose check is remembered for the length of a search
 
 
@@ -30,6 +33,8 @@ def search(rule: LiveRule, view: View, begin: int, stop: int, refused: bool) -> 
     hits: list[Hit] = []
     places = _places(rule, view, face)
     place = 0
+    room = MOST_BYTES * (pattern.max_width or 0) + 1  # what begins at a place ends before
+    limit = len(data) if stop >= len(view.text) else 0  # all that begins before counts
     known: dict[str, tuple[int, int] | None] = {}
     heads = pattern.heads
     while True:
@@ -39,21 +44,27 @@ def search(rule: LiveRule, view: View, begin: int, stop: int, refused: bool) -> 
             if place == len(places):
                 break
             at = max(at, places[place][0])
-        found = pattern.regex.spans(data, at) if heads is None else _next(pattern, data, at)
+        end = places[place][1] + room if places is not None else len(data)
+        found = (
+            pattern.regex.spans_within(data, at, end)
+            if heads is None
+            else _next(pattern, data, at, end)
+        )
         whole = found[0]
         low = whole[0]
         if low < 0:
-            break
-        if places is not None and low > places[place][1]:
-            at = low
-            while place < len(places) and places[place][1] < low:
-                place += 1
-            if place == len(places):
+            if places is None:
                 break
-            if low < places[place][0]:
-                continue
-        if face.source(face.char(low)) >= stop:
+            place += 1
+            continue
+        if places is not None and low > places[place][1]:
+            place += 1  # it may have been cut short: it is found again where it counts
+            continue
+        if low >= limit and face.source(face.char(low)) >= stop:
             break
+        if retry and _is_refused(rule, face, whole, found[group], known):
+            at = face.after(low)
+            continue
         hit = _hit(rule, view, face, whole, found[group], known)
         at = whole[1] if hit.valid or not retry else face.after(low)
         if hit.valid or (refused and not retry):
@@ -61,19 +72,19 @@ def search(rule: LiveRule, view: View, begin: int, stop: int, refused: bool) -> 
     return hits
 
 
-def _next(pattern: Pattern, data: bytes, at: int) -> Sequence[Bounds]:
-    """The leftmost match from `at` on, where its first characters are known."""
+def _next(pattern: Pattern, data: bytes, at: int, end: int) -> Sequence[Bounds]:
+    """The leftmost match between `at` and `end`, where its first characters are known."""
     heads = pattern.heads
     assert heads is not None
     stem, words, regex = heads.stem, heads.words, pattern.regex
     several = len(words) > 1
-    at = data.find(stem, at)
+    at = data.find(stem, at, end)
     while at >= 0:
         if not several or data.startswith(words, at):
             found = regex.spans_here(data, at)
             if found[0][0] >= 0:
                 return found
-        at = data.find(stem, at + 1)
+        at = data.find(stem, at + 1, end)
     return _NOTHING
 
 
@@ -107,13 +118,7 @@ def _hit(
         start, end = face.char(span[0]), face.char(span[1])
     valid, confidence = True, rule.confidence
     if rule.check is not None:
-        text = face.text[start:end]
-        if text in known:
-            part = known[text]
-        else:
-            part = rule.check(text)
-            if len(known) < SAME:
-                known[text] = part
+        part = _checked(rule, face.text[start:end], known)
         if part is None:
             return Hit(rule, first, last, start, end, False, confidence)
         start, end = start + part[0], start + part[1]
@@ -126,6 +131,36 @@ def _hit(
         else:
             valid = not rule.context.required and confidence >= rule.threshold
     return Hit(rule, first, last, start, end, valid, confidence)
+
+
+def _is_refused(
+    rule: LiveRule,
+    face: Face,
+    whole: Bounds,
+    span: Bounds,
+    known: dict[str, tuple[int, int] | None],
+) -> bool:
+    """The check refuses the match, and that shows without a count of the characters before it."""
+    start, end = span if span[0] < span[1] else whole
+    if face.plain:
+        return _checked(rule, face.text[start:end], known) is None
+    piece = face.data[start:end]
+    if not piece.isascii() or b"?" in piece:  # which may stand for half a surrogate pair
+        return False
+    return _checked(rule, piece.decode(), known) is None
+
+
+def _checked(
+    rule: LiveRule, text: str, known: dict[str, tuple[int, int] | None]
+) -> tuple[int, int] | None:
+    """What the check says of a span."""
+    if text in known:
+        return known[text]
+    assert rule.check is not None
+    part = rule.check(text)
+    if len(known) < SAME:
+        known[text] = part
+    return part
 
 
 def _mapped(hit: Hit, face: Face) -> Hit:
@@ -149,6 +184,7 @@ def _signs(rule: LiveRule, text: str, begin: int, stop: int, refused: bool) -> l
     count = 0
     staying: list[Hit] = []
     runs = signs.runs(text, begin, stop)
+    known: dict[str, bool] = {}
     for at in range(0, len(runs), 2):
         start, end = runs[at], runs[at + 1]
         if alone and end > stop:
@@ -157,7 +193,7 @@ def _signs(rule: LiveRule, text: str, begin: int, stop: int, refused: bool) -> l
         if (
             belongs is not None
             and (start == 0 or ord(text[start - 1]) > ASCII)
-            and belongs(text, start, start + 1 if alone else end)
+            and _belongs(belongs, text, start, start + 1 if alone else end, known)
         ):
             if not alone:
                 if refused:
@@ -177,3 +213,16 @@ def _signs(rule: LiveRule, text: str, begin: int, stop: int, refused: bool) -> l
     if refused or rule.exempts:
         return staying + hit.apart()
     return [hit] if count > 1 else hit.apart()
+
+
+def _belongs(belongs: Belongs, text: str, start: int, end: int, known: dict[str, bool]) -> bool:
+    """It looks at one character on either side, so it says the same where they are the same."""
+    if start == 0 or end - start > SHORT:
+        return belongs(text, start, end)
+    around = text[start - 1 : end + 1]
+    found = known.get(around)
+    if found is None:
+        found = belongs(text, start, end)
+        if len(known) < SAME:
+            known[around] = found
+    return found

@@ -5,9 +5,13 @@ In charge of arithmetic only: digits in, numbers out.
 
 from collections.abc import Sequence
 from datetime import date
+from operator import mul
 from typing import Final
 
 _SEPARATORS: Final = str.maketrans("", "", " -./")
+_VALUES: Final = bytes(48) + bytes(range(10)) + bytes(198)  # of the signs of digits
+_NO_DIGITS: Final = bytes([code for code in range(256) if not 48 <= code < 58])
+_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _TIMES: Final = (  # multiplication in the dihedral group of ten elements
     "0123456789", "1234067895", "2340178956", "3401289567", "4012395678",
     "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
@@ -23,20 +27,22 @@ def digits_of(text: str, count: int) -> list[int] | None:
     plain = text.translate(_SEPARATORS)
     if len(plain) != count or not (plain.isascii() and plain.isdigit()):
         return None
-    return [ord(c) - 48 for c in plain]
+    return list(plain.encode().translate(_VALUES))
+
+
+def all_digits_of(text: str) -> list[int]:
+    """Every digit of ASCII in a text."""
+    return list(text.encode("utf-8", "replace").translate(_VALUES, _NO_DIGITS))
 
 
 def weighted(digits: Sequence[int], weights: Sequence[int]) -> int:
     """The sum of the first digits, each times its weight."""
-    return sum(map(int.__mul__, digits, weights))
+    return sum(map(mul, digits, weights))
 
 
 def luhn_sum(digits: Sequence[int]) -> int:
     """Every second digit from the right doubled, minus 9 above 9 (ISO/IEC 7812-1)."""
-    total = sum(digits)
-    for digit in digits[-2::-2]:
-        total += digit if digit < 5 else digit - 9
-    return total
+    return sum(digits[-1::-2]) + sum([_DOUBLED[digit] for digit in digits[-2::-2]])
 
 
 def mod_11_10(digits: Sequence[int]) -> bool:
@@ -57,7 +63,10 @@ def verhoeff(digits: Sequence[int]) -> bool:
 
 
 def number(digits: Sequence[int]) -> int:
-    return int("".join(map(str, digits)) or "0")
+    value = 0
+    for digit in digits:
+        value = value * 10 + digit
+    return value
 
 
 def is_date(year: int, month: int, day: int) -> bool:

@@ -122,8 +122,10 @@ def de_idnr(text: str) -> bool:
     digits = digits_of(text, 11)
     if digits is None or not digits[0]:
         return False
+    if not mod_11_10(digits):
+        return False
     repeated = [n for n in map(digits[:10].count, set(digits[:10])) if n > 1]
-    return len(repeated) == 1 and repeated[0] in (2, 3) and mod_11_10(digits)
+    return len(repeated) == 1 and repeated[0] in (2, 3)
 
 
 def hr_oib(text: str) -> bool:

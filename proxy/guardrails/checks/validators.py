@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from proxy.guardrails.checks.digits import luhn_sum
+from proxy.guardrails.checks.digits import all_digits_of, luhn_sum
 from proxy.guardrails.checks.national import NATIONAL, Test
 
 Validator = Callable[[str], "tuple[int, int] | None"]
@@ -53,25 +53,28 @@ _IBAN_VALUES: Final = {code: str(code - 55) for code in range(ord("A"), ord("Z")
 
 def luhn(text: str) -> tuple[int, int] | None:
     """Double every second digit from the right, minus 9 above 9; the sum ends in 0."""
-    digits = [ord(c) - 48 for c in text if "0" <= c <= "9"]
+    digits = all_digits_of(text)
     return (0, len(text)) if len(digits) > 1 and luhn_sum(digits) % 10 == 0 else None
 
 
 def card(text: str) -> tuple[int, int] | None:
     """A payment card's number: prefix and length of an issuer, and Luhn.  The whole hit is tried,
     then each shorter part that ends before a separator."""
-    digits = [ord(c) - 48 for c in text if "0" <= c <= "9"]
+    digits = all_digits_of(text)
     if len(digits) < 13:
         return None
     sizes = _card_sizes(digits[0] * 1000 + digits[1] * 100 + digits[2] * 10 + digits[3])
+    if not sizes:
+        return None
+    cut = text.replace("-", " ")
     end, size = len(text), len(digits)
     while size >= 13:
         if size in sizes and luhn_sum(digits[:size]) % 10 == 0:
             return 0, end
-        end -= 1
-        while end and text[end] not in " -":
-            size -= "0" <= text[end] <= "9"
-            end -= 1
+        last, end = end, cut.rfind(" ", 0, end)
+        if end < 0:
+            return None
+        size -= len(all_digits_of(text[end:last]))
     return None
 
 
