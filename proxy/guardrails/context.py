@@ -4,6 +4,7 @@ In charge of looking at the REACH characters *before* a span, never after it: so
 does not know what comes, decides as a whole text does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -56,15 +57,12 @@ def windows(words: tuple[str, ...], view: View, width: int) -> list[tuple[int, i
         for word in plain:
             sought = word.encode()
             size = len(sought)
-            at = lowered.find(sought)
-            while at >= 0:
-                if not _goes_on(lowered, at - 1) and not _goes_on(lowered, at + size):
-                    low, high = max(at + size - width, 0), at + REACH
-                    if not (face.plain or lowered[low:high].isascii()):
-                        char = face.char(at)
-                        low, high = face.byte(char + size - width), face.byte(char + REACH)
-                    places.append((low, high))
-                at = lowered.find(sought, at + 1)
+            for at in _standing(sought, view, lowered):
+                low, high = max(at + size - width, 0), at + REACH
+                if not (face.plain or lowered[low:high].isascii()):
+                    char = face.char(at)
+                    low, high = face.byte(char + size - width), face.byte(char + REACH)
+                places.append((low, high))
     places.sort()
     found: list[tuple[int, int]] = []
     for low, high in places:
@@ -73,6 +71,39 @@ def windows(words: tuple[str, ...], view: View, width: int) -> list[tuple[int, i
         else:
             found.append((low, high))
     return found
+
+
+def _standing(sought: bytes, view: View, lowered: bytes) -> Sequence[int]:
+    """Where a word of ASCII in lower case stands whole."""
+    size = len(sought)
+    known = view.standing(first_of(sought))
+    if known is not None:
+        return [
+            at
+            for at in known
+            if lowered.startswith(sought, at) and not _goes_on(lowered, at + size)
+        ]
+    found: list[int] = []
+    at = lowered.find(sought)
+    while at >= 0:
+        if not _goes_on(lowered, at - 1) and not _goes_on(lowered, at + size):
+            found.append(at)
+        at = lowered.find(sought, at + 1)
+    return found
+
+
+def firsts_of(words: tuple[str, ...]) -> list[bytes]:
+    """How those of the words begin that `View.seek` finds, all in one pass."""
+    return [first for word in _forms(words)[0] if (first := first_of(word.encode()))]
+
+
+@lru_cache(1_024)
+def first_of(word: bytes) -> bytes:
+    """The letters and digits that a word begins with."""
+    size = 0
+    while _goes_on(word, size):
+        size += 1
+    return word[:size]
 
 
 def _places(found: list[tuple[int, int]], view: View, words: tuple[str, ...], width: int) -> None:

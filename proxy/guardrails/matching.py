@@ -8,9 +8,10 @@ to the `View`.  A check that raises is never a pass: it lands in `breaks`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from proxy.guardrails.automaton import STATE_CAP, Automaton
-from proxy.guardrails.context import KEPT
+from proxy.guardrails.context import KEPT, firsts_of
 from proxy.guardrails.linear import GateSet
 from proxy.guardrails.redact import Hit
 from proxy.guardrails.rules import LiveRule
@@ -18,6 +19,8 @@ from proxy.guardrails.sampling import ALL
 from proxy.guardrails.scoring import counts
 from proxy.guardrails.search import found_at, search
 from proxy.guardrails.view import View
+
+SEVERAL: Final = 4  # rules whose words of context are looked for together
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ class RuleSet:
                 owners[gate] = owners.get(gate, 0) | 1 << index
         self._owners = list(owners.values())
         self._gates = GateSet(owners) if owners else None
+        self._wordy = 0  # rules that look around words of context only
+        for index, rule in enumerate(self.rules):
+            self._wordy |= int(rule.needs_context and rule.retry) << index
+        around = [r.context.words for r in self.rules if r.context and r.needs_context and r.retry]
+        self._words = frozenset(first for words in around for first in firsts_of(words))
         self.counted = counts(self.rules)
         self.exempts = any(rule.exempts for rule in self.rules)
         sampled = [(i, rule.sample_pct) for i, rule in enumerate(self.rules)]
@@ -112,6 +120,8 @@ class RuleSet:
         `refused`: also the hits that a check refused and the search jumped over.
         """
         hits: list[Hit] = []
+        if (mask & self._wordy).bit_count() >= SEVERAL:
+            view.seek(self._words)
         while mask:
             lowest = mask & -mask
             mask ^= lowest

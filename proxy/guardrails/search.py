@@ -18,7 +18,6 @@ from proxy.guardrails.view import Face, View
 _NOTHING: Final[Sequence[Bounds]] = ((-1, -1),)
 ASCII: Final = 127
 MOST_BYTES: Final = 4  # of a character in UTF-8
-SHORT: Final = 16  # characters of a find that is remembered with those around it
 SAME: Final = 256  # different texts whose check is remembered for the length of a search
 
 
@@ -180,49 +179,61 @@ def _signs(rule: LiveRule, text: str, begin: int, stop: int, refused: bool) -> l
     signs, belongs = rule.pattern.signs, rule.belongs
     assert signs is not None
     alone = signs.alone
-    spans: list[int] = []
-    count = 0
     staying: list[Hit] = []
-    runs = signs.runs(text, begin, stop)
-    known: dict[str, bool] = {}
-    for at in range(0, len(runs), 2):
-        start, end = runs[at], runs[at + 1]
-        if alone and end > stop:
-            end = stop
-        # see `CharacterClass` for what may belong: of characters side by side only the first
-        if (
-            belongs is not None
-            and (start == 0 or ord(text[start - 1]) > ASCII)
-            and _belongs(belongs, text, start, start + 1 if alone else end, known)
-        ):
-            if not alone:
-                if refused:
-                    staying.append(Hit(rule, start, end, start, end, False, rule.confidence))
-                continue
-            start += 1
-            if start == end:
-                continue
-        spans.append(start)
-        spans.append(end)
-        count += end - start if alone else 1
+    spans = signs.runs(text, begin, stop)
+    if alone and spans and spans[-1] > stop:
+        spans[-1] = stop
+    if belongs is not None:
+        staying = _leave(rule, belongs, text, spans, refused)
     if not spans:
         return staying
     hit = Hit(rule, spans[0], spans[-1], spans[0], spans[1], True, rule.confidence)
     hit.end = spans[0] + 1 if alone else spans[1]
+    count = len(spans) // 2 if not alone else sum(spans[1::2]) - sum(spans[::2])
     hit.spans, hit.count = spans, count
     if refused or rule.exempts:
         return staying + hit.apart()
     return [hit] if count > 1 else hit.apart()
 
 
-def _belongs(belongs: Belongs, text: str, start: int, end: int, known: dict[str, bool]) -> bool:
+def _leave(
+    rule: LiveRule, belongs: Belongs, text: str, spans: list[int], refused: bool
+) -> list[Hit]:
+    """Take out of the spans what is as it must be; with `refused`, the runs of it."""
+    signs = rule.pattern.signs
+    assert signs is not None
+    alone = signs.alone
+    staying: list[Hit] = []
+    known: dict[str, bool] = {}
+    kept = 0
+    for at in range(0, len(spans), 2):
+        start, end = spans[at], spans[at + 1]
+        # see `CharacterClass` for what may belong: of characters side by side only the first
+        if start == 0 or ord(text[start - 1]) > ASCII:
+            if not alone:
+                if belongs(text, start, end):
+                    if refused:
+                        staying.append(Hit(rule, start, end, start, end, False, rule.confidence))
+                    continue
+            elif _belongs(belongs, text, start, known):
+                start += 1
+                if start == end:
+                    continue
+        if kept < at or start > spans[at]:
+            spans[kept], spans[kept + 1] = start, end
+        kept += 2
+    del spans[kept:]
+    return staying
+
+
+def _belongs(belongs: Belongs, text: str, start: int, known: dict[str, bool]) -> bool:
     """It looks at one character on either side, so it says the same where they are the same."""
-    if start == 0 or end - start > SHORT:
-        return belongs(text, start, end)
-    around = text[start - 1 : end + 1]
+    if start == 0:
+        return belongs(text, start, start + 1)
+    around = text[start - 1 : start + 2]
     found = known.get(around)
     if found is None:
-        found = belongs(text, start, end)
+        found = belongs(text, start, start + 1)
         if len(known) < SAME:
             known[around] = found
     return found

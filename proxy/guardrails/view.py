@@ -9,7 +9,10 @@ from typing import Final
 
 from proxy.guardrails.fold import Folding
 
-_BECOME_ASCII: Final = ("\u212a".encode(), "\u0130".encode())  # k, and i with a dot behind it
+_BECOME_ASCII: Final = ("\u212a", "\u0130")  # k, and i with a dot behind it
+PIECE: Final = 1 << 16  # bytes whose words are looked at together
+_WORDS: Final = b"0123456789abcdefghijklmnopqrstuvwxyz"
+_APART: Final = bytes([code if code in _WORDS else 32 for code in range(256)])
 STEP: Final = 64  # characters between two places whose bytes are known
 
 
@@ -51,7 +54,7 @@ class Face:
         lower case."""
         if self._lowered is None:
             self._lowered = self.data.lower()
-            self.lowers_alike = not any(sign in self._lowered for sign in _BECOME_ASCII)
+            self.lowers_alike = not any(sign in self.text for sign in _BECOME_ASCII)
         return self._lowered
 
     def char(self, byte: int) -> int:
@@ -98,12 +101,39 @@ class Face:
         return self.byte(original - bisect_left(self._vanished, original))
 
 
+def standing(lowered: bytes, words: frozenset[bytes], piece: int = PIECE) -> dict[bytes, list[int]]:
+    """Where each of the words, of plain letters and digits, stands whole; `piece`: of so many bytes
+    the words are looked at together."""
+    found: dict[bytes, list[int]] = {word: [] for word in words}
+    begin, size = 0, len(lowered)
+    while begin < size:
+        end = _apart(lowered, begin + piece)
+        at = begin
+        for word in lowered[begin:end].translate(_APART).split(b" "):
+            places = found.get(word)
+            if places is not None:
+                places.append(at)
+            at += len(word) + 1
+        begin = end
+    return found
+
+
+def _apart(lowered: bytes, at: int) -> int:
+    """The first place from `at` on where no word goes on."""
+    while at < len(lowered):
+        place = lowered[at : at + PIECE].translate(_APART).find(b" ")
+        if place >= 0:
+            return at + place
+        at += PIECE
+    return len(lowered)
+
+
 class View:
     """One text to be searched, raw and folded as rules need it.
 
     `names`: of the members that lead to the text, in lower case.  `data`: the text, encoded."""
 
-    __slots__ = ("_folded", "_lowered", "names", "raw", "text")
+    __slots__ = ("_folded", "_lowered", "_sought", "_standing", "names", "raw", "text")
 
     def __init__(self, text: str, names: str = "", data: bytes | None = None) -> None:
         self.text = text
@@ -111,6 +141,22 @@ class View:
         self.raw = Face(text, (), data)
         self._folded: dict[Folding, Face] = {}
         self._lowered: str | None = None
+        self._sought: frozenset[bytes] = frozenset()
+        self._standing: dict[bytes, list[int]] | None = None
+
+    def seek(self, words: frozenset[bytes]) -> None:
+        """Several of these will be asked for: one pass over the text finds all of them."""
+        if words is not self._sought:
+            self._sought, self._standing = words, None
+
+    def standing(self, word: bytes) -> Sequence[int] | None:
+        """Where a word of plain letters and digits, in lower case, stands whole, in bytes; None: it
+        is not among those that are sought."""
+        if word not in self._sought:
+            return None
+        if self._standing is None:
+            self._standing = standing(self.raw.lowered, self._sought)
+        return self._standing[word]
 
     @property
     def lowered(self) -> str:

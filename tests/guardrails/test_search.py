@@ -8,7 +8,7 @@ import pytest
 
 from proxy.guardrails.checks.unicode import CLASSES
 from proxy.guardrails.compile import compile_guard
-from proxy.guardrails.context import ContextWords, windows
+from proxy.guardrails.context import ContextWords, firsts_of, windows
 from proxy.guardrails.engine import Guard
 from proxy.guardrails.fold import _NOT_ASCII, folding
 from proxy.guardrails.heads import heads
@@ -16,8 +16,9 @@ from proxy.guardrails.linear import Regex
 from proxy.guardrails.parse import parse
 from proxy.guardrails.redact import Hit, apart, rewrite, without_exempted
 from proxy.guardrails.rules import LiveRule
+from proxy.guardrails.search import found_at, search
 from proxy.guardrails.signs import signs
-from proxy.guardrails.view import Face, View
+from proxy.guardrails.view import PIECE, Face, View, standing
 from proxy.model.exchange import Leaf
 from proxy.model.tenancy import GuardSettings
 from tests.guardrails.texts import pack
@@ -160,13 +161,54 @@ def test_a_hit_for_many_is_taken_apart_as_it_was_found() -> None:
 )
 def test_where_words_stand_a_match_may_begin(words: tuple[str, ...], text: str) -> None:
     context = ContextWords(tuple(word.lower() for word in words), 0.5, required=True)
-    for names in ("", "x"):
-        view = View(text, names)
+    for sought in (frozenset(), frozenset(firsts_of(context.words))):
+        view = View(text)
+        view.seek(sought)
         found = windows(context.words, view, 4)
         for start in range(len(text) + 1):
             if context.present(text, start):
                 at = len(text[:start].encode())
                 assert any(low <= at <= high for low, high in found), start
+
+
+WORDS = ("id", "tax id", "tax-file", "näme", "#no", "i")
+
+
+@pytest.mark.parametrize("piece", [PIECE, 3])
+def test_words_sought_together_stand_where_each_is_found(piece: int) -> None:
+    chance = random.Random(9)
+    sought = frozenset(firsts_of(WORDS))
+    assert sought == {b"id", b"tax", b"i"}
+    for _ in range(500):
+        text = "".join(chance.choices([*WORDS, " ", "-", "X", "é", "7"], k=8))
+        one, together = View(text), View(text)
+        together.seek(sought)
+        lowered = together.raw.lowered
+        assert standing(lowered, sought, piece) == standing(lowered, sought)
+        for word in WORDS:
+            assert windows((word,), together, 5) == windows((word,), one, 5), (word, text)
+
+
+CODES: tuple[dict[str, object], ...] = ({}, {"group": 1}, {"validator": "luhn"}, {"pattern": r"(ab\d{1,2})\b"})
+
+
+@pytest.mark.parametrize("members", CODES)
+def test_around_words_as_much_is_found_as_everywhere(members: dict[str, object]) -> None:
+    context = {"words": ["id", "tax id", "näme"], "required": True}
+    rule = {"rule_id": "r", "pattern": r"\b(\d{2,3}?)-?\d\b", "context": context, **members}
+    allow = {"allow": ["11.*"]}  # a check: what it refuses is tried again one character later
+    (live,) = rules_of({**rule, **allow})
+    chance = random.Random(8)
+    for _ in range(2_000):
+        pieces = ["id", "tax id", "NÄME", " ", " ", "-", "1", "12", "12", "ab1", "é", "x" * 30]
+        text = "".join(chance.choices(pieces, k=14))
+        found = search(live, View(text), 0, len(text), refused=False)
+        expected, at, face = [], 0, Face(text)
+        while (match := live.pattern.regex.search(face.data, at, live.group)) is not None:
+            hit = found_at(live, View(text), face, *match)
+            at = match[0][1] if hit.valid else face.after(match[0][0])
+            expected += [(hit.first, hit.last, hit.start, hit.end)] if hit.valid else []
+        assert [(hit.first, hit.last, hit.start, hit.end) for hit in found] == expected, text
 
 
 # ---- folding

@@ -16,7 +16,7 @@ _FLAGS: Final = frozenset(
     "".join(chr(0xE0000 + ord(c)) for c in region) + "\U000e007f"
     for region in ("gbeng", "gbsct", "gbwls")
 )
-_BLACK_FLAG: Final = "\U0001f3f4"
+_BLACK_FLAG: Final = 0x1F3F4
 _JOINER: Final = 0x200D
 _NON_JOINER: Final = 0x200C
 _BOM: Final = 0xFEFF
@@ -59,7 +59,7 @@ def _within(sign: str, bounds: Sequence[int]) -> bool:
 
 def _flag(text: str, start: int, end: int) -> bool:
     """The flags of England, Scotland and Wales are spelled in tags."""
-    return text[start:end] in _FLAGS and text[max(start - 1, 0) : start] == _BLACK_FLAG
+    return start > 0 and ord(text[start - 1]) == _BLACK_FLAG and text[start:end] in _FLAGS
 
 
 def _joins(text: str, start: int, end: int) -> bool:
