@@ -189,7 +189,9 @@ def test_words_sought_together_stand_where_each_is_found(piece: int) -> None:
             assert windows((word,), together, 5) == windows((word,), one, 5), (word, text)
 
 
-CODES: tuple[dict[str, object], ...] = ({}, {"group": 1}, {"validator": "luhn"}, {"pattern": r"(ab\d{1,2})\b"})
+CODES: tuple[dict[str, object], ...] = (
+    {}, {"group": 1}, {"validator": "luhn"}, {"pattern": r"(ab\d{1,2})\b"},
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("members", CODES)
