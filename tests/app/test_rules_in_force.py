@@ -156,6 +156,7 @@ def data_half(state_dir: Path, told: Told) -> DataHalf:
     )  # fmt: skip
 
 
+@pytest.mark.thorough
 async def test_a_worker_stops_as_its_configuration_says(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(FIRST)
     (tmp_path / "parapet.yaml").write_text(config(tmp_path))

@@ -224,6 +224,7 @@ def test_t_api_06_the_description_says_it_by_the_template() -> None:
         assert each["x-removed-in"] == "2.1.0"
 
 
+@pytest.mark.thorough
 def test_a_row_that_names_nothing_is_an_error() -> None:
     for row in (leaves("/nothing"), leaves("x", place="query"), leaves("/x", operation="none")):
         with pytest.raises(ValueError, match="has no"):

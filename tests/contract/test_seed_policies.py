@@ -93,6 +93,7 @@ async def test_a32_deprecations_are_announced_in_the_changelog(api: World) -> No
     assert kinds <= {"added", "changed", "deprecated", "removed"}
 
 
+@pytest.mark.thorough
 def test_a33_the_deprecation_template_is_the_contracts() -> None:
     since, until = date(2026, 1, 15), date(2026, 4, 15)
     row = Deprecated(

@@ -88,6 +88,7 @@ async def test_a_shipped_pack_is_replayed(world: World) -> None:
     ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("part", "text", "action"),
     [

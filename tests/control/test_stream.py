@@ -131,6 +131,7 @@ async def test_filters_narrow_a_stream(stored: World) -> None:
         assert [told.data["event_id"] for told in await events.rest()] == ["2", "4"]
 
 
+@pytest.mark.thorough
 async def test_a_stream_ends_by_itself_and_its_connection_lives_on(world: World) -> None:
     await put(world, "a")
     async with opened(world, "?after=0&max_events=1") as events:
@@ -140,12 +141,14 @@ async def test_a_stream_ends_by_itself_and_its_connection_lives_on(world: World)
         assert await events.rest() == []
 
 
+@pytest.mark.thorough
 async def test_silence_is_broken_by_a_comment(world: World) -> None:
     async with opened(world) as events:
         world.clock.advance(15)
         assert (await events.next()).comment
 
 
+@pytest.mark.thorough
 async def test_a_drain_ends_streams(world: World) -> None:
     async with opened(world) as events:
         world.status.stopping = True
@@ -181,6 +184,7 @@ async def test_a_key_that_is_nobodys_any_more_gets_nothing_more(
         assert [(await others.next()).data["event_id"] for _ in "12"] == ["before", "after"]
 
 
+@pytest.mark.thorough
 async def test_a_silent_stream_of_a_revoked_key_ends_too(world: World) -> None:
     async with opened(world, **bearer(VIEWER)) as events:
         world.workspaces = (workspace("default"),)

@@ -33,6 +33,7 @@ def test_t_gr_01_shapes_of_secrets(seed: int) -> None:
     assert min(seen[end] for end in ("whole", "blocked", "overflow")) > 0, seen
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", seeds(15))
 def test_t_gr_01_the_shipped_packs(seed: int) -> None:
     cases = some(seed, 1_000)

@@ -205,6 +205,7 @@ def test_t_gr_01_any_chunking_equals_the_whole_text(batch: int) -> None:
             assert heard(sent + ending)[1] in ("content_filter", "refusal")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", list(FRAMINGS))
 def test_p03_a_stream_killed_at_every_byte_is_never_whole(name: str) -> None:
     write, framer, dialect, heard = FRAMINGS[name]

@@ -271,6 +271,7 @@ async def test_a_block_in_a_text_of_unknown_kind_ends_the_stream_in_order() -> N
     assert caller.received.endswith(b"[DONE]\n\n")
 
 
+@pytest.mark.thorough
 async def test_lanes_that_have_ended_are_forgotten_and_their_account_is_kept() -> None:
     blocks: list[Doc] = []
     for number in range(1000):

@@ -541,7 +541,8 @@ STREAMS: list[tuple[Scripted, list[Step], bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("step", [5, 1])
 @pytest.mark.parametrize("action", ["redact", "block"])
 @pytest.mark.parametrize(("scripted", "script", "body", "path"), STREAMS, ids=["chat", "messages"])
 async def test_the_cut_of_a_stream_changes_nothing(

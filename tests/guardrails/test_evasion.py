@@ -19,16 +19,19 @@ def test_every_shipped_pack_has_an_entry() -> None:
     assert PACKS.keys() - EXAMPLES.keys() == set(), "add one to benchmarks/quality/evasion.py"
 
 
+@pytest.mark.thorough
 def test_nothing_that_was_caught_gets_through(now: Table) -> None:
     assert evasion.lost(evasion.published(PAGE.read_text()), now) == []
 
 
+@pytest.mark.thorough
 def test_the_table_is_published_as_it_is(now: Table) -> None:
     """When this fails and the test above does not: `make evasion`."""
     page = PAGE.read_text()
     assert evasion.replaced(page, now) == page
 
 
+@pytest.mark.thorough
 def test_each_text_is_caught_as_it_is(now: Table) -> None:
     undisguised = now["as it is"]
     assert set(undisguised.values()) <= {CAUGHT, NONE}
@@ -37,6 +40,7 @@ def test_each_text_is_caught_as_it_is(now: Table) -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_all_disguises_are_tried(now: Table) -> None:
     assert list(TECHNIQUES) == list(now)
     assert len(TECHNIQUES) == 14
@@ -59,6 +63,7 @@ def test_what_counts_as_lost(now: Table, gone: list[str]) -> None:
     assert evasion.lost(BEFORE, now) == gone
 
 
+@pytest.mark.thorough
 def test_a_table_is_read_as_it_was_written(now: Table) -> None:
     page = f"# Before\n\n{evasion.written(now)}\nAfter.\n"
     assert evasion.published(page) == now

@@ -14,6 +14,7 @@ from tests.guardrails.texts import pack
 PACKS = measure.shipped()
 
 
+@pytest.mark.thorough
 def test_every_key_is_found_in_ten_shapes() -> None:
     assert len(SHAPES) == 10
     rules = {rule.rule_id for rule in PACKS["secrets-core"].rules if rule.mode != "shadow"}
@@ -35,6 +36,7 @@ def test_a_key_that_ends_in_a_sign_is_found(end: str) -> None:
         assert measure.found_in(guard, text), text
 
 
+@pytest.mark.thorough
 def test_people_are_found_and_nobody_is_made_up() -> None:
     assert set(ENTITIES) == {rule.rule_id for rule in PACKS["pii-core"].rules}
     assert FORMS.keys() == NAMES.keys() == NATIONAL.keys()

@@ -256,6 +256,7 @@ def test_without_a_schema_a_rule_is_inert_and_formats_are_notes() -> None:
     assert (faults, [each.code for each in warnings]) == ([], ["format_not_checked"])
 
 
+@pytest.mark.thorough
 def test_a_check_that_breaks_is_no_pass() -> None:
     defs: dict[str, object] = {"d0": {"type": "integer"}}
     for at in range(1, 25):

@@ -322,6 +322,7 @@ def test_an_exemption_by_address_is_refused() -> None:
     assert [fault.code for fault in faults] == ["action_not_possible"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "text",
     [

@@ -285,6 +285,7 @@ def test_a_strange_line_is_bad_and_nothing_else(doc: Json) -> None:
         events_of(framed(jsonbody.dumps(doc))[:-1])
 
 
+@pytest.mark.thorough
 @given(
     st.integers(0, len(GOOD) - 1),
     st.recursive(

@@ -124,6 +124,7 @@ async def test_a_row_that_is_given_back_is_claimed_again_when_it_is_due(
     assert again == replace(row, due_ms=NOW_MS + 5000, attempts=1, token=2)
 
 
+@pytest.mark.thorough
 async def test_a_claim_that_ran_out_is_taken_by_another(store: Store, clock: HandClock) -> None:
     await write(store, post("a", group="g"), post("b", group="g"))
     (first,) = await claim(store, lease_ms=400)
@@ -288,6 +289,7 @@ async def test_a_lease_is_held_by_one_node_and_its_token_only_grows(store: Store
     assert await take(store, "b") > again
 
 
+@pytest.mark.thorough
 async def test_a_lease_ends_with_its_time_unless_it_is_renewed(store: Store) -> None:
     token = await take(store, "a", ttl_s=0.5)
     for _ in range(3):

@@ -142,6 +142,7 @@ async def test_an_index_reads_only_what_fits(tmp_path: Path) -> None:
         assert ([one.seq for one in page.entries], page.total) == ([3], 1)
 
 
+@pytest.mark.thorough
 async def test_a_question_that_takes_too_long_is_aborted(tmp_path: Path) -> None:
     clock = HandClock()
     async with open_store(tmp_path / "p.db", clock, Bounds(query_s=-1)) as store:
