@@ -170,6 +170,7 @@ BAD_WHOLE: dict[str, Reply] = {
 }
 
 
+@pytest.mark.exhaustive
 async def test_answers_that_cannot_be_used(parapet: Parapet, provider: FakeProvider) -> None:
     for name, reply in BAD_WHOLE.items():
         for path in PATHS:
@@ -195,6 +196,7 @@ BAD_STREAMS: dict[str, Reply] = {
 }
 
 
+@pytest.mark.exhaustive
 async def test_streams_that_break_are_never_whole(parapet: Parapet, provider: FakeProvider) -> None:
     for name, reply in BAD_STREAMS.items():
         for path in PATHS:

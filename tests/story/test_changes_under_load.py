@@ -58,6 +58,7 @@ async def asked(parapet: Parapet, number: int) -> tuple[float, int, int]:
     return began, number, answer.status
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("times", "per_s"), [(60, 40), pytest.param(1000, 150, marks=pytest.mark.long)]
 )

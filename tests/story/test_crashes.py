@@ -267,6 +267,7 @@ async def test_a_frozen_worker_is_replaced(parapet: Parapet) -> None:
         break
 
 
+@pytest.mark.exhaustive
 async def test_a_head_that_trickles_is_cut(parapet: Parapet) -> None:
     """T-HTTP-02: 10 s for a request's head."""
     async with opened(parapet.url) as wire:

@@ -46,7 +46,7 @@ class Setup:
 RARE = (pytest.mark.redis, pytest.mark.exhaustive)
 SETUPS = [
     pytest.param(Setup("sqlite"), id="control-over-sqlite"),
-    pytest.param(Setup("redis"), id="control-over-redis", marks=pytest.mark.redis),
+    pytest.param(Setup("redis"), id="control-over-redis", marks=RARE),
     pytest.param(Setup("redis", killed), id="redis-killed", marks=RARE),
     pytest.param(Setup("redis", frozen), id="redis-frozen", marks=RARE),
 ]

@@ -15,7 +15,7 @@ from tests.kit.processes import Parapet, endpoint, workspace
 from tests.kit.provider import FakeProvider
 from tests.kit.replies import ok
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.exhaustive]
 
 GUARDED = "/r/guarded/v1/chat/completions"
 PACKS = ["secrets-core", "pii-core", "unicode-safety"]

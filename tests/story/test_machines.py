@@ -84,6 +84,7 @@ async def until_nodes(parapet: Parapet, count: int) -> dict[str, Any]:
         await asyncio.sleep(0.2)
 
 
+@pytest.mark.exhaustive
 async def test_nodes_know_of_each_other(two: Two) -> None:
     """Their files differ here: each has its own ports."""
     status = await until_nodes(two[0], 2)
