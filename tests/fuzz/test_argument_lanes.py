@@ -2,7 +2,6 @@
 together is the JSON with each of its strings redacted, and nothing of a blocked one is written
 (T-GR-01 for the strings of arguments)."""
 
-import base64
 import json
 import random
 from functools import cache
@@ -19,11 +18,11 @@ from proxy.model.tenancy import GuardSettings
 from proxy.wire.dialect import DialectReader
 from proxy.wire.dialects.anthropic_messages import MessagesReader
 from proxy.wire.dialects.openai_chat import ChatReader
-from proxy.wire.eventstream import encode_frame
 from proxy.wire.jsonpieces import JsonPieces
 from proxy.wire.providers.adapter import Framer
 from proxy.wire.providers.bedrock_stream import ClaudeFramer
 from proxy.wire.sse import SseFramer
+from tests.fuzz.framed import as_events, as_frames
 from tests.fuzz.test_stream_pump import RULES, messages, pieces, text
 
 CASES = 4_000
@@ -155,22 +154,11 @@ def events(deltas: list[str]) -> list[dict[str, object]]:
 
 
 def anthropic(deltas: list[str]) -> bytes:
-    return b"".join(
-        f"event: {doc['type']}\ndata: {json.dumps(doc)}\n\n".encode() for doc in events(deltas)
-    )
+    return as_events(events(deltas))
 
 
 def bedrock(deltas: list[str]) -> bytes:
-    headers = {
-        ":event-type": "chunk", ":content-type": "application/json", ":message-type": "event",
-    }  # fmt: skip
-    return b"".join(
-        encode_frame(
-            headers,
-            json.dumps({"bytes": base64.b64encode(json.dumps(doc).encode()).decode()}).encode(),
-        )
-        for doc in events(deltas)
-    )
+    return as_frames(events(deltas))
 
 
 def heard(body: bytes) -> str:

@@ -3,7 +3,6 @@ equals the redaction of the whole text, and nothing of a blocked span is ever wr
 (T-GR-01, T-GR-02 at the level of bytes).
 """
 
-import base64
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -20,10 +19,10 @@ from proxy.model.tenancy import GuardSettings
 from proxy.wire.dialect import DialectReader
 from proxy.wire.dialects.anthropic_messages import MessagesReader
 from proxy.wire.dialects.openai_chat import ChatReader
-from proxy.wire.eventstream import encode_frame
 from proxy.wire.providers.adapter import Framer
 from proxy.wire.providers.bedrock_stream import ClaudeFramer
 from proxy.wire.sse import SseFramer
+from tests.fuzz.framed import as_events, as_frames
 
 CASES = 10_000
 BATCH = 500
@@ -115,22 +114,11 @@ def messages(deltas: list[str]) -> list[dict[str, object]]:
 
 
 def anthropic(deltas: list[str]) -> bytes:
-    return b"".join(
-        f"event: {doc['type']}\ndata: {json.dumps(doc)}\n\n".encode() for doc in messages(deltas)
-    )
+    return as_events(messages(deltas))
 
 
 def bedrock(deltas: list[str]) -> bytes:
-    headers = {
-        ":event-type": "chunk", ":content-type": "application/json", ":message-type": "event",
-    }  # fmt: skip
-    return b"".join(
-        encode_frame(
-            headers,
-            json.dumps({"bytes": base64.b64encode(json.dumps(doc).encode()).decode()}).encode(),
-        )
-        for doc in messages(deltas)
-    )
+    return as_frames(messages(deltas))
 
 
 def heard_openai(body: bytes) -> tuple[str, str | None]:

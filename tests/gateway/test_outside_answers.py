@@ -138,13 +138,19 @@ async def test_a_stream_is_redacted_alike_however_it_is_cut(size: int, stage: st
 
 
 async def test_a_window_leaves_after_its_verdict_and_a_block_ends_the_stream() -> None:
-    text = "x" * 130 + " a bomb " + "y" * 100
-    pieces = [text[at : at + 10] for at in range(0, len(text), 10)]
     config = {"stage": "window", "window": {"size": 60, "overlap": 20}}
+    harmless = [chunk({"content": "x" * 10})] * 13
     async with HttpService({"bomb": "WEAPON"}) as service:
         rule = rule_for(service, config=config)
-        async with outside_world(pack_of(rule), scripts=[streamed(*pieces)]) as w:
-            caller = await w.ask(STREAM)
+        async with outside_world(pack_of(rule), scripts=[[(200, SSE), ROLE, *harmless]]) as w:
+            caller = RecordingDownstream(request_body=STREAM)
+            inbound = w.inbound("/v1/chat/completions")
+            task = asyncio.get_running_loop().create_task(serve(inbound, caller, w.gateway))
+            await soon(lambda: len(text_of(caller)) >= 60)
+            (sink,) = w.upstreams["openai"].sinks
+            sink.data(chunk({"content": " a bomb "}) + chunk({"content": "y" * 100}) + STOP + DONE)
+            sink.end()
+            await task
             assert caller.status == 200
             left = text_of(caller)
             assert left == "x" * len(left)
