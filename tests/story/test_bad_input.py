@@ -48,12 +48,6 @@ def body(path: str, *, streamed: bool = False) -> dict[str, object]:
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider(ok(), strict=False) as running:
-        yield running
-
-
-@pytest.fixture
 async def parapet(provider: FakeProvider, tmp_path: Path) -> AsyncIterator[Parapet]:
     config = workspace(
         [

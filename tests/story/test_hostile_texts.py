@@ -24,12 +24,6 @@ STALLED_MS = 500  # of a small request beside it, on a machine that does other t
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider(ok(), strict=False) as running:
-        yield running
-
-
-@pytest.fixture
 async def parapet(provider: FakeProvider, tmp_path: Path) -> AsyncIterator[Parapet]:
     rules = [
         {"rule_id": "nested", "pattern": "(a+)+$", "action": "flag"},

@@ -24,12 +24,6 @@ MB = 1_000_000
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider(ok(), strict=False) as running:
-        yield running
-
-
-@pytest.fixture
 async def parapet(provider: FakeProvider, tmp_path: Path) -> AsyncIterator[Parapet]:
     config = workspace(
         [endpoint("openai", "openai", provider.url + "/v1")],
