@@ -16,35 +16,45 @@ YES, NO = True, False
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """`error`: an error sample of the endpoint.  `elsewhere`: another endpoint may be asked."""
+    """`sample`: it counts at all; `error`: against the endpoint.  `again`: the same endpoint may be
+    asked once more; `elsewhere`: another may.  `config`: what must be mended, and by whom, is
+    known.  `told_as`: the outcome in the request event when it is the last attempt's."""
 
+    sample: bool
     error: bool
+    again: bool
     elsewhere: bool
-    told_as: str  # the outcome in the request event when it is the last attempt's
+    told_as: str
+    config: str = ""
+    hard: bool = False
 
 
 # fmt: off
 CONSEQUENCES: Final[Mapping[Outcome, Consequence]] = {
-    #                                    error  elsewhere  told as
-    Outcome.CONNECT:         Consequence(YES,   YES,       "upstream_error"),
-    Outcome.STALE:           Consequence(NO,    YES,       "upstream_error"),
-    Outcome.NO_ANSWER:       Consequence(YES,   YES,       "timeout"),
-    Outcome.UPSTREAM_5XX:    Consequence(YES,   YES,       "upstream_error"),
-    Outcome.BAD_ANSWER:      Consequence(YES,   YES,       "upstream_error"),
-    Outcome.CUT:             Consequence(YES,   YES,       "interrupted"),
-    Outcome.STALL:           Consequence(YES,   YES,       "interrupted"),
-    Outcome.RATE_LIMITED:    Consequence(NO,    YES,       "rate_limited"),
-    Outcome.QUOTA:           Consequence(NO,    YES,       "rate_limited"),
-    Outcome.AUTH:            Consequence(NO,    YES,       "upstream_error"),
-    Outcome.MODEL_MISSING:   Consequence(NO,    YES,       "upstream_error"),
-    Outcome.MISCONFIGURED:   Consequence(NO,    YES,       "upstream_error"),
-    Outcome.CONTEXT_WINDOW:  Consequence(NO,    NO,        "invalid_request"),
-    Outcome.REFUSAL:         Consequence(NO,    NO,        "invalid_request"),
-    Outcome.CALLER:          Consequence(NO,    NO,        "invalid_request"),
-    Outcome.CANCELLED:       Consequence(NO,    NO,        "client_cancelled"),
-    Outcome.BLOCKED:         Consequence(NO,    NO,        "blocked"),
-    Outcome.INTERNAL:        Consequence(NO,    NO,        "gateway_error"),
-    Outcome.SUCCESS:         Consequence(NO,    NO,        "success"),
+    #                                    sample error again elsewhere  told as
+    Outcome.CONNECT:         Consequence(YES,   YES,  YES,  YES,       "upstream_error", hard=YES),
+    Outcome.STALE:           Consequence(NO,    NO,   YES,  YES,       "upstream_error"),
+    Outcome.NO_ANSWER:       Consequence(YES,   YES,  NO,   YES,       "timeout"),
+    Outcome.UPSTREAM_5XX:    Consequence(YES,   YES,  YES,  YES,       "upstream_error"),
+    Outcome.BAD_ANSWER:      Consequence(YES,   YES,  YES,  YES,       "upstream_error"),
+    Outcome.CUT:             Consequence(YES,   YES,  NO,   YES,       "interrupted"),
+    Outcome.STALL:           Consequence(YES,   YES,  NO,   YES,       "interrupted"),
+    Outcome.RATE_LIMITED:    Consequence(YES,   NO,   NO,   YES,       "rate_limited"),
+    Outcome.QUOTA:           Consequence(YES,   NO,   NO,   YES,       "rate_limited",
+                                         "quota"),
+    Outcome.AUTH:            Consequence(YES,   NO,   NO,   YES,       "upstream_error",
+                                         "auth"),
+    Outcome.MODEL_MISSING:   Consequence(YES,   NO,   NO,   YES,       "upstream_error",
+                                         "model_not_found"),
+    Outcome.MISCONFIGURED:   Consequence(YES,   NO,   NO,   YES,       "upstream_error",
+                                         "misconfigured"),
+    Outcome.CONTEXT_WINDOW:  Consequence(NO,    NO,   NO,   NO,        "invalid_request"),
+    Outcome.REFUSAL:         Consequence(NO,    NO,   NO,   NO,        "invalid_request"),
+    Outcome.CALLER:          Consequence(NO,    NO,   NO,   NO,        "invalid_request"),
+    Outcome.CANCELLED:       Consequence(NO,    NO,   NO,   NO,        "client_cancelled"),
+    Outcome.BLOCKED:         Consequence(NO,    NO,   NO,   NO,        "blocked"),
+    Outcome.INTERNAL:        Consequence(NO,    NO,   NO,   NO,        "gateway_error"),
+    Outcome.SUCCESS:         Consequence(YES,   NO,   NO,   NO,        "success"),
 }
 # fmt: on
 

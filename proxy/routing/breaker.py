@@ -1,0 +1,366 @@
+"""Whether an endpoint may be asked under one policy: the state machine of failover.md §3, §5, §7.
+
+    CLOSED -trip-> OPEN -cool-down-> PROBING -3 good-> RAMP 25, 50 % -> CLOSED
+                     ^------ one bad ---'  ^----- trip ----'
+
+No clock, no chance and no I/O of its own: `now` is handed in (seconds, never going back), so is
+`chance`, which spreads cool-downs.  Every change is returned; who keeps the breaker tells it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from proxy.model.failover import Conditions, Outcome, Recovery
+from proxy.routing import window as fields
+from proxy.routing.outcomes import CONSEQUENCES
+from proxy.routing.window import Window, lower_bound
+
+HARD_IN_A_ROW: Final = 3
+CONFIG_IN_A_ROW: Final = 3
+LIMITED_SHARE: Final = 0.5  # of attempts that are 429 without a hint
+DECAY_S: Final = 60.0
+JITTER: Final = 0.1
+QUIET_RPS: Final = 1.0
+LEASE_GRACE_S: Final = 5.0
+
+
+class State(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    PROBING = "probing"
+    RAMP = "ramp"
+    FORCED_OPEN = "forced_open"
+    FORCED_CLOSED = "forced_closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a breaker opened: the code of failover.md §5, and what was seen beside its limit."""
+
+    code: str
+    value: float = 0.0
+    threshold: float = 0.0
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From one state to another."""
+
+    before: State
+    after: State
+    reason: Reason | None = None
+
+
+@dataclass(slots=True)
+class Permit:
+    """The leave to send one probe; it is gone at `deadline` whatever becomes of its holder."""
+
+    deadline: float
+    slow: bool = False
+
+
+class Breaker:
+    """Of one policy and one endpoint."""
+
+    def __init__(
+        self, conditions: Conditions, recovery: Recovery, chance: Callable[[], float]
+    ) -> None:
+        self._chance = chance
+        self.conditions = conditions
+        self.recovery = recovery
+        self.state = State.CLOSED
+        self.version = 0
+        self.level = 0
+        self.since = 0.0  # of the state
+        self.until = 0.0  # of OPEN and of what an operator forced
+        self.opened_at = 0.0  # when it was last seen healthy
+        self.reason: Reason | None = None
+        self.window = Window(conditions.window_seconds)
+        self.step = 0
+        self._decayed_at = 0.0
+        self.errors_in_a_row = self.slow_in_a_row = 0
+        self.hard_in_a_row = self.config_in_a_row = 0
+        self._config_code = ""
+        self.permits: list[Permit] = []
+        self.good_probes = self.bad_probes = self.slow_probes = 0
+
+    def __repr__(self) -> str:
+        return f"<Breaker {self.state} level {self.level} {self.window!r}>"
+
+    def edit(self, conditions: Conditions, recovery: Recovery) -> None:
+        """Take the members of an edited policy; state and samples stay (failover.md §3)."""
+        if conditions.window_seconds != self.conditions.window_seconds:
+            self.window = Window(conditions.window_seconds)
+        self.conditions, self.recovery = conditions, recovery
+
+    # ---- what happened
+
+    def mark_slow(self, now: float, permit: Permit | None = None) -> Change | None:
+        """An attempt has just become older than the threshold.  Once for each attempt: its end
+        counts no second verdict."""
+        if permit is not None:
+            permit.slow = True
+            return self._probe_slow(now)
+        if not self._counts:
+            return None
+        self.slow_in_a_row += 1
+        self.window.add(now, fields.VERDICTS, fields.SLOW)
+        return self._judge(now)
+
+    def observe(
+        self,
+        now: float,
+        outcome: Outcome,
+        *,
+        began: float,
+        quick: bool = False,
+        hinted: bool = False,
+        permit: Permit | None = None,
+    ) -> Change | None:
+        """An attempt that `began` then has ended.  `quick`: a success below the latency threshold;
+        `hinted`: a 429 that says until when; `permit`: it was this probe."""
+        if permit is not None:
+            return self._probed(now, outcome, permit)
+        if not self._counts or (self.state is State.RAMP and began < self.since):
+            return None
+        told = CONSEQUENCES[outcome]
+        if not told.sample:
+            self.window.add(now, fields.ATTEMPTS)
+            self.window.excluded[outcome] = self.window.excluded.get(outcome, 0) + 1
+            return None
+        if outcome is Outcome.SUCCESS:
+            self._good(now, quick)
+            return None
+        if told.error:
+            self.errors_in_a_row += 1
+            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES, fields.ERRORS)
+        elif outcome is Outcome.RATE_LIMITED and not hinted:
+            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES, fields.LIMITED)
+        else:
+            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES)
+        self.hard_in_a_row = self.hard_in_a_row + 1 if told.hard else 0
+        if told.config:
+            self.config_in_a_row += 1
+            self._config_code = told.config
+        else:
+            self.config_in_a_row = 0
+        return self._judge(now)
+
+    def _good(self, now: float, quick: bool) -> None:
+        if self.errors_in_a_row or self.hard_in_a_row or self.config_in_a_row:
+            self.errors_in_a_row = self.hard_in_a_row = self.config_in_a_row = 0
+        if quick:
+            self.slow_in_a_row = 0
+            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES, fields.VERDICTS)
+        else:
+            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES)
+
+    @property
+    def _counts(self) -> bool:
+        return self.state in (State.CLOSED, State.RAMP)
+
+    # ---- trip
+
+    def trips(self, now: float) -> Reason | None:
+        """The first rule of failover.md §5 that holds."""
+        said, n = self.conditions, self.window.totals
+        self.window.advance(now)
+        limit = said.error_rate_threshold
+        outcomes, errors = n[fields.OUTCOMES], n[fields.ERRORS]
+        if self.hard_in_a_row >= HARD_IN_A_ROW:
+            return Reason("hard_failure", self.hard_in_a_row, HARD_IN_A_ROW, self.hard_in_a_row)
+        if self.config_in_a_row >= CONFIG_IN_A_ROW:
+            run = self.config_in_a_row
+            return Reason(self._config_code, run, CONFIG_IN_A_ROW, run)
+        if (
+            limit is not None
+            and outcomes >= said.min_samples
+            and errors >= said.min_errors
+            and lower_bound(errors, outcomes, said.confidence) > limit
+        ):
+            return Reason("error_rate", errors / outcomes, limit, outcomes)
+        if said.consecutive_failures and self.errors_in_a_row >= said.consecutive_failures:
+            run = self.errors_in_a_row
+            return Reason("consecutive_failures", run, said.consecutive_failures, run)
+        if said.latency_threshold_ms is not None:
+            verdicts, slow = n[fields.VERDICTS], n[fields.SLOW]
+            if said.consecutive_slow and self.slow_in_a_row >= said.consecutive_slow:
+                return Reason("latency", 1.0, said.slow_ratio_threshold, self.slow_in_a_row)
+            if (
+                verdicts >= said.min_samples
+                and lower_bound(slow, verdicts, said.confidence) >= said.slow_ratio_threshold
+            ):
+                return Reason("latency", slow / verdicts, said.slow_ratio_threshold, verdicts)
+        attempts, limited = n[fields.ATTEMPTS], n[fields.LIMITED]
+        if attempts >= said.min_samples and limited >= LIMITED_SHARE * attempts:
+            return Reason("rate_limited", limited / attempts, LIMITED_SHARE, attempts)
+        return None
+
+    def _judge(self, now: float) -> Change | None:
+        reason = self.trips(now)
+        return None if reason is None else self.open(now, reason)
+
+    def open(self, now: float, reason: Reason) -> Change:
+        """Close the endpoint to traffic for the next step of the ladder of cool-downs."""
+        said = self.recovery
+        cooldown_s = min(
+            said.cooldown_seconds * said.backoff_multiplier**self.level, said.max_cooldown_seconds
+        )
+        if self.state in (State.CLOSED, State.FORCED_CLOSED):
+            self.opened_at = now
+        spread = 1 + JITTER * (2 * self._chance() - 1)
+        change = self._become(now, State.OPEN, reason)
+        self.until = now + cooldown_s * spread
+        self.level = min(self.level + 1, 64)
+        self.reason = reason
+        return change
+
+    # ---- recovery
+
+    def tick(self, now: float, *, rps: float = QUIET_RPS, may_return: bool = True) -> Change | None:
+        """Time has gone by.  `rps`: requests a second of the policy over the last 10 s;
+        `may_return` False: too many switches of late (failover.md §3)."""
+        match self.state:
+            case State.OPEN:
+                if now >= self.until:
+                    return self._become(now, State.PROBING)
+            case State.PROBING:
+                self._expire(now)
+                if self._probes_are_good and may_return and self._was_long_enough(now):
+                    return self._start_ramp(now, rps)
+            case State.RAMP:
+                return self._ramp_on(now, rps)
+            case State.CLOSED:
+                if now - self._decayed_at >= DECAY_S:
+                    self._decayed_at = now
+                    self.level = max(0, self.level - 1)
+                return self._judge(now)
+            case State.FORCED_OPEN | State.FORCED_CLOSED:
+                if now >= self.until:
+                    return self.release(now)
+        return None
+
+    def _was_long_enough(self, now: float) -> bool:
+        return now - self.opened_at >= self.recovery.min_fallback_seconds
+
+    def _start_ramp(self, now: float, rps: float) -> Change:
+        self.step = 0
+        if rps < QUIET_RPS or self.recovery.ramp_percent[0] >= 100:
+            return self._become(now, State.CLOSED)
+        return self._become(now, State.RAMP)
+
+    def _ramp_on(self, now: float, rps: float) -> Change | None:
+        change = self._judge(now)
+        if change is not None or now - self.since < self.recovery.ramp_step_seconds * (
+            self.step + 1
+        ):
+            return change
+        limit, n = self.conditions.error_rate_threshold, self.window.totals
+        if limit is not None and n[fields.ERRORS] > limit / 2 * n[fields.OUTCOMES]:
+            return None  # this step again
+        self.step += 1
+        if rps < QUIET_RPS or self.percent >= 100:
+            return self._become(now, State.CLOSED)
+        return None
+
+    @property
+    def percent(self) -> int:
+        """The share of traffic that RAMP lets in."""
+        steps = self.recovery.ramp_percent
+        return steps[min(self.step, len(steps) - 1)]
+
+    # ---- probes
+
+    def permit(self, now: float, limit_s: float) -> Permit | None:
+        """The leave to send one probe, which takes `limit_s` at most; None: not now."""
+        if self.state is not State.PROBING:
+            return None
+        self._expire(now)
+        if len(self.permits) >= self.recovery.probe_max_concurrent:
+            return None
+        permit = Permit(now + limit_s + LEASE_GRACE_S)
+        self.permits.append(permit)
+        return permit
+
+    def give_back(self, permit: Permit) -> None:
+        """It was not used, or nobody knows what became of it."""
+        if permit in self.permits:
+            self.permits.remove(permit)
+
+    def _probed(self, now: float, outcome: Outcome, permit: Permit) -> Change | None:
+        if permit not in self.permits:
+            return None  # its lease is over, or the state has changed
+        self.permits.remove(permit)
+        told = CONSEQUENCES[outcome]
+        if not told.sample or outcome is Outcome.RATE_LIMITED or permit.slow:
+            return None  # no verdict, or told when it became slow
+        if outcome is Outcome.SUCCESS:
+            self.good_probes += 1
+            return None
+        self.bad_probes += 1
+        most = self.recovery.probe_requests - self.bad_probes
+        hopeless = most < self.recovery.probe_success_ratio * self.recovery.probe_requests
+        return self._reopen(now) if told.hard or hopeless else None
+
+    def _probe_slow(self, now: float) -> Change | None:
+        self.slow_probes += 1
+        limit = self.conditions.slow_ratio_threshold / 2 * self.recovery.probe_requests
+        return self._reopen(now) if self.slow_probes >= limit else None
+
+    def _reopen(self, now: float) -> Change | None:
+        if self.state is not State.PROBING:
+            return None
+        told = self.good_probes + self.bad_probes + self.slow_probes
+        return self.open(now, Reason("probe_failed", self.bad_probes + self.slow_probes, 0, told))
+
+    @property
+    def _probes_are_good(self) -> bool:
+        return self.good_probes + self.bad_probes + self.slow_probes >= self.recovery.probe_requests
+
+    def _expire(self, now: float) -> None:
+        if self.permits:
+            self.permits = [each for each in self.permits if each.deadline > now]
+
+    # ---- an operator
+
+    def force(self, now: float, *, closed: bool, ttl_s: float) -> Change:
+        """Open or closed for so long, whatever happens."""
+        if not closed and self.state in (State.CLOSED, State.FORCED_CLOSED):
+            self.opened_at = now
+        change = self._become(
+            now, State.FORCED_CLOSED if closed else State.FORCED_OPEN, Reason("manual")
+        )
+        self.until = now + ttl_s
+        self.reason = change.reason
+        return change
+
+    def release(self, now: float) -> Change | None:
+        """What was forced is over: traffic as if nothing had been known."""
+        if self.state not in (State.FORCED_OPEN, State.FORCED_CLOSED):
+            return None
+        return self._become(now, State.CLOSED)
+
+    # ----
+
+    def _become(self, now: float, state: State, reason: Reason | None = None) -> Change:
+        before, self.state = self.state, state
+        self.since, self.version = now, self.version + 1
+        self._forget_runs()
+        self._forget_probes()
+        if state is State.RAMP or (state is State.CLOSED and before is not State.RAMP):
+            self.window.clear()
+        if state is State.CLOSED:
+            self._decayed_at = now
+        return Change(before, state, reason)
+
+    def _forget_runs(self) -> None:
+        self.errors_in_a_row = self.slow_in_a_row = 0
+        self.hard_in_a_row = self.config_in_a_row = 0
+        self._config_code = ""
+
+    def _forget_probes(self) -> None:
+        self.permits = []
+        self.good_probes = self.bad_probes = self.slow_probes = 0

@@ -1,0 +1,97 @@
+"""What an endpoint did of late: counts in buckets of one second, and how sure a ratio is.
+
+Two ratios have denominators of their own (failover.md §4): errors among outcomes, slow ones among
+latency verdicts.  Time is handed in, in seconds of a clock that never goes back.
+"""
+
+from functools import cache
+from math import sqrt
+from statistics import NormalDist
+from typing import Final
+
+OUTCOMES: Final = 0
+ERRORS: Final = 1
+VERDICTS: Final = 2
+SLOW: Final = 3
+LIMITED: Final = 4  # 429 without a hint
+ATTEMPTS: Final = 5  # all of them, those without an outcome too
+_FIELDS: Final = 6
+
+
+@cache
+def quantile(confidence: float) -> float:
+    """How many standard deviations a one-sided `confidence` is away: 0.95 gives 1.645."""
+    return NormalDist().inv_cdf(confidence)
+
+
+def lower_bound(count: int, total: int, confidence: float) -> float:
+    """The least true ratio that `count` of `total` still fits: Wilson's bound, one-sided.
+
+    `confidence` 0: the plain ratio.  E. B. Wilson, 1927; failover.md §5.  0 of nothing is 0."""
+    if total <= 0:
+        return 0.0
+    ratio = count / total
+    if not confidence:
+        return ratio
+    z = quantile(confidence)
+    square = z * z
+    spread = z * sqrt(ratio * (1 - ratio) / total + square / (4 * total * total))
+    return (ratio + square / (2 * total) - spread) / (1 + square / total)
+
+
+class Window:
+    """The last `seconds`, with running totals; what is older is taken off as time goes on."""
+
+    __slots__ = ("_buckets", "_newest", "_seconds", "excluded", "totals")
+
+    def __init__(self, seconds: int) -> None:
+        self._seconds = seconds
+        self._buckets: list[list[int] | None] = []  # made with the first count
+        self._newest = 0
+        self.totals = [0] * _FIELDS
+        self.excluded: dict[str, int] = {}  # by class, since the window was last empty
+
+    def __repr__(self) -> str:
+        told = self.totals
+        return (
+            f"<Window {told[ERRORS]}/{told[OUTCOMES]} errors, {told[SLOW]}/{told[VERDICTS]} slow>"
+        )
+
+    def advance(self, now: float) -> None:
+        """Take off what is too old."""
+        second = int(now)
+        if not self._buckets or second <= self._newest:
+            return
+        if second - self._newest >= self._seconds:
+            self.clear()
+            return
+        for each in range(self._newest + 1, second + 1):
+            place = each % self._seconds
+            old = self._buckets[place]
+            if old is not None:
+                for field in range(_FIELDS):
+                    self.totals[field] -= old[field]
+                self._buckets[place] = None
+        self._newest = second
+        if not self.totals[ATTEMPTS]:
+            self.excluded.clear()
+
+    def add(self, now: float, *fields: int) -> None:
+        """Count one in each of the fields."""
+        self.advance(now)
+        if not self._buckets:
+            self._buckets = [None] * self._seconds
+            self._newest = int(now)
+        place = max(int(now), self._newest) % self._seconds
+        bucket = self._buckets[place]
+        if bucket is None:
+            bucket = self._buckets[place] = [0] * _FIELDS
+        for field in fields:
+            bucket[field] += 1
+            self.totals[field] += 1
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._buckets = []
+        self.totals = [0] * _FIELDS
+        self.excluded = {}
