@@ -1,0 +1,296 @@
+"""How the endpoints of one failover policy stand: which is active, and what a request may do.
+
+Traffic goes to the first endpoint in the policy's order whose breaker is closed (failover.md §6).
+Leaving an endpoint is always allowed; a return that would be the sixth switch within ten minutes
+is not made (§3).  Pure: `now` is handed in, what is to be told is returned.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.model.failover import FailoverPolicy, Outcome
+from proxy.routing.breaker import Breaker, Change, Permit, Reason, State
+
+FLAP_WINDOW_S: Final = 600.0
+FLAP_SWITCHES: Final = 6
+RATE_S: Final = 10
+_ADMIT: Final = (State.CLOSED, State.FORCED_CLOSED)
+_REFUSALS: Final = {
+    State.OPEN: "open",
+    State.PROBING: "probing",
+    State.RAMP: "ramping",
+    State.FORCED_OPEN: "forced",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """One endpoint's breaker went from one state to another."""
+
+    endpoint_id: str
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """The active endpoint changed; `after` None: no endpoint is left."""
+
+    before: str | None
+    after: str | None
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Traffic is back where it came from."""
+
+    before: str
+    after: str
+    outage_s: float
+    requests: int  # that went to fallbacks meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Flapping:
+    """A return was not made, and none will be before `until`."""
+
+    endpoint_id: str
+    until: float
+
+
+Effect = StateChanged | Switched | Recovered | Flapping
+
+
+class Rate:
+    """Requests a second over the last ten."""
+
+    __slots__ = ("_counts", "_newest", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * RATE_S
+        self._newest = 0
+        self._sum = 0
+
+    def __repr__(self) -> str:
+        return f"<Rate {self._sum / RATE_S} a second>"
+
+    def add(self, now: float) -> None:
+        self._advance(int(now))
+        self._counts[self._newest % RATE_S] += 1
+        self._sum += 1
+
+    def per_s(self, now: float) -> float:
+        self._advance(int(now))
+        return self._sum / RATE_S
+
+    def _advance(self, second: int) -> None:
+        if second - self._newest >= RATE_S:
+            self._counts = [0] * RATE_S
+            self._sum, self._newest = 0, second
+        while self._newest < second:
+            self._newest += 1
+            place = self._newest % RATE_S
+            self._sum -= self._counts[place]
+            self._counts[place] = 0
+
+
+class Budget:
+    """Attempts beside the first one, so that a provider in trouble is not asked even more (§8.3).
+
+    `enter` and `leave` a request, `charge` and `refund` an attempt."""
+
+    __slots__ = ("charged", "in_flight", "least", "percent")
+
+    def __init__(self, percent: int, least: int) -> None:
+        self.percent = percent
+        self.least = least
+        self.in_flight = 0
+        self.charged = 0
+
+    def __repr__(self) -> str:
+        return f"<Budget {self.charged} charged, {self.in_flight} in flight>"
+
+    def charge(self) -> bool:
+        """Take one; False: there is none."""
+        if self.charged >= max(self.least, self.percent * self.in_flight // 100):
+            return False
+        self.charged += 1
+        return True
+
+
+class Standing:
+    """Of one policy in one process."""
+
+    def __init__(self, policy: FailoverPolicy, chance: Callable[[], float]) -> None:
+        self.policy = policy
+        self._chance = chance
+        self.order: tuple[str, ...] = (policy.primary_endpoint, *policy.fallback_endpoints)
+        self.breakers = {name: self._breaker() for name in self.order}
+        self.active: str | None = self.order[0]
+        self.since = 0.0
+        self.switches: deque[float] = deque()
+        self.flap_until = 0.0
+        self.on_fallback = 0
+        self.rate = Rate()
+        said = policy.request_failover
+        self.budget = Budget(said.budget_percent, said.min_concurrency)
+
+    def __repr__(self) -> str:
+        return f"<Standing of {self.policy.effective_id}: {self.active or 'nobody'} is active>"
+
+    def _breaker(self) -> Breaker:
+        return Breaker(self.policy.conditions, self.policy.recovery, self._chance)
+
+    def edit(self, policy: FailoverPolicy, now: float) -> list[Effect]:
+        """Take an edited policy: what is known of endpoints that stay is kept (§3)."""
+        self.policy = policy
+        self.order = (policy.primary_endpoint, *policy.fallback_endpoints)
+        kept = self.breakers
+        self.breakers = {name: kept.get(name) or self._breaker() for name in self.order}
+        for breaker in self.breakers.values():
+            breaker.edit(policy.conditions, policy.recovery)
+        said = policy.request_failover
+        self.budget.percent, self.budget.least = said.budget_percent, said.min_concurrency
+        return self._settled(now, Reason("manual"))
+
+    # ---- a request
+
+    def asked(self, now: float) -> None:
+        """A request came."""
+        self.rate.add(now)
+        if self.active != self.order[0]:
+            self.on_fallback += 1
+
+    def refusal(self, name: str, share: int) -> str:
+        """Why that endpoint is not to be asked; "" when it is.  `share`: 0 to 99, where this
+        request falls in a ramp.  One that is probed needs a permit."""
+        breaker = self.breakers[name]
+        if breaker.state in _ADMIT:
+            return ""
+        if breaker.state is State.RAMP and share < breaker.percent:
+            return ""
+        return _REFUSALS[breaker.state]
+
+    def permit(self, name: str, now: float, limit_s: float) -> Permit | None:
+        """The leave to probe it."""
+        return self.breakers[name].permit(now, limit_s)
+
+    def probe_limit_s(self, first_content_s: float) -> float:
+        """How long a probe may take: it costs its caller that much (§7.1)."""
+        threshold_ms = self.policy.conditions.latency_threshold_ms
+        return first_content_s if threshold_ms is None else min(
+            first_content_s, 2 * threshold_ms / 1000
+        )  # fmt: skip
+
+    # ---- what happened
+
+    def mark_slow(self, name: str, now: float, permit: Permit | None = None) -> list[Effect]:
+        return self._after(name, now, self.breakers[name].mark_slow(now, permit))
+
+    def observe(
+        self,
+        name: str,
+        now: float,
+        outcome: Outcome,
+        *,
+        began: float,
+        quick: bool = False,
+        hinted: bool = False,
+        permit: Permit | None = None,
+    ) -> list[Effect]:
+        """An attempt has ended: see `Breaker.observe`."""
+        change = self.breakers[name].observe(
+            now, outcome, began=began, quick=quick, hinted=hinted, permit=permit
+        )
+        return [] if change is None else self._after(name, now, change)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has gone by: a second at most, for cool-downs and steps of a ramp."""
+        effects: list[Effect] = []
+        rps = self.rate.per_s(now)
+        for name in self.order:
+            breaker = self.breakers[name]
+            returns = breaker.state is State.PROBING and self._is_before_active(name)
+            change = breaker.tick(
+                now, rps=rps, may_return=not returns or self._may_return(name, now, effects)
+            )
+            effects += self._after(name, now, change)
+        return effects
+
+    def force(self, name: str, now: float, *, ttl_s: float) -> list[Effect]:
+        """All traffic to that endpoint for so long, whatever happens: the others are held open."""
+        effects: list[Effect] = []
+        for each in self.order:
+            change = self.breakers[each].force(now, closed=each == name, ttl_s=ttl_s)
+            effects.append(StateChanged(each, change))
+        return effects + self._settled(now, Reason("manual"))
+
+    def release(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for each in self.order:
+            change = self.breakers[each].release(now)
+            if change is not None:
+                effects.append(StateChanged(each, change))
+        return effects + self._settled(now, Reason("manual"))
+
+    # ----
+
+    def _is_before_active(self, name: str) -> bool:
+        return self.active is None or self.order.index(name) < self._place(self.active)
+
+    def _place(self, name: str | None) -> int:
+        return self.order.index(name) if name in self.order else len(self.order)
+
+    def _may_return(self, name: str, now: float, effects: list[Effect]) -> bool:
+        if now < self.flap_until:
+            return False
+        while self.switches and self.switches[0] <= now - FLAP_WINDOW_S:
+            self.switches.popleft()
+        if self.active is None or len(self.switches) < FLAP_SWITCHES - 1:
+            return True
+        self.flap_until = now + FLAP_WINDOW_S
+        effects.append(Flapping(name, self.flap_until))
+        return False
+
+    def _after(self, name: str, now: float, change: Change | None) -> list[Effect]:
+        if change is None:
+            return []
+        effects: list[Effect] = [StateChanged(name, change)]
+        return effects + self._settled(now, change.reason or Reason("recovered"))
+
+    def _settled(self, now: float, reason: Reason) -> list[Effect]:
+        """Which endpoint is active now, and what that means."""
+        admits = (name for name in self.order if self.breakers[name].state in _ADMIT)
+        before, after = self.active, next(admits, None)
+        if before == after:
+            return []
+        self.active, self.since = after, now
+        if after is None:
+            return [Switched(before, None, reason)]
+        self.switches.append(now)
+        if self._place(after) > self._place(before) or before is None:
+            return [Switched(before, after, reason)]
+        came_back = self.breakers[after]
+        outage = Recovered(before, after, now - came_back.opened_at, self.on_fallback)
+        if after == self.order[0]:
+            self.on_fallback = 0
+        return [outage]
+
+    @property
+    def state(self) -> str:
+        """In the API's words (failover.md §1)."""
+        primary = self.breakers[self.order[0]].state
+        if State.FORCED_CLOSED in {each.state for each in self.breakers.values()}:
+            return "forced"
+        if self.active is None:
+            return "exhausted"
+        if self.active == self.order[0]:
+            return "normal"
+        return "recovering" if primary in (State.PROBING, State.RAMP) else "failed_over"
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is known that a request would have to look at."""
+        return all(each.state is State.CLOSED for each in self.breakers.values())

@@ -1,0 +1,166 @@
+"""Which endpoint of a policy is active, and what is told when that changes."""
+
+from typing import Any
+
+import pytest
+
+from proxy.model.failover import Conditions, FailoverPolicy, Outcome
+from proxy.routing.breaker import State
+from proxy.routing.standing import Budget, Effect, Flapping, Recovered, Standing, Switched
+
+DEAD, BAD, OK = Outcome.CONNECT, Outcome.UPSTREAM_5XX, Outcome.SUCCESS
+
+
+def policy(*fallbacks: str, **said: Any) -> FailoverPolicy:
+    return FailoverPolicy(
+        route_id="chat",
+        primary_endpoint="a",
+        fallback_endpoints=list(fallbacks or ("b",)),
+        conditions=Conditions(latency_threshold_ms=2000, error_rate_threshold=0.1),
+        **said,
+    )
+
+
+class Story:
+    """Requests one after the other; `told` holds what is not just a state."""
+
+    def __init__(self, *fallbacks: str, **said: Any) -> None:
+        self.standing = Standing(policy(*fallbacks, **said), lambda: 0.5)
+        self.now = 1000.0
+        self.told: list[Effect] = []
+        self.sent: list[str] = []
+
+    def _tell(self, effects: list[Effect]) -> None:
+        self.told += [e for e in effects if isinstance(e, Switched | Recovered | Flapping)]
+
+    def fail(self, name: str, times: int, outcome: Outcome = BAD) -> None:
+        for _ in range(times):
+            self._tell(self.standing.observe(name, self.now, outcome, began=self.now))
+
+    def request(self, down: tuple[str, ...] = (), share: int = 99) -> str:
+        """As the gateway does it: the first that admits, then the next."""
+        self.standing.asked(self.now)
+        for name in self.standing.order:
+            permit = None
+            if self.standing.refusal(name, share):
+                permit = self.standing.permit(name, self.now, 4)
+                if permit is None:
+                    continue
+            self.sent.append(name)
+            ok = name not in down
+            self._tell(
+                self.standing.observe(
+                    name, self.now, OK if ok else DEAD, began=self.now, quick=ok, permit=permit
+                )
+            )
+            if ok:
+                return name
+        return ""
+
+    def wait(self, seconds: float, *, rps: float = 0.0, down: tuple[str, ...] = ()) -> list[str]:
+        """Time goes by, with requests; who answered them."""
+        answered = []
+        for step in range(round(seconds * 10)):
+            self.now += 0.1
+            self._tell(self.standing.tick(self.now))
+            if rps and step % round(10 / rps) == 0:
+                answered.append(self.request(down, share=step * 37 % 100))
+        return answered
+
+
+def test_a_trip_moves_all_traffic_and_is_told_once() -> None:
+    story = Story("b", "c")
+    story.fail("a", 5)
+    (told,) = story.told
+    assert isinstance(told, Switched)
+    assert (told.before, told.after, told.reason.code) == ("a", "b", "consecutive_failures")
+    assert story.standing.state == "failed_over"
+    assert [story.standing.refusal(name, 0) for name in "abc"] == ["open", "", ""]
+    story.fail("a", 20)
+    story.fail("b", 3, DEAD)
+    assert [(t.before, t.after) for t in story.told if isinstance(t, Switched)] == [
+        ("a", "b"), ("b", "c"),
+    ]  # fmt: skip
+
+
+def test_nobody_left_is_told_once_and_ends_by_itself() -> None:
+    story = Story()
+    story.fail("a", 5)
+    story.fail("b", 5)
+    assert story.standing.state == "exhausted"
+    assert story.told[-1].after is None  # type: ignore[union-attr]
+    story.fail("b", 5)
+    assert len(story.told) == 2
+    story.wait(60, rps=2)
+    assert story.standing.state == "normal"
+
+
+def test_r21_the_healed_primary_is_back_in_time() -> None:
+    story = Story()
+    story.wait(30, rps=2)
+    assert set(story.wait(60, rps=2, down=("a",))) == {"b"}, "no caller has lost anything"
+    healed, first = story.now, 0.0
+    while story.standing.state != "normal":
+        if "a" in story.wait(1, rps=2) and not first:
+            first = story.now
+        assert story.now - healed < 60
+    assert first - healed <= 24
+    assert story.now - healed <= 50
+    back = story.told[-1]
+    assert isinstance(back, Recovered)
+    assert (back.before, back.after) == ("b", "a")
+    assert 60 <= back.outage_s <= 110
+    assert back.requests > 100
+
+
+def test_while_open_at_most_one_probe_is_sent_to_it() -> None:
+    story = Story()
+    story.wait(5, rps=5, down=("a",))
+    story.sent.clear()
+    story.wait(60, rps=5, down=("a",))
+    assert story.sent.count("a") <= 6
+    assert story.sent.count("b") == 300
+
+
+def test_r22_what_flaps_is_held_on_its_fallback() -> None:
+    """Ten seconds up, ten down, ten minutes: six switches at most, one notice, then quiet."""
+    story = Story(recovery={"cooldown_seconds": 1, "max_cooldown_seconds": 2,
+                            "min_fallback_seconds": 0, "ramp_percent": [100]})  # fmt: skip
+    for _ in range(30):
+        story.wait(10, rps=5)
+        story.wait(10, rps=5, down=("a",))
+    switches = [each for each in story.told if isinstance(each, Switched | Recovered)]
+    assert len(switches) <= 6
+    assert sum(isinstance(each, Flapping) for each in story.told) == 1
+    assert story.standing.active == "b"
+    story.fail("b", 3, DEAD)
+    assert story.standing.active is None, "what is broken is left even so"
+
+
+def test_an_operator_forces_and_releases() -> None:
+    story = Story("b", "c")
+    story.standing.force("c", story.now, ttl_s=60)
+    assert (story.standing.state, story.standing.active) == ("forced", "c")
+    assert [story.standing.refusal(name, 0) for name in "abc"] == ["forced", "forced", ""]
+    story.standing.release(story.now)
+    assert (story.standing.state, story.standing.active) == ("normal", "a")
+
+
+def test_an_edit_keeps_what_is_known() -> None:
+    story = Story()
+    story.fail("a", 5)
+    story.standing.edit(policy("c", "b"), story.now)
+    assert story.standing.breakers["a"].state is State.OPEN
+    assert story.standing.active == "c"
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "percent", "least", "granted"),
+    [(1, 20, 3, 3), (100, 20, 3, 20), (1, 20, 0, 0), (100, 0, 0, 0), (4, 50, 0, 2)],
+)
+def test_t_fo_30_a_budget(in_flight: int, percent: int, least: int, granted: int) -> None:
+    budget = Budget(percent, least)
+    budget.in_flight = in_flight
+    assert sum(budget.charge() for _ in range(200)) == granted
+    budget.charged -= 1
+    assert granted == 0 or budget.charge()
