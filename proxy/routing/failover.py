@@ -1,10 +1,11 @@
 """What to do next with a request that has no answer yet: one pure function over what was tried.
 
-Order is the policy's: the primary, then each fallback.  An endpoint is asked once; one that cannot
-take the request is skipped with its reason.  `next_move` decides, the gateway does.
+Order is the policy's: the primary, then each fallback.  An endpoint is asked once, and once more
+where that may help; one that cannot take the request is skipped with its reason.  `next_move`
+decides, the gateway does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +15,12 @@ from proxy.routing.outcomes import CONSEQUENCES
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Ask this endpoint (its place in the order)."""
+    """Ask this endpoint (its place in the order).  `after_s`: not before so long.  `charged`: it
+    takes one of the policy's budget of retries."""
 
     place: int
+    after_s: float = 0.0
+    charged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,39 +31,106 @@ class Fail:
 
 
 Move = Send | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What is known at the moment of the decision.
+
+    `left_s`: of the request's deadline; `least_s`: less than that is no use to another attempt.
+    `steady`: the endpoint that was asked last is closed, and did not fail half of what it got of
+    late.  `has_budget`: one more charged attempt may be made.  `apart_s`: the pause before the same
+    endpoint is asked again; `extra_s`: what is waited beyond a provider's hint.
+    """
+
+    left_s: float
+    least_s: float = 0.0
+    steady: bool = True
+    has_budget: bool = True
+    apart_s: float = 0.1
+    extra_s: float = 0.0
+    fragile: Collection[int] = ()
+
+
 _SENDS: Final = tuple(Send(place) for place in range(11))  # a primary and ten fallbacks
+MOST_ON_ONE: Final = 2  # attempts of one request on one endpoint (failover.md §8.2)
 
 
 def next_move(
-    places: int,
+    order: Sequence[str],
     tried: Sequence[Attempt],
-    skipped: Mapping[int, str],
+    refused: Mapping[int, str],
     policy: FailoverPolicy | None,
+    now: Now,
     *,
-    left_s: float,
     each: bool = False,
 ) -> Move:
     """Say what to do next.
 
-    `places`: how many endpoints the route has in order.  `tried`: the attempts so far, one per
-    place that was asked.  `skipped`: places that refused the request, with the reason.
-    `left_s`: what is left of the request's deadline.  `each`: the order is that of a rule which
-    reroutes, and every endpoint of it gets its attempt without any policy.
+    `order`: the endpoints of the route.  `tried`: the attempts so far, those on a connection that
+    had gone stale left out.  `refused`: places that do not take the request, with the reason.
+    `each`: the order is that of a rule which reroutes, and every endpoint of it gets its attempt
+    without any policy.
     """
-    if tried:
-        if not CONSEQUENCES[tried[-1].outcome].elsewhere:
-            return Fail(str(tried[-1].outcome))
-        if not each:
-            if policy is None or policy.status != "active" or not policy.request_failover.enabled:
-                return Fail("no failover on this route")
-            if len(tried) >= policy.max_attempts:
-                return Fail("max_attempts")
-        if left_s <= 0:
-            return Fail("deadline")
-    at = len(tried) + len(skipped)
-    if at < places:
-        return _SENDS[at] if at < len(_SENDS) else Send(at)
-    return Fail("no endpoint left")
+    if not tried:
+        return _elsewhere(order, tried, refused)
+    last = tried[-1]
+    told = CONSEQUENCES[last.outcome]
+    larger = last.outcome is Outcome.CONTEXT_WINDOW  # who has no larger one is refused
+    if not told.elsewhere and not larger:
+        return Fail(str(last.outcome))
+    if each:
+        return _elsewhere(order, tried, refused) if now.left_s > 0 else Fail("deadline")
+    if policy is None or policy.status != "active" or not policy.request_failover.enabled:
+        return Fail("no failover on this route")
+    if len(tried) >= policy.max_attempts:
+        return Fail("max_attempts")
+    if now.left_s <= now.least_s:
+        return Fail("deadline")
+    place = order.index(last.endpoint_id) if last.endpoint_id in order else -1
+    if place >= 0 and place not in refused:
+        again = _again(tried, place, policy, now)
+        if again is not None and now.has_budget:
+            return again
+    return _elsewhere(order, tried, refused, now)
+
+
+def _again(tried: Sequence[Attempt], place: int, policy: FailoverPolicy, now: Now) -> Send | None:
+    """The same endpoint once more, where that may help: never after silence (failover.md §8.2)."""
+    last, said = tried[-1], policy.request_failover
+    before = sum(attempt.endpoint_id == last.endpoint_id for attempt in tried)
+    if before >= min(1 + said.same_endpoint_retries, MOST_ON_ONE):
+        return None
+    hint_s = last.retry_after_s
+    if last.outcome is Outcome.RATE_LIMITED:
+        if hint_s is None or hint_s > said.rate_limit_wait_max_ms / 1000:
+            return None
+        wait_s = hint_s + now.extra_s
+        return Send(place, wait_s, True) if wait_s < now.left_s - now.least_s else None
+    if not CONSEQUENCES[last.outcome].again or hint_s is not None or not now.steady:
+        return None
+    if last.timed_out:
+        return None  # it has had its time
+    return Send(place, now.apart_s, True)
+
+
+def _elsewhere(
+    order: Sequence[str],
+    tried: Sequence[Attempt],
+    refused: Mapping[int, str],
+    now: Now | None = None,
+) -> Move:
+    asked = {attempt.endpoint_id for attempt in tried}
+    because = "no endpoint left"
+    for place, endpoint_id in enumerate(order):
+        if place in refused or endpoint_id in asked:
+            continue
+        if now is None or (len(asked) < 2 and place not in now.fragile):
+            return _SENDS[place] if place < len(_SENDS) else Send(place)
+        if now.has_budget:
+            return Send(place, 0.0, True)
+        because = "budget"
+    return Fail(because)
 
 
 _TIMEOUT_PHASES: Final = {"first_content", "idle", "total", "unary", "connect"}

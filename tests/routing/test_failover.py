@@ -1,9 +1,11 @@
 """`next_move` over tables of what was tried."""
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.model.failover import Attempt, Conditions, FailoverPolicy, Outcome, RequestFailover
-from proxy.routing.failover import Fail, Move, Send, final_attempt, next_move, reason_of
+from proxy.routing.failover import Fail, Move, Now, Send, final_attempt, next_move, reason_of
 
 POLICY = FailoverPolicy(
     route_id="prod-chat",
@@ -13,49 +15,94 @@ POLICY = FailoverPolicy(
 )
 ONE_TRY = POLICY.model_copy(update={"request_failover": RequestFailover(max_attempts=1)})
 OFF = POLICY.model_copy(update={"request_failover": RequestFailover(enabled=False)})
+NEVER = POLICY.model_copy(update={"request_failover": RequestFailover(same_endpoint_retries=0)})
 PAUSED = POLICY.model_copy(update={"status": "paused"})
 
 
-def tried(*outcomes: Outcome) -> list[Attempt]:
-    return [Attempt(name, outcome) for name, outcome in zip("abc", outcomes, strict=False)]
+def tried(*outcomes: Outcome, on: str = "abc") -> list[Attempt]:
+    return [Attempt(name, outcome) for name, outcome in zip(on, outcomes, strict=False)]
+
+
+def hinted(seconds: float) -> Attempt:
+    return Attempt("a", Outcome.RATE_LIMITED, retry_after_s=seconds)
 
 
 DEAD, SLOW, BAD, LIMITED = (
     Outcome.CONNECT, Outcome.NO_ANSWER, Outcome.UPSTREAM_5XX, Outcome.RATE_LIMITED,
 )  # fmt: skip
+NOW = Now(left_s=9)
+AGAIN = Send(0, 0.1, charged=True)
+UNSTEADY, BROKE = replace(NOW, steady=False), replace(NOW, has_budget=False)
 # fmt: off
-MOVES: list[tuple[list[Attempt], dict[int, str], FailoverPolicy | None, float, Move]] = [
-    # tried                          skipped                policy   left  move
-    ([],                             {},                    POLICY,  9,    Send(0)),
-    ([],                             {},                    None,    9,    Send(0)),
-    ([],                             {0: "no_credential"},  POLICY,  9,    Send(1)),
-    (tried(DEAD),                    {},                    POLICY,  9,    Send(1)),
-    (tried(SLOW),                    {},                    POLICY,  9,    Send(1)),
-    (tried(BAD),                     {1: "cannot express"}, POLICY,  9,    Send(2)),
-    (tried(BAD, DEAD),               {},                    POLICY,  9,    Send(2)),
-    (tried(BAD, DEAD, LIMITED), {}, POLICY, 9, Fail("no endpoint left")),
-    (tried(BAD), {}, None, 9, Fail("no failover on this route")),
-    (tried(BAD), {}, OFF, 9, Fail("no failover on this route")),
-    (tried(BAD), {}, PAUSED, 9, Fail("no failover on this route")),
-    (tried(BAD),                     {},                    ONE_TRY, 9,    Fail("max_attempts")),
-    (tried(BAD),                     {},                    POLICY,  0,    Fail("deadline")),
-    (tried(Outcome.CALLER),          {},                    POLICY,  9,    Fail("caller")),
-    (tried(Outcome.REFUSAL),         {},                    POLICY,  9,    Fail("refusal")),
-    (tried(Outcome.BLOCKED),         {},                    POLICY,  9,    Fail("blocked")),
-    (tried(Outcome.SUCCESS),         {},                    POLICY,  9,    Fail("success")),
+MOVES: list[tuple[list[Attempt], dict[int, str], FailoverPolicy | None, Now, Move]] = [
+    # tried                          refused                policy   now       move
+    ([],                             {},                    POLICY,  NOW,      Send(0)),
+    ([],                             {},                    None,    NOW,      Send(0)),
+    ([],                             {0: "no_credential"},  POLICY,  NOW,      Send(1)),
+    ([],                             {0: "open"},           POLICY,  BROKE,    Send(1)),
+    # the same endpoint once more, but never after silence
+    (tried(DEAD),                    {},                    POLICY,  NOW,      AGAIN),
+    (tried(BAD),                     {},                    POLICY,  NOW,      AGAIN),
+    (tried(Outcome.BAD_ANSWER),      {},                    POLICY,  NOW,      AGAIN),
+    (tried(SLOW),                    {},                    POLICY,  NOW,      Send(1)),
+    (tried(Outcome.STALL),           {},                    POLICY,  NOW,      Send(1)),
+    (tried(Outcome.AUTH),            {},                    POLICY,  NOW,      Send(1)),
+    ([Attempt("a", DEAD, timed_out="connect")], {},         POLICY,  NOW,      Send(1)),
+    ([Attempt("a", BAD, retry_after_s=1)],      {},         POLICY,  NOW,      Send(1)),
+    (tried(BAD),                     {},                    POLICY,  UNSTEADY, Send(1)),
+    (tried(BAD),                     {},                    POLICY,  BROKE,    Send(1)),
+    (tried(BAD),                     {},                    NEVER,   NOW,      Send(1)),
+    (tried(BAD),                     {0: "open"},           POLICY,  NOW,      Send(1)),
+    (tried(BAD, BAD, on="aa"),       {},                    POLICY,  NOW,      Send(1)),
+    (tried(BAD, BAD, BAD, on="aab"), {},                    POLICY,  NOW,      Send(1, 0.1, True)),
+    # a 429 that says when
+    (tried(LIMITED),                 {},                    POLICY,  NOW,      Send(1)),
+    ([hinted(2)],                    {},                    POLICY,  NOW,      Send(0, 2.0, True)),
+    ([hinted(4)],                    {},                    POLICY,  NOW,      Send(1)),
+    ([hinted(2)],                    {},                    POLICY,  BROKE,    Send(1)),
+    ([hinted(2)],                    {},                    POLICY,  Now(1.5), Send(1)),
+    ([hinted(2), hinted(2)],         {},                    POLICY,  NOW,      Send(1)),
+    # then the next, and the budget
+    (tried(SLOW),                    {1: "cannot express"}, POLICY,  NOW,      Send(2)),
+    (tried(SLOW),                    {},                    POLICY,  BROKE,    Send(1)),
+    (tried(SLOW, SLOW),              {},                    POLICY,  NOW,      Send(2, 0.0, True)),
+    (tried(SLOW, SLOW),              {},                    POLICY,  BROKE,    Fail("budget")),
+    (tried(SLOW),  {}, POLICY, replace(NOW, fragile=[1]),                      Send(1, 0.0, True)),
+    (tried(SLOW),  {}, POLICY, replace(BROKE, fragile=[1]),                    Send(2)),
+    # nothing more
+    (tried(SLOW, SLOW, LIMITED),     {},                    POLICY,  NOW, Fail("no endpoint left")),
+    (tried(BAD), {}, None,   NOW, Fail("no failover on this route")),
+    (tried(BAD), {}, OFF,    NOW, Fail("no failover on this route")),
+    (tried(BAD), {}, PAUSED, NOW, Fail("no failover on this route")),
+    (tried(BAD),                     {},                    ONE_TRY, NOW,      Fail("max_attempts")),
+    (tried(BAD),                     {},                    POLICY,  Now(0),   Fail("deadline")),
+    (tried(BAD),                     {},                    POLICY,  Now(3, 4), Fail("deadline")),
+    (tried(Outcome.CALLER),          {},                    POLICY,  NOW,      Fail("caller")),
+    (tried(Outcome.REFUSAL),         {},                    POLICY,  NOW,      Fail("refusal")),
+    (tried(Outcome.BLOCKED),         {},                    POLICY,  NOW,      Fail("blocked")),
+    (tried(Outcome.CANCELLED),       {},                    POLICY,  NOW,      Fail("cancelled")),
+    (tried(Outcome.SUCCESS),         {},                    POLICY,  NOW,      Fail("success")),
+    # too long for one may be right for a larger one
+    (tried(Outcome.CONTEXT_WINDOW),  {1: "context_not_larger"}, POLICY, NOW,   Send(2)),
+    (tried(Outcome.CONTEXT_WINDOW),  {1: "x", 2: "x"},      POLICY, NOW, Fail("no endpoint left")),
 ]
 # fmt: on
 
 
-@pytest.mark.parametrize(("before", "skipped", "policy", "left_s", "move"), MOVES)
+@pytest.mark.parametrize(("before", "refused", "policy", "now", "move"), MOVES)
 def test_next_move(
     before: list[Attempt],
-    skipped: dict[int, str],
+    refused: dict[int, str],
     policy: FailoverPolicy | None,
-    left_s: float,
+    now: Now,
     move: Move,
 ) -> None:
-    assert next_move(3, before, skipped, policy, left_s=left_s) == move
+    assert next_move("abc", before, refused, policy, now) == move
+
+
+def test_an_order_of_a_rule_needs_no_policy() -> None:
+    assert next_move("abc", tried(BAD), {}, None, NOW, each=True) == Send(1)
+    assert next_move("abc", tried(BAD), {}, None, Now(0), each=True) == Fail("deadline")
 
 
 def attempt(outcome: Outcome, why: str, timed_out: str = "") -> Attempt:
