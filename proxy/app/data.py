@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from proxy.gateway.flights import Flights
 from proxy.gateway.handlers import Front
 from proxy.gateway.listener import FrontServer
 from proxy.gateway.snapshot import Kept, Rules, SnapshotError, build_guards, build_rules, with_keys
@@ -26,6 +27,8 @@ from proxy.model.observations import (
 )
 from proxy.model.ports import Clock, Ids, TransportFault
 from proxy.model.tenancy import SnapshotDoc
+from proxy.routing.standing import Effect, Standing
+from proxy.runtime.ids import fraction
 from proxy.runtime.tasks import background
 from proxy.settings.secrets import SecretFault, SecretReader
 from proxy.spool.record import is_critical, line_of
@@ -36,6 +39,7 @@ from proxy.upstream.transports import Transports
 
 BACKLOG: Final = 4096
 SWEEP_S: Final = 1.0
+WATCH_S: Final = 0.1
 HEARING_S: Final = 0.5
 GC_THRESHOLDS: Final = (50_000, 20, 50)
 T = TypeVar("T")
@@ -103,6 +107,7 @@ class DataHalf:
             observe=self._observe,
             off_loop=self._threads,
             server_key=server_key,
+            flights=Flights(clock, fraction, self._endpoint_told),
             draining=lambda: self._draining,
         )
         self._front = Front(self.gateway, on_bug)
@@ -154,6 +159,7 @@ class DataHalf:
         except (SnapshotError, SecretFault, ValueError) as fault:
             return self._refuse(snapshot.version, str(fault))
         self._rules = rules
+        self.gateway.flights.keep(rules)
         self.totals.models = rules.known_models
         self.transports.retain(
             self.transports.key_of(workspace.id, endpoint)
@@ -193,6 +199,7 @@ class DataHalf:
         self._server = await loop.create_server(self._http, sock=listener, backlog=BACKLOG)
         background(self.transports.sweeper.run(), name="upstream sweeper")
         background(self._sweep(), name="front sweeper")
+        background(self._watch(), name="flights")
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,6 +210,15 @@ class DataHalf:
             if self._http is not None:
                 self._http.sweep(loop.time())
             self._tell_dropped()
+
+    async def _watch(self) -> None:
+        """Look at attempts under way, and at what time has done to endpoints."""
+        while self._http is not None:
+            await self._clock.sleep(WATCH_S)
+            self.gateway.flights.sweep()
+
+    def _endpoint_told(self, policy_id: str, standing: Standing, effect: Effect) -> None:
+        """Something about an endpoint of a policy has changed."""
 
     def _tell_dropped(self) -> None:
         """What the spool's own thread dropped since the last look."""

@@ -64,8 +64,8 @@ def fault_of(attempt: Attempt, status: int = 0) -> ProxyError:
     return kind(text + ".", retry_after_s=attempt.retry_after_s)
 
 
-def nothing_admits(skipped: Sequence[tuple[str, str]]) -> ProxyError:
-    """No endpoint could take the request."""
+def nothing_admits(skipped: Sequence[tuple[str, str]], left_s: float = 1.0) -> ProxyError:
+    """No endpoint could take the request.  `left_s`: until one may."""
     reasons = ", ".join(f"{endpoint_id}: {reason}" for endpoint_id, reason in skipped)
     if skipped and all(reason.startswith("cannot express") for _, reason in skipped):
         fault: ProxyError = InvalidRequest(
@@ -73,7 +73,7 @@ def nothing_admits(skipped: Sequence[tuple[str, str]]) -> ProxyError:
         )
     else:
         fault = NoEndpoint(
-            f"No endpoint of this route admits the request: {reasons}.", retry_after_s=1
+            f"No endpoint of this route admits the request: {reasons}.", retry_after_s=left_s
         )
     fault.final = True
     return fault

@@ -65,6 +65,7 @@ async def serve(
     finally:
         if turn is not None:
             give_up(turn)
+            turn.land(gateway.clock.monotonic())
             tell_permits(turn, gateway)
         tell(record, caller, gateway, rules, started)  # 7 tell
         if settled:

@@ -15,9 +15,10 @@ from proxy.gateway.gates import SKIPPED, all_forbidden, may_send
 from proxy.gateway.local import ANSWERED_HERE
 from proxy.gateway.snapshot import EndpointView, Rules
 from proxy.gateway.turn import Gateway, Turn
+from proxy.gateway.way import Way
 from proxy.model.exchange import ErrorSeen, Refused
 from proxy.model.failover import Attempt, FailoverDecision, Outcome
-from proxy.routing.failover import Fail, Send, final_attempt, next_move, reason_of
+from proxy.routing.failover import Fail, Send, final_attempt, reason_of
 from proxy.routing.outcomes import judge_refusal, judge_transport
 from proxy.wire.failures import read_error
 from proxy.wire.jsonbody import loads_event, strict_object
@@ -32,23 +33,21 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
 
     Raises the fault of the chain when nothing is left.
     """
-    order, tried = turn.order, turn.record.attempts
     once = turn.exchange.surface.operation in _ONCE
-    policy = None if once else turn.policy
-    each = turn.rerouted is not None and not once
-    skipped: dict[int, str] = {}
-    answers: list[Answer] = []
+    way = Way(turn, gateway, once)
+    tried, answers = turn.record.attempts, list[Answer]()
     turn.record.original_endpoint = turn.route.order[0].doc.id
     while True:
-        left_s = turn.total_due - gateway.clock.monotonic()
-        match next_move(len(order), tried, skipped, policy, left_s=left_s, each=each):
+        match way.next_move():
             case Fail():
-                return _settle(turn, answers, skipped)
-            case Send(place):
-                answer = await _attempt(turn, order[place], rules, gateway)
+                return _settle(turn, answers, way)
+            case Send(place, after_s, charged):
+                if after_s:
+                    await gateway.clock.sleep(after_s)
+                candidate = turn.order[place]
+                answer = await _attempt(turn, candidate, rules, gateway, way, charged=charged)
                 if isinstance(answer, Refused):
-                    skipped[place] = answer.reason
-                    turn.skipped.append((order[place].doc.id, answer.reason))
+                    way.skip(place, answer.reason)
                     continue
                 answers.append(answer)
                 if tried[-1].outcome in (Outcome.SUCCESS, Outcome.BLOCKED):
@@ -59,7 +58,7 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
 
 
 async def _attempt(
-    turn: Turn, candidate: EndpointView, rules: Rules, gateway: Gateway
+    turn: Turn, candidate: EndpointView, rules: Rules, gateway: Gateway, way: Way, *, charged: bool
 ) -> Answer | Refused:
     """Plan, send, wait until the answer has begun or failed, judge."""
     route, exchange = turn.route, turn.exchange
@@ -74,12 +73,17 @@ async def _attempt(
         return plan
     if not may_send(turn, candidate, plan.model):
         return Refused(SKIPPED)
-    if turn.record.attempts:
-        _tell_switch(turn, candidate, gateway)
-    answer = Answer(turn, candidate, plan, gateway, rules.doc.guard.max_answer_bytes)
     phase, limit_s = ("first_content", route.first_content_s) if exchange.stream else (
         "unary", route.unary_s
     )  # fmt: skip
+    flight = way.start(candidate, plan.model, limit_s, charged=charged)
+    if isinstance(flight, str):
+        return Refused(flight)
+    if turn.record.attempts:
+        _tell_switch(turn, candidate, gateway)
+    answer = Answer(turn, candidate, plan, gateway, rules.doc.guard.max_answer_bytes)
+    if flight is not None and flight.permit is not None:
+        limit_s = min(limit_s, flight.permit.limit_s)
     due = answer.started + limit_s
     if due > turn.total_due:
         due, phase = turn.total_due, "total"
@@ -102,6 +106,7 @@ async def _attempt(
         if answer.over:
             gateway.answers.discard(answer)
     judged(turn, answer, attempt, gateway.clock.monotonic())
+    way.came(attempt, stream=answer.mode == STREAM)
     return answer
 
 
@@ -224,16 +229,18 @@ def _tell_switch(turn: Turn, candidate: EndpointView, gateway: Gateway) -> None:
     )
 
 
-def _settle(turn: Turn, answers: list[Answer], skipped: dict[int, str]) -> Answer | None:
+def _settle(turn: Turn, answers: list[Answer], way: Way) -> Answer | None:
     """Nothing is left: the most useful class of the chain, or the provider's own words."""
     order, tried = turn.order, turn.record.attempts
     if not tried:
+        skipped = way.refused()
         forbidden = all_forbidden(turn, [*skipped.values()])
         if forbidden is not None:
             raise forbidden
         if turn.exchange.surface.operation in ANSWERED_HERE:
             return None
-        raise nothing_admits([(order[at].doc.id, why) for at, why in skipped.items()])
+        left_s = way.admits_in_s()
+        raise nothing_admits([(order[at].doc.id, why) for at, why in skipped.items()], left_s)
     at = final_attempt(tried)
     attempt, answer = tried[at], answers[at]
     record, candidate = turn.record, answer.candidate.doc

@@ -27,6 +27,7 @@ from proxy.model.tenancy import (
     WorkspaceRules,
 )
 from proxy.routing.match import RouteTable
+from proxy.routing.standing import Standing
 from proxy.wire.prices import PriceBook, parse_prices
 from proxy.wire.providers.registry import Adapter, adapter_of
 
@@ -83,6 +84,7 @@ class RouteView:
     unary_s: float
     aliases: Mapping[str, str] = field(default_factory=dict)  # the primary's models
     fault: str = ""
+    standing: Standing | None = None  # how the endpoints of its policy stand in this worker
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from proxy.gateway.admission import Visit
+from proxy.gateway.flights import Flight, Flights
 from proxy.gateway.opinions import Opinions
 from proxy.gateway.snapshot import EndpointView, RouteView, Rules
 from proxy.guardrails.permits import Permits
@@ -14,6 +15,7 @@ from proxy.model.exchange import Exchange
 from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import Clock, Downstream, Ids, Journal, Observe, TransportFault
 from proxy.model.records import RequestRecord
+from proxy.routing.standing import Standing
 from proxy.wire.dialect import DialectReader
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class Gateway:
     observe: Observe
     off_loop: OffLoop
     server_key: bytes
+    flights: Flights  # attempts under a failover policy, and how endpoints stand
     draining: Callable[[], bool] = field(default=lambda: False)
     in_flight: int = 0
     answers: set[UnderWay] = field(default_factory=set)  # under way, for the drain
@@ -89,6 +92,16 @@ class Turn:
     draw: float = ALL  # by which sampled rules look at it or do not
     beside: Beside | None = None  # the answer waits for it
     aside: Beside | None = None  # only the record does
+    flight: Flight | None = None  # the attempt whose answer is being handed on
+    entered: Standing | None = None  # its request is counted among those in flight
+
+    def land(self, now: float) -> None:
+        """The request is over: what became of its last attempt is known."""
+        if self.flight is not None and self.record.attempts:
+            self.flight.ended(now, self.record.attempts[-1].outcome)
+        if self.entered is not None:
+            self.entered.budget.in_flight -= 1
+            self.entered = None
 
     @property
     def order(self) -> tuple[EndpointView, ...]:
@@ -104,6 +117,11 @@ class Turn:
     def must_be_checked(self) -> bool:
         """An answer that cannot be looked at must not leave."""
         return self.route.stops_answers or self.placeholders is not None
+
+    @property
+    def standing(self) -> Standing | None:
+        """How the endpoints of that policy stand."""
+        return self.route.standing if self.rerouted is None else None
 
     @property
     def chained(self) -> bool:

@@ -21,6 +21,8 @@ HARD_IN_A_ROW: Final = 3
 CONFIG_IN_A_ROW: Final = 3
 LIMITED_SHARE: Final = 0.5  # of attempts that are 429 without a hint
 DECAY_S: Final = 60.0
+STEADY_S: Final = 10
+STEADY_SAMPLES: Final = 5
 JITTER: Final = 0.1
 QUIET_RPS: Final = 1.0
 LEASE_GRACE_S: Final = 5.0
@@ -59,6 +61,7 @@ class Permit:
     """The leave to send one probe; it is gone at `deadline` whatever becomes of its holder."""
 
     deadline: float
+    limit_s: float = 0.0
     slow: bool = False
 
 
@@ -109,6 +112,12 @@ class Breaker:
         self.slow_in_a_row += 1
         self.window.add(now, fields.VERDICTS, fields.SLOW)
         return self._judge(now)
+
+    def mark_quick(self, now: float, permit: Permit | None = None) -> None:
+        """An attempt has answered below the threshold, and goes on.  Once for each attempt."""
+        if permit is None and self._counts:
+            self.slow_in_a_row = 0
+            self.window.add(now, fields.VERDICTS)
 
     def observe(
         self,
@@ -276,14 +285,24 @@ class Breaker:
 
     def permit(self, now: float, limit_s: float) -> Permit | None:
         """The leave to send one probe, which takes `limit_s` at most; None: not now."""
-        if self.state is not State.PROBING:
+        if not self.may_probe(now):
             return None
-        self._expire(now)
-        if len(self.permits) >= self.recovery.probe_max_concurrent:
-            return None
-        permit = Permit(now + limit_s + LEASE_GRACE_S)
+        permit = Permit(now + limit_s + LEASE_GRACE_S, limit_s)
         self.permits.append(permit)
         return permit
+
+    def may_probe(self, now: float) -> bool:
+        """Whether a permit is to be had."""
+        if self.state is not State.PROBING:
+            return False
+        self._expire(now)
+        return len(self.permits) < self.recovery.probe_max_concurrent
+
+    def is_steady(self, now: float) -> bool:
+        """Closed, and of the last ten seconds' samples (five at least) not half have failed."""
+        outcomes = self.window.recent(now, STEADY_S, fields.OUTCOMES)
+        errors = self.window.recent(now, STEADY_S, fields.ERRORS)
+        return self.state is State.CLOSED and (outcomes < STEADY_SAMPLES or 2 * errors < outcomes)
 
     def give_back(self, permit: Permit) -> None:
         """It was not used, or nobody knows what became of it."""

@@ -112,9 +112,13 @@ class Budget:
     def __repr__(self) -> str:
         return f"<Budget {self.charged} charged, {self.in_flight} in flight>"
 
+    @property
+    def has_room(self) -> bool:
+        return self.charged < max(self.least, self.percent * self.in_flight // 100)
+
     def charge(self) -> bool:
         """Take one; False: there is none."""
-        if self.charged >= max(self.least, self.percent * self.in_flight // 100):
+        if not self.has_room:
             return False
         self.charged += 1
         return True

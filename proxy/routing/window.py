@@ -90,6 +90,18 @@ class Window:
             bucket[field] += 1
             self.totals[field] += 1
 
+    def recent(self, now: float, seconds: int, field: int) -> int:
+        """How many in the last `seconds`."""
+        self.advance(now)
+        if not self._buckets:
+            return 0
+        found = 0
+        for each in range(max(self._newest - seconds + 1, 0), self._newest + 1):
+            bucket = self._buckets[each % self._seconds]
+            if bucket is not None:
+                found += bucket[field]
+        return found
+
     def clear(self) -> None:
         """Forget everything."""
         self._buckets = []

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.gateway.flights import Flights
 from proxy.gateway.pipeline import serve
 from proxy.gateway.snapshot import build_guards, build_rules
 from proxy.gateway.turn import Gateway
@@ -71,6 +72,8 @@ BLOCK_RULE = Rule(
 
 
 def policy(primary: str, *fallbacks: str, route_id: str = "chat", **more: object) -> FailoverPolicy:
+    """Each endpoint is asked once, unless told otherwise: a second time comes after a pause."""
+    more = {"same_endpoint_retries": 0, **more}
     return FailoverPolicy(
         id="test-failover",
         route_id=route_id,
@@ -160,6 +163,8 @@ def world(
         lambda secret: secret if isinstance(secret, str) else None,
     )
     clock, notes = FakeClock(), Notebook()
+    flights = Flights(clock, lambda: 0.5, notes.tell)
+    flights.keep(rules)
     gateway = Gateway(
         rules=lambda: rules,
         clock=clock,
@@ -170,5 +175,6 @@ def world(
         observe=notes,
         off_loop=InLine(),
         server_key=b"k" * 32,
+        flights=flights,
     )
     return World(gateway, clock, notes, fakes)

@@ -12,6 +12,7 @@ from proxy.model.observations import Observation
 from proxy.model.ports import Call, Sink, TransportFault
 from proxy.model.records import RequestRecord
 from proxy.model.tenancy import Endpoint
+from proxy.routing.standing import Effect
 
 
 class FakeClock:
@@ -202,9 +203,14 @@ class Notebook:
         self.seen: list[Observation] = []
         self.lines: list[tuple[bytes, bool]] = []
         self.records: list[RequestRecord] = []
+        self.effects: list[tuple[str, Effect]] = []
 
     def __call__(self, what: Observation) -> None:
         self.seen.append(what)
+
+    def tell(self, policy_id: str, _standing: object, effect: Effect) -> None:
+        """What changed about the endpoints of a policy."""
+        self.effects.append((policy_id, effect))
 
     def append(self, line: bytes, *, critical: bool) -> None:
         self.lines.append((line, critical))

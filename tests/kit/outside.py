@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.gateway.flights import Flights
 from proxy.gateway.opinions import Opinions
 from proxy.gateway.snapshot import Rules, build_guards, build_rules
 from proxy.gateway.turn import Gateway
@@ -112,6 +113,8 @@ async def outside_world(
     rules = build_rules(
         document, build_guards(document), _Upstreams(scripted, transports), resolved
     )
+    flights = Flights(clock, lambda: 0.5, notes.tell)
+    flights.keep(rules)
     gateway = Gateway(
         rules=lambda: rules,
         clock=clock,
@@ -122,6 +125,7 @@ async def outside_world(
         observe=notes,
         off_loop=InLine(),
         server_key=b"k" * 32,
+        flights=flights,
     )
     try:
         yield OutsideWorld(

@@ -74,7 +74,7 @@ MOVES: list[tuple[list[Attempt], dict[int, str], FailoverPolicy | None, Now, Mov
     (tried(BAD), {}, None,   NOW, Fail("no failover on this route")),
     (tried(BAD), {}, OFF,    NOW, Fail("no failover on this route")),
     (tried(BAD), {}, PAUSED, NOW, Fail("no failover on this route")),
-    (tried(BAD),                     {},                    ONE_TRY, NOW,      Fail("max_attempts")),
+    (tried(BAD),                     {},                    ONE_TRY, NOW, Fail("max_attempts")),
     (tried(BAD),                     {},                    POLICY,  Now(0),   Fail("deadline")),
     (tried(BAD),                     {},                    POLICY,  Now(3, 4), Fail("deadline")),
     (tried(Outcome.CALLER),          {},                    POLICY,  NOW,      Fail("caller")),

@@ -1,0 +1,195 @@
+"""What this worker knows of endpoints, policy by policy, and the attempts under way.
+
+`routing` decides; here it gets its clock, and what it says is told.  The request path reads what
+stands here and waits for nobody.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from proxy.gateway.snapshot import Rules
+from proxy.model.failover import FailoverDecision, FailoverPolicy, Outcome
+from proxy.model.ports import Clock
+from proxy.model.records import RequestRecord
+from proxy.routing.breaker import Permit, Reason
+from proxy.routing.holds import Holds, Key
+from proxy.routing.saying import trigger_condition
+from proxy.routing.standing import Effect, Standing, Switched
+
+TICK_S: Final = 1.0
+NEVER: Final = float("inf")
+
+Tell = Callable[[str, Standing, Effect], None]
+
+
+class Flight:
+    """One attempt under a policy, from its start to what became of it.
+
+    Slow is told when it becomes older than the threshold, not when it ends: what hangs ends never
+    (failover.md §4.2)."""
+
+    __slots__ = ("_judged", "_on", "began", "endpoint_id", "key", "permit", "record", "slow_at",
+                 "standing")  # fmt: skip
+
+    def __init__(
+        self,
+        on: "Flights",
+        standing: Standing,
+        endpoint_id: str,
+        key: Key,
+        permit: Permit | None,
+        record: RequestRecord,
+        slow_at: float,
+        began: float,
+    ) -> None:
+        self._on = on
+        self.standing = standing
+        self.endpoint_id = endpoint_id
+        self.key = key
+        self.permit = permit
+        self.record = record
+        self.slow_at = slow_at
+        self.began = began
+        self._judged = slow_at == NEVER
+
+    def __repr__(self) -> str:
+        return f"<Flight to {self.endpoint_id}>"
+
+    def look(self, now: float) -> None:
+        """Time has gone by."""
+        if not self._judged and now >= self.slow_at:
+            self._slow(now)
+
+    def answered(self, now: float) -> None:
+        """Its first content is there."""
+        self.look(now)
+        if not self._judged:
+            self._judged = True
+            self.slow_at = NEVER
+            self.standing.breakers[self.endpoint_id].mark_quick(now, self.permit)
+
+    def _slow(self, now: float) -> None:
+        self._judged, self.slow_at = True, NEVER
+        effects = self.standing.mark_slow(self.endpoint_id, now, self.permit)
+        if effects:
+            self._on.told(self.standing, effects, self.record)
+
+    def ended(self, now: float, outcome: Outcome, *, hint_s: float | None = None) -> None:
+        """What became of it; the first time counts."""
+        if self not in self._on.under_way:
+            return
+        self._on.under_way.discard(self)
+        if outcome is Outcome.BLOCKED:
+            outcome = Outcome.SUCCESS  # the endpoint did its part
+        if outcome is Outcome.NO_ANSWER and not self._judged:
+            self._slow(now)
+        self.look(now)
+        quick = outcome is Outcome.SUCCESS and not self._judged
+        effects = self.standing.observe(
+            self.endpoint_id, now, outcome, began=self.began, quick=quick,
+            hinted=hint_s is not None, permit=self.permit,
+        )  # fmt: skip
+        if self.permit is not None:
+            self.standing.breakers[self.endpoint_id].give_back(self.permit)
+        holds = self._on.holds
+        if outcome in (Outcome.RATE_LIMITED, Outcome.QUOTA):
+            holds.hit(self.key, now, hint_s, quota=outcome is Outcome.QUOTA)
+        elif holds:
+            holds.ended(self.key, well=outcome is Outcome.SUCCESS)
+        if effects:
+            self._on.told(self.standing, effects, self.record)
+
+
+class Flights:
+    """Of one worker."""
+
+    def __init__(self, clock: Clock, chance: Callable[[], float], tell: Tell) -> None:
+        self._clock = clock
+        self.chance = chance
+        self._tell = tell
+        self._standings: dict[tuple[str, str], Standing] = {}
+        self._awake: dict[int, Standing] = {}
+        self._tick_at = 0.0
+        self.holds = Holds()
+        self.under_way: set[Flight] = set()
+
+    def __repr__(self) -> str:
+        return f"<Flights {len(self.under_way)} under way, {len(self._standings)} policies>"
+
+    def keep(self, rules: Rules) -> None:
+        """The policies of these rules, each with what was known of it (failover.md §3)."""
+        before, now = self._standings, self._clock.monotonic()
+        self._standings = {}
+        for space in rules.workspaces.values():
+            for view in space.routes.values():
+                if view.policy is None:
+                    continue
+                name = (space.id, view.policy.effective_id)
+                standing = before.get(name)
+                if standing is None:
+                    standing = Standing(view.policy, self.chance)
+                elif standing.policy != view.policy:
+                    self.told(standing, standing.edit(view.policy, now), None)
+                self._standings[name] = standing
+                view.standing = standing
+        alive = {id(each) for each in self._standings.values()}
+        self._awake = {key: each for key, each in self._awake.items() if key in alive}
+
+    def asked(self, standing: Standing, now: float) -> None:
+        """A request has come for that policy."""
+        standing.asked(now)
+        self._awake[id(standing)] = standing
+
+    def start(
+        self,
+        standing: Standing,
+        key: Key,
+        record: RequestRecord,
+        *,
+        stream: bool,
+        permit: Permit | None,
+    ) -> Flight:
+        """An attempt begins."""
+        said, now = standing.policy.conditions, self._clock.monotonic()
+        threshold_ms = said.latency_threshold_ms
+        timed = threshold_ms is not None and (stream or said.latency_basis != "ttft")
+        slow_at = now + (threshold_ms or 0) / 1000 if timed else NEVER
+        flight = Flight(self, standing, key.endpoint_id, key, permit, record, slow_at, now)
+        self.under_way.add(flight)
+        return flight
+
+    def sweep(self) -> None:
+        """Every 100 ms: which attempts have become slow, and once a second what time has done."""
+        now = self._clock.monotonic()
+        for flight in [each for each in self.under_way if each.slow_at <= now]:
+            flight.look(now)
+        if now >= self._tick_at:
+            self._tick_at = now + TICK_S
+            for standing in list(self._awake.values()):
+                effects = standing.tick(now)
+                if effects:
+                    self.told(standing, effects, None)
+
+    def told(
+        self, standing: Standing, effects: Iterable[Effect], record: RequestRecord | None
+    ) -> None:
+        """What has changed: in the event of the request that brought it about, and to whoever
+        listens."""
+        for effect in effects:
+            if record is not None and isinstance(effect, Switched):
+                record.decisions.append(decision_of(standing.policy, effect, self._clock.now_ms()))
+            self._tell(standing.policy.effective_id, standing, effect)
+
+
+def decision_of(policy: FailoverPolicy, switched: Switched, now_ms: int) -> FailoverDecision:
+    """The seed's failover decision of a switch of all traffic."""
+    reason = switched.reason if switched.after is not None else Reason("exhausted")
+    return FailoverDecision(
+        failover_policy_id=policy.effective_id,
+        trigger_condition=trigger_condition(reason, policy.conditions),
+        original_endpoint=switched.before or policy.primary_endpoint,
+        selected_fallback=switched.after,
+        timestamp_ms=now_ms,
+        reason_code=reason.code,
+        scope="endpoint",
+    )
