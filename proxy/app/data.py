@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from proxy.gateway.changes import change_of
 from proxy.gateway.flights import Flights
 from proxy.gateway.handlers import Front
 from proxy.gateway.listener import FrontServer
@@ -31,7 +32,7 @@ from proxy.routing.standing import Effect, Standing
 from proxy.runtime.ids import fraction
 from proxy.runtime.tasks import background
 from proxy.settings.secrets import SecretFault, SecretReader
-from proxy.spool.record import is_critical, line_of
+from proxy.spool.record import change_line, is_critical, line_of
 from proxy.spool.writer import SpoolWriter
 from proxy.telemetry.metrics import Totals
 from proxy.upstream.origin import Proxies
@@ -217,8 +218,17 @@ class DataHalf:
             await self._clock.sleep(WATCH_S)
             self.gateway.flights.sweep()
 
-    def _endpoint_told(self, policy_id: str, standing: Standing, effect: Effect) -> None:
-        """Something about an endpoint of a policy has changed."""
+    def _endpoint_told(self, standing: Standing, effect: Effect) -> None:
+        """Something about an endpoint of a policy has changed: an event of its own."""
+        now_ms = self._clock.now_ms()
+        change = change_of(standing, effect, now_ms)
+        if change is not None:
+            kind, payload = change
+            line = change_line(
+                standing.workspace_id, self.gateway.ids.new("evt-"), now_ms, kind,
+                standing.policy.route_id, payload,
+            )  # fmt: skip
+            self.spool.append(line, critical=True)
 
     def _tell_dropped(self) -> None:
         """What the spool's own thread dropped since the last look."""

@@ -8,18 +8,16 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from proxy.gateway.snapshot import Rules
-from proxy.model.failover import FailoverDecision, FailoverPolicy, Outcome
+from proxy.model.failover import Outcome
 from proxy.model.ports import Clock
-from proxy.model.records import RequestRecord
-from proxy.routing.breaker import Permit, Reason
+from proxy.routing.breaker import Permit
 from proxy.routing.holds import Holds, Key
-from proxy.routing.saying import trigger_condition
-from proxy.routing.standing import Effect, Standing, Switched
+from proxy.routing.standing import Effect, Standing
 
 TICK_S: Final = 1.0
 NEVER: Final = float("inf")
 
-Tell = Callable[[str, Standing, Effect], None]
+Tell = Callable[[Standing, Effect], None]
 
 
 class Flight:
@@ -28,7 +26,7 @@ class Flight:
     Slow is told when it becomes older than the threshold, not when it ends: what hangs ends never
     (failover.md §4.2)."""
 
-    __slots__ = ("_judged", "_on", "began", "endpoint_id", "key", "permit", "record", "slow_at",
+    __slots__ = ("_judged", "_on", "began", "endpoint_id", "key", "permit", "slow_at",
                  "standing")  # fmt: skip
 
     def __init__(
@@ -38,7 +36,6 @@ class Flight:
         endpoint_id: str,
         key: Key,
         permit: Permit | None,
-        record: RequestRecord,
         slow_at: float,
         began: float,
     ) -> None:
@@ -47,7 +44,6 @@ class Flight:
         self.endpoint_id = endpoint_id
         self.key = key
         self.permit = permit
-        self.record = record
         self.slow_at = slow_at
         self.began = began
         self._judged = slow_at == NEVER
@@ -72,7 +68,7 @@ class Flight:
         self._judged, self.slow_at = True, NEVER
         effects = self.standing.mark_slow(self.endpoint_id, now, self.permit)
         if effects:
-            self._on.told(self.standing, effects, self.record)
+            self._on.told(self.standing, effects)
 
     def ended(self, now: float, outcome: Outcome, *, hint_s: float | None = None) -> None:
         """What became of it; the first time counts."""
@@ -97,7 +93,7 @@ class Flight:
         elif holds:
             holds.ended(self.key, well=outcome is Outcome.SUCCESS)
         if effects:
-            self._on.told(self.standing, effects, self.record)
+            self._on.told(self.standing, effects)
 
 
 class Flights:
@@ -127,9 +123,9 @@ class Flights:
                 name = (space.id, view.policy.effective_id)
                 standing = before.get(name)
                 if standing is None:
-                    standing = Standing(view.policy, self.chance)
+                    standing = Standing(view.policy, self.chance, space.id)
                 elif standing.policy != view.policy:
-                    self.told(standing, standing.edit(view.policy, now), None)
+                    self.told(standing, standing.edit(view.policy, now))
                 self._standings[name] = standing
                 view.standing = standing
         alive = {id(each) for each in self._standings.values()}
@@ -144,7 +140,6 @@ class Flights:
         self,
         standing: Standing,
         key: Key,
-        record: RequestRecord,
         *,
         stream: bool,
         permit: Permit | None,
@@ -154,7 +149,7 @@ class Flights:
         threshold_ms = said.latency_threshold_ms
         timed = threshold_ms is not None and (stream or said.latency_basis != "ttft")
         slow_at = now + (threshold_ms or 0) / 1000 if timed else NEVER
-        flight = Flight(self, standing, key.endpoint_id, key, permit, record, slow_at, now)
+        flight = Flight(self, standing, key.endpoint_id, key, permit, slow_at, now)
         self.under_way.add(flight)
         return flight
 
@@ -168,28 +163,9 @@ class Flights:
             for standing in list(self._awake.values()):
                 effects = standing.tick(now)
                 if effects:
-                    self.told(standing, effects, None)
+                    self.told(standing, effects)
 
-    def told(
-        self, standing: Standing, effects: Iterable[Effect], record: RequestRecord | None
-    ) -> None:
-        """What has changed: in the event of the request that brought it about, and to whoever
-        listens."""
+    def told(self, standing: Standing, effects: Iterable[Effect]) -> None:
+        """What has changed."""
         for effect in effects:
-            if record is not None and isinstance(effect, Switched):
-                record.decisions.append(decision_of(standing.policy, effect, self._clock.now_ms()))
-            self._tell(standing.policy.effective_id, standing, effect)
-
-
-def decision_of(policy: FailoverPolicy, switched: Switched, now_ms: int) -> FailoverDecision:
-    """The seed's failover decision of a switch of all traffic."""
-    reason = switched.reason if switched.after is not None else Reason("exhausted")
-    return FailoverDecision(
-        failover_policy_id=policy.effective_id,
-        trigger_condition=trigger_condition(reason, policy.conditions),
-        original_endpoint=switched.before or policy.primary_endpoint,
-        selected_fallback=switched.after,
-        timestamp_ms=now_ms,
-        reason_code=reason.code,
-        scope="endpoint",
-    )
+            self._tell(standing, effect)

@@ -125,7 +125,7 @@ class Way:
         if holds:
             holds.try_now(key, now, limit_s)
         turn.flight = gateway.flights.start(
-            standing, key, turn.record, stream=turn.exchange.stream, permit=permit
+            standing, key, stream=turn.exchange.stream, permit=permit
         )
         return turn.flight
 

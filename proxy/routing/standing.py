@@ -127,8 +127,11 @@ class Budget:
 class Standing:
     """Of one policy in one process."""
 
-    def __init__(self, policy: FailoverPolicy, chance: Callable[[], float]) -> None:
+    def __init__(
+        self, policy: FailoverPolicy, chance: Callable[[], float], workspace_id: str = "default"
+    ) -> None:
         self.policy = policy
+        self.workspace_id = workspace_id
         self._chance = chance
         self.order: tuple[str, ...] = (policy.primary_endpoint, *policy.fallback_endpoints)
         self.breakers = {name: self._breaker() for name in self.order}

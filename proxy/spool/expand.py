@@ -19,6 +19,7 @@ from proxy.model.events import (
     POLICY_RESULT,
     REQUEST_COMPLETED,
     REQUEST_FAILED,
+    RUNTIME_TYPES,
     STREAM_INTERRUPTED,
     TYPE_OF_OUTCOME,
     NewEvent,
@@ -26,7 +27,7 @@ from proxy.model.events import (
     parse_time,
 )
 from proxy.model.exchange import Json
-from proxy.spool.record import VERSION, time_text
+from proxy.spool.record import CHANGE, VERSION, time_text
 from proxy.wire import jsonbody
 
 LAST_MS: Final = 253_402_300_800_000  # the year 10000
@@ -42,7 +43,7 @@ _KEY: Final = _TOLD + _IF_TOLD.index("api_key_id")
 _HELD: Final = _TOLD + len(_IF_TOLD)
 _IF_TRUE: Final = ("dropped", "events_dropped", "recovered", "flagged", "truncated_by_policy")
 _REST: Final = _HELD + len(_IF_TRUE)
-_LENGTHS: Final = {2: 46, 3: 48, VERSION: 49}  # older lines are in spools and in the log
+_LENGTHS: Final = {2: 46, 3: 48, VERSION: 49, CHANGE: 7}  # older lines are in spools and in the log
 _LATER: Final[list[Any]] = [None, 0, None]  # what a line says of what came after its version
 _ALL_TEXT: Final = {str}
 
@@ -89,6 +90,8 @@ def array_of(line: bytes) -> list[Json]:
 
 def of_array(doc: list[Json]) -> Expanded:
     """The array of a line as events.  Raises BadLine."""
+    if doc[0] == CHANGE:
+        return _change(doc)
     try:
         workspace_id, at_ms, event, results, decisions, permissions = _request(doc)
         events = [NewEvent(event, at_ms)]
@@ -103,6 +106,28 @@ def of_array(doc: list[Json]) -> Expanded:
         raise BadLine(str(fault)) from fault
     key_id = doc[_KEY]
     return Expanded(workspace_id, events, key_id if isinstance(key_id, str) else None)
+
+
+def _change(doc: Sequence[Json]) -> Expanded:
+    """The event of a `change_line`.  Raises BadLine."""
+    _, workspace_id, event_id, at_ms, kind, route_id, payload = doc
+    if (
+        not isinstance(workspace_id, str)
+        or not isinstance(event_id, str)
+        or type(at_ms) is not int
+        or not 0 <= at_ms < LAST_MS
+        or kind not in RUNTIME_TYPES
+        or not isinstance(payload, dict)
+    ):
+        raise BadLine("no change")
+    event: Object = {
+        "event_id": event_id,
+        "type": kind,
+        "timestamp": time_text(at_ms),
+        "route_id": route_id,
+        "payload": payload,
+    }
+    return Expanded(workspace_id, [NewEvent(event, at_ms)])
 
 
 def _request(

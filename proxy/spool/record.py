@@ -18,6 +18,7 @@ from proxy.model.tools import PermissionDecision
 from proxy.wire import jsonbody
 
 VERSION: Final = 4
+CHANGE: Final = 100  # in the place of a version: a line of `change_line`
 POLICY_RESULTS: Final = 50
 ERROR_MESSAGE_CHARS: Final = 256
 _FRACTIONS: Final = ("Z", *(f".{ms:03d}Z" for ms in range(1, 1000)))
@@ -34,6 +35,13 @@ def is_critical(record: RequestRecord) -> bool:
 def framed(body: bytes) -> bytes:
     """JSON as a line."""
     return b"%08x %b\n" % (crc32(body), body)
+
+
+def change_line(
+    workspace_id: str, event_id: str, at_ms: int, kind: str, route_id: str, payload: object
+) -> bytes:
+    """Something that is no request has happened: an event of that kind, as a line."""
+    return framed(_json((CHANGE, workspace_id, event_id, at_ms, kind, route_id, payload)))
 
 
 def line_of(record: RequestRecord) -> bytes:

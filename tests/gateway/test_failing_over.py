@@ -91,7 +91,7 @@ async def test_r14_three_refusals_and_nobody_asks_it_again() -> None:
         caller, _ = await asked(w)
         assert caller.status == 200
     assert sent(w) == (3, 10)
-    told = [effect for _, effect in w.notes.effects if isinstance(effect, Switched)]
+    told = [effect for effect in w.notes.effects if isinstance(effect, Switched)]
     assert [(each.before, each.after, each.reason.code) for each in told] == [
         ("openai", "spare", "hard_failure")
     ]
@@ -108,7 +108,7 @@ async def test_the_primary_is_back_by_probes_and_a_ramp() -> None:
     standing = w.gateway.rules().workspaces["default"].routes["chat"].standing
     assert standing is not None
     assert standing.breakers["openai"].state is State.CLOSED
-    assert any(isinstance(effect, Recovered) for _, effect in w.notes.effects)
+    assert any(isinstance(effect, Recovered) for effect in w.notes.effects)
     assert standing.budget.in_flight == standing.budget.charged == 0
 
 

@@ -203,14 +203,14 @@ class Notebook:
         self.seen: list[Observation] = []
         self.lines: list[tuple[bytes, bool]] = []
         self.records: list[RequestRecord] = []
-        self.effects: list[tuple[str, Effect]] = []
+        self.effects: list[Effect] = []
 
     def __call__(self, what: Observation) -> None:
         self.seen.append(what)
 
-    def tell(self, policy_id: str, _standing: object, effect: Effect) -> None:
+    def tell(self, _standing: object, effect: Effect) -> None:
         """What changed about the endpoints of a policy."""
-        self.effects.append((policy_id, effect))
+        self.effects.append(effect)
 
     def append(self, line: bytes, *, critical: bool) -> None:
         self.lines.append((line, critical))
