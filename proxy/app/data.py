@@ -221,14 +221,12 @@ class DataHalf:
     def _endpoint_told(self, standing: Standing, effect: Effect) -> None:
         """Something about an endpoint of a policy has changed: an event of its own."""
         now_ms = self._clock.now_ms()
-        change = change_of(standing, effect, now_ms)
-        if change is not None:
-            kind, payload = change
-            line = change_line(
-                standing.workspace_id, self.gateway.ids.new("evt-"), now_ms, kind,
-                standing.policy.route_id, payload,
-            )  # fmt: skip
-            self.spool.append(line, critical=True)
+        kind, payload = change_of(standing, effect, now_ms)
+        line = change_line(
+            standing.workspace_id, self.gateway.ids.new("evt-"), now_ms, kind,
+            standing.policy.route_id, payload,
+        )  # fmt: skip
+        self.spool.append(line, critical=True)
 
     def _tell_dropped(self) -> None:
         """What the spool's own thread dropped since the last look."""

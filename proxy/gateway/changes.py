@@ -10,30 +10,27 @@ from proxy.model.failover import FailoverDecision, FailoverPolicy
 from proxy.routing import window as fields
 from proxy.routing.breaker import Reason
 from proxy.routing.saying import trigger_condition
-from proxy.routing.standing import Effect, Flapping, Recovered, Standing, StateChanged, Switched
+from proxy.routing.standing import (
+    FLAP_HOLD,
+    Effect,
+    Flapping,
+    Recovered,
+    Standing,
+    StateChanged,
+    Switched,
+)
 
 
-def change_of(
-    standing: Standing, effect: Effect, at_ms: int
-) -> tuple[str, dict[str, object]] | None:
-    """(type, payload) of the event that tells it; None: no event tells that."""
+def change_of(standing: Standing, effect: Effect, at_ms: int) -> tuple[str, dict[str, object]]:
+    """(type, payload) of the event that tells it."""
     policy_id = standing.policy.effective_id
     match effect:
         case StateChanged(endpoint_id, change):
-            breaker = standing.breakers[endpoint_id]
-            n = breaker.window.totals
             return ENDPOINT_STATE_CHANGED, {
-                "endpoint_id": endpoint_id,
-                "failover_policy_id": policy_id,
+                **_endpoint(standing, endpoint_id),
                 "from": str(change.before),
                 "to": str(change.after),
                 "reason": change.reason.code if change.reason is not None else None,
-                "stats": {
-                    "samples": n[fields.OUTCOMES],
-                    "errors": n[fields.ERRORS],
-                    "slow": n[fields.SLOW],
-                },
-                "version": breaker.version,
             }
         case Switched():
             decision = decision_of(standing.policy, effect, at_ms)
@@ -61,8 +58,28 @@ def change_of(
                 "outage_seconds": round(outage_s, 3),
                 "requests_on_fallback": requests,
             }
-        case Flapping():
-            return None
+        case Flapping(endpoint_id, _):
+            return ENDPOINT_STATE_CHANGED, {
+                **_endpoint(standing, endpoint_id),
+                "from": str(standing.breakers[endpoint_id].state),
+                "to": str(standing.breakers[endpoint_id].state),
+                "reason": FLAP_HOLD,
+            }
+
+
+def _endpoint(standing: Standing, endpoint_id: str) -> dict[str, object]:
+    breaker = standing.breakers[endpoint_id]
+    n = breaker.window.totals
+    return {
+        "endpoint_id": endpoint_id,
+        "failover_policy_id": standing.policy.effective_id,
+        "stats": {
+            "samples": n[fields.OUTCOMES],
+            "errors": n[fields.ERRORS],
+            "slow": n[fields.SLOW],
+        },
+        "version": breaker.version,
+    }
 
 
 def decision_of(policy: FailoverPolicy, switched: Switched, now_ms: int) -> FailoverDecision:
@@ -70,7 +87,7 @@ def decision_of(policy: FailoverPolicy, switched: Switched, now_ms: int) -> Fail
     reason = switched.reason if switched.after is not None else Reason("exhausted")
     return FailoverDecision(
         failover_policy_id=policy.effective_id,
-        trigger_condition=trigger_condition(reason, policy.conditions),
+        trigger_condition=trigger_condition(reason, policy.conditions, now_ms),
         original_endpoint=switched.before or policy.primary_endpoint,
         selected_fallback=switched.after,
         timestamp_ms=now_ms,

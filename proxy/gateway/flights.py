@@ -57,9 +57,9 @@ class Flight:
             self._slow(now)
 
     def answered(self, now: float) -> None:
-        """Its first content is there."""
+        """Its first content is there, which is what its latency is by unless the whole counts."""
         self.look(now)
-        if not self._judged:
+        if not self._judged and self.standing.policy.conditions.latency_basis != "total":
             self._judged = True
             self.slow_at = NEVER
             self.standing.breakers[self.endpoint_id].mark_quick(now, self.permit)
@@ -87,11 +87,11 @@ class Flight:
         )  # fmt: skip
         if self.permit is not None:
             self.standing.breakers[self.endpoint_id].give_back(self.permit)
-        holds = self._on.holds
-        if outcome in (Outcome.RATE_LIMITED, Outcome.QUOTA):
-            holds.hit(self.key, now, hint_s, quota=outcome is Outcome.QUOTA)
-        elif holds:
-            holds.ended(self.key, well=outcome is Outcome.SUCCESS)
+        if outcome is Outcome.RATE_LIMITED or outcome is Outcome.QUOTA:
+            quota = outcome is Outcome.QUOTA
+            effects += self.standing.hit(self.key, now, hint_s, quota=quota)
+        else:
+            effects += self.standing.answered(self.key, now, well=outcome is Outcome.SUCCESS)
         if effects:
             self._on.told(self.standing, effects)
 
@@ -106,7 +106,7 @@ class Flights:
         self._standings: dict[tuple[str, str], Standing] = {}
         self._awake: dict[int, Standing] = {}
         self._tick_at = 0.0
-        self.holds = Holds()
+        self._holds: dict[str, Holds] = {}
         self.under_way: set[Flight] = set()
 
     def __repr__(self) -> str:
@@ -116,6 +116,7 @@ class Flights:
         """The policies of these rules, each with what was known of it (failover.md §3)."""
         before, now = self._standings, self._clock.monotonic()
         self._standings = {}
+        self._holds = {name: self._holds.get(name) or Holds() for name in rules.workspaces}
         for space in rules.workspaces.values():
             for view in space.routes.values():
                 if view.policy is None:
@@ -123,7 +124,8 @@ class Flights:
                 name = (space.id, view.policy.effective_id)
                 standing = before.get(name)
                 if standing is None:
-                    standing = Standing(view.policy, self.chance, space.id)
+                    holds = self._holds[space.id]
+                    standing = Standing(view.policy, self.chance, space.id, holds)
                 elif standing.policy != view.policy:
                     self.told(standing, standing.edit(view.policy, now))
                 self._standings[name] = standing

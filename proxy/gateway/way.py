@@ -54,7 +54,7 @@ class Way:
                 self.names, turn.record.attempts, self._skipped, policy, Now(left_s), each=each
             )
         refused = self._skipped
-        if not standing.quiet or gateway.flights.holds:
+        if not standing.quiet or standing.holds:
             refused = self.refused()
         tried = turn.record.attempts
         now = _FIRST if not tried else self._now(left_s, tried)
@@ -110,7 +110,7 @@ class Way:
             return None
         now = gateway.clock.monotonic()
         key = Key(candidate.doc.id, self._credential(candidate), model or "")
-        holds = gateway.flights.holds
+        holds = standing.holds
         waited = bool(turn.record.attempts) and turn.record.attempts[-1].endpoint_id == key[0]
         if holds and not waited and not holds.admits(key, now):
             return "rate_limited"

@@ -8,7 +8,7 @@ No clock, no chance and no I/O of its own: `now` is handed in (seconds, never go
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -30,6 +30,9 @@ LEASE_GRACE_S: Final = 5.0
 
 class State(StrEnum):
     CLOSED = "closed"
+    LIMITED = (
+        "limited"  # closed, and its provider wants to be left alone: `Standing` knows until when
+    )
     OPEN = "open"
     PROBING = "probing"
     RAMP = "ramp"
@@ -39,12 +42,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a breaker opened: the code of failover.md §5, and what was seen beside its limit."""
+    """Why a breaker opened: the code of failover.md §5, and what was seen beside its limit.
+    `left_s`: of a hold, for how long nobody asks."""
 
     code: str
     value: float = 0.0
     threshold: float = 0.0
     samples: int = 0
+    left_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +225,11 @@ class Breaker:
         )
         if self.state in (State.CLOSED, State.FORCED_CLOSED):
             self.opened_at = now
-        spread = 1 + JITTER * (2 * self._chance() - 1)
+        cooldown_s *= 1 + JITTER * (2 * self._chance() - 1)
+        if reason.code == "rate_limited":
+            reason = replace(reason, left_s=cooldown_s)
         change = self._become(now, State.OPEN, reason)
-        self.until = now + cooldown_s * spread
+        self.until = now + cooldown_s
         self.level = min(self.level + 1, 64)
         self.reason = reason
         return change
@@ -250,6 +257,8 @@ class Breaker:
             case State.FORCED_OPEN | State.FORCED_CLOSED:
                 if now >= self.until:
                     return self.release(now)
+            case State.LIMITED:  # of no breaker: see `Standing.limited`
+                pass
         return None
 
     def _was_long_enough(self, now: float) -> bool:

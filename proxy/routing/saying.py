@@ -1,5 +1,8 @@
 """The words of a decision: one function makes `trigger_condition` (failover.md §14)."""
 
+import math
+
+from proxy.model.events import iso
 from proxy.model.failover import Conditions
 from proxy.routing.breaker import CONFIG_IN_A_ROW, HARD_IN_A_ROW, Reason
 
@@ -7,9 +10,12 @@ _CONFIG = {"auth": "auth", "model_not_found": "model_not_found", "quota": "quota
            "misconfigured": "misconfigured"}  # fmt: skip
 
 
-def trigger_condition(reason: Reason, said: Conditions) -> str:
-    """Why an endpoint was left, as the seed writes it: `latency > 2000ms`."""
+def trigger_condition(reason: Reason, said: Conditions, at_ms: int) -> str:
+    """Why an endpoint was left, as the seed writes it: `latency > 2000ms`.  `at_ms`: when."""
     match reason.code:
+        case code if reason.left_s:
+            until_s = -(-at_ms // 1000) + math.ceil(reason.left_s)
+            return f"{code} until {iso(until_s * 1000)}"
         case "latency":
             return f"latency > {said.latency_threshold_ms}ms"
         case "error_rate":

@@ -12,10 +12,13 @@ from typing import Final
 
 from proxy.model.failover import FailoverPolicy, Outcome
 from proxy.routing.breaker import Breaker, Change, Permit, Reason, State
+from proxy.routing.holds import Holds, Key
 
 FLAP_WINDOW_S: Final = 600.0
 FLAP_SWITCHES: Final = 6
 RATE_S: Final = 10
+FORGOTTEN_S: Final = 30.0
+FLAP_HOLD: Final = "flap_hold"  # the reason that is told of a return that is not made
 _ADMIT: Final = (State.CLOSED, State.FORCED_CLOSED)
 _REFUSALS: Final = {
     State.OPEN: "open",
@@ -44,9 +47,9 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Traffic is back where it came from."""
+    """Traffic is back at a better endpoint; `before` None: there was none at all."""
 
-    before: str
+    before: str | None
     after: str
     outage_s: float
     requests: int  # that went to fallbacks meanwhile
@@ -125,13 +128,23 @@ class Budget:
 
 
 class Standing:
-    """Of one policy in one process."""
+    """Of one policy in one process.  `holds` are those of its workspace.
+
+    `limited`: endpoints whose own key has been refused with a 429, each with the time until when.
+    Another key or model may still be asked there, so a hold only refuses by itself; here it moves
+    what is called active (failover.md §6)."""
 
     def __init__(
-        self, policy: FailoverPolicy, chance: Callable[[], float], workspace_id: str = "default"
+        self,
+        policy: FailoverPolicy,
+        chance: Callable[[], float],
+        workspace_id: str = "default",
+        holds: Holds | None = None,
     ) -> None:
         self.policy = policy
         self.workspace_id = workspace_id
+        self.holds = Holds() if holds is None else holds
+        self.limited: dict[str, float] = {}
         self._chance = chance
         self.order: tuple[str, ...] = (policy.primary_endpoint, *policy.fallback_endpoints)
         self.breakers = {name: self._breaker() for name in self.order}
@@ -156,6 +169,7 @@ class Standing:
         self.order = (policy.primary_endpoint, *policy.fallback_endpoints)
         kept = self.breakers
         self.breakers = {name: kept.get(name) or self._breaker() for name in self.order}
+        self.limited = {name: at for name, at in self.limited.items() if name in self.breakers}
         for breaker in self.breakers.values():
             breaker.edit(policy.conditions, policy.recovery)
         said = policy.request_failover
@@ -213,9 +227,40 @@ class Standing:
         )
         return [] if change is None else self._after(name, now, change)
 
+    def hit(self, key: Key, now: float, hint_s: float | None, *, quota: bool) -> list[Effect]:
+        """That key was refused with a 429, or because money has run out: it is held."""
+        until = self.holds.hit(key, now, hint_s, quota=quota)
+        name = key.endpoint_id
+        if key.credential or self.breakers[name].state is not State.CLOSED:
+            return []
+        fresh = name not in self.limited
+        self.limited[name] = max(until, self.limited.get(name, 0.0))
+        if not fresh:
+            return []
+        reason = Reason("quota" if quota else "rate_limited", left_s=until - now)
+        return self._limits(name, now, Change(State.CLOSED, State.LIMITED, reason))
+
+    def answered(self, key: Key, now: float, *, well: bool) -> list[Effect]:
+        """What came of an attempt with that key that was no 429."""
+        if not self.holds:
+            return []
+        self.holds.ended(key, well=well)
+        if not well or key.credential or self.limited.pop(key.endpoint_id, None) is None:
+            return []
+        return self._limits(key.endpoint_id, now, Change(State.LIMITED, State.CLOSED))
+
+    def _limits(self, name: str, now: float, change: Change) -> list[Effect]:
+        self.breakers[name].version += 1
+        told: list[Effect] = [StateChanged(name, change)]
+        return told + self._settled(now, change.reason or Reason("recovered"), counts=False)
+
     def tick(self, now: float) -> list[Effect]:
         """Time has gone by: a second at most, for cool-downs and steps of a ramp."""
         effects: list[Effect] = []
+        for name, until in list(self.limited.items()):
+            if now >= until + FORGOTTEN_S:  # nobody asks with that key any more
+                del self.limited[name]
+                effects += self._limits(name, now, Change(State.LIMITED, State.CLOSED))
         rps = self.rate.per_s(now)
         for name in self.order:
             breaker = self.breakers[name]
@@ -265,19 +310,26 @@ class Standing:
         if change is None:
             return []
         effects: list[Effect] = [StateChanged(name, change)]
+        self.limited.pop(name, None)  # its breaker says more
         return effects + self._settled(now, change.reason or Reason("recovered"))
 
-    def _settled(self, now: float, reason: Reason) -> list[Effect]:
-        """Which endpoint is active now, and what that means."""
-        admits = (name for name in self.order if self.breakers[name].state in _ADMIT)
+    def _settled(self, now: float, reason: Reason, *, counts: bool = True) -> list[Effect]:
+        """Which endpoint is active now, and what that means.  `counts`: as a switch that may be one
+        too many; when to come back to a limited endpoint its provider says."""
+        admits = (
+            name
+            for name in self.order
+            if self.breakers[name].state in _ADMIT and name not in self.limited
+        )
         before, after = self.active, next(admits, None)
         if before == after:
             return []
         self.active, self.since = after, now
         if after is None:
             return [Switched(before, None, reason)]
-        self.switches.append(now)
-        if self._place(after) > self._place(before) or before is None:
+        if counts:
+            self.switches.append(now)
+        if before is not None and self._place(after) > self._place(before):
             return [Switched(before, after, reason)]
         came_back = self.breakers[after]
         outage = Recovered(before, after, now - came_back.opened_at, self.on_fallback)

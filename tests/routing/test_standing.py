@@ -6,6 +6,7 @@ import pytest
 
 from proxy.model.failover import Conditions, FailoverPolicy, Outcome
 from proxy.routing.breaker import State
+from proxy.routing.holds import Key
 from proxy.routing.standing import Budget, Effect, Flapping, Recovered, Standing, Switched
 
 DEAD, BAD, OK = Outcome.CONNECT, Outcome.UPSTREAM_5XX, Outcome.SUCCESS
@@ -30,12 +31,12 @@ class Story:
         self.told: list[Effect] = []
         self.sent: list[str] = []
 
-    def _tell(self, effects: list[Effect]) -> None:
+    def tell(self, effects: list[Effect]) -> None:
         self.told += [e for e in effects if isinstance(e, Switched | Recovered | Flapping)]
 
     def fail(self, name: str, times: int, outcome: Outcome = BAD) -> None:
         for _ in range(times):
-            self._tell(self.standing.observe(name, self.now, outcome, began=self.now))
+            self.tell(self.standing.observe(name, self.now, outcome, began=self.now))
 
     def request(self, down: tuple[str, ...] = (), share: int = 99) -> str:
         """As the gateway does it: the first that admits, then the next."""
@@ -48,7 +49,7 @@ class Story:
                     continue
             self.sent.append(name)
             ok = name not in down
-            self._tell(
+            self.tell(
                 self.standing.observe(
                     name, self.now, OK if ok else DEAD, began=self.now, quick=ok, permit=permit
                 )
@@ -62,7 +63,7 @@ class Story:
         answered = []
         for step in range(round(seconds * 10)):
             self.now += 0.1
-            self._tell(self.standing.tick(self.now))
+            self.tell(self.standing.tick(self.now))
             if rps and step % round(10 / rps) == 0:
                 answered.append(self.request(down, share=step * 37 % 100))
         return answered
@@ -164,3 +165,70 @@ def test_t_fo_30_a_budget(in_flight: int, percent: int, least: int, granted: int
     assert sum(budget.charge() for _ in range(200)) == granted
     budget.charged -= 1
     assert granted == 0 or budget.charge()
+
+
+# --- holds of an endpoint's own key
+
+OWN, CALLERS, OTHER_MODEL = Key("a", "", "m"), Key("a", "digest", "m"), Key("a", "", "n")
+
+
+def test_a_hold_of_the_endpoints_own_key_moves_what_is_active_and_is_told_once() -> None:
+    story = Story()
+    standing = story.standing
+    story.tell(standing.hit(OWN, story.now, 30, quota=False))
+    story.tell(standing.hit(OWN, story.now, None, quota=False))
+    story.tell(standing.hit(OTHER_MODEL, story.now, 60, quota=False))
+    (told,) = story.told
+    assert isinstance(told, Switched)
+    assert (told.before, told.after) == ("a", "b")
+    assert (told.reason.code, told.reason.left_s) == ("rate_limited", 30)
+    assert standing.refusal("a", 0) == ""  # another key or model may be asked there
+    story.now += 61
+    story.tell(standing.answered(OTHER_MODEL, story.now, well=True))
+    assert isinstance(story.told[-1], Recovered)
+    assert standing.active == "a"
+
+
+@pytest.mark.parametrize("key", [CALLERS])
+def test_a_hold_of_a_callers_key_moves_nobody_else(key: Key) -> None:
+    story = Story()
+    story.tell(story.standing.hit(key, story.now, 30, quota=False))
+    assert story.told == []
+    assert story.standing.holds.left_s(key, story.now) == 30
+
+
+def test_a_hold_that_nobody_asks_about_any_more_is_forgotten() -> None:
+    story = Story()
+    story.tell(story.standing.hit(OWN, story.now, 2, quota=False))
+    story.wait(31)
+    assert story.standing.active == "b"
+    story.wait(2)
+    assert (story.standing.active, len(story.told)) == ("a", 2)
+
+
+def test_holds_are_no_switches_too_many() -> None:
+    story = Story()
+    for _ in range(20):
+        story.tell(story.standing.hit(OWN, story.now, 2, quota=False))
+        story.wait(2.1)
+        story.tell(story.standing.answered(OWN, story.now, well=True))
+    assert len(story.told) == 40
+    assert not any(isinstance(each, Flapping) for each in story.told)
+
+
+def test_an_endpoint_that_trips_while_it_is_held_is_told_as_what_it_is() -> None:
+    story = Story()
+    story.tell(story.standing.hit(OWN, story.now, 2, quota=False))
+    story.fail("a", 5)
+    assert (story.standing.limited, story.standing.breakers["a"].state) == ({}, State.OPEN)
+    assert len(story.told) == 1  # nobody is moved twice
+
+
+def test_back_from_nothing_at_all_is_a_recovery() -> None:
+    story = Story()
+    story.fail("a", 5)
+    story.fail("b", 5)
+    story.wait(40, rps=2)
+    before = [each for each in story.told if isinstance(each, Recovered)]
+    assert before[0].before is None
+    assert story.standing.active == "a"
