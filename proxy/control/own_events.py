@@ -67,7 +67,14 @@ def of_document(
 def of_incident(passage: Passage, deps: ControlDeps, before: Incident, change: Change) -> NewEvent:
     """An incident was changed, resolved or opened again."""
     now = change.incident
-    members: Object = {
+    route_id = now.route_ids[0] if len(now.route_ids) == 1 else None
+    return own_event(passage, deps, _type_of(before, now), of_change(change), route_id)
+
+
+def of_change(change: Change) -> Object:
+    """What an event tells of an incident that changed."""
+    now = change.incident
+    return {
         "incident_id": now.incident_id,
         "status": now.status,
         "severity": now.severity,
@@ -76,8 +83,6 @@ def of_incident(passage: Passage, deps: ControlDeps, before: Incident, change: C
         "route_ids": [*now.route_ids],
         "changes": [entry.kind for entry in change.entries],
     }
-    route_id = now.route_ids[0] if len(now.route_ids) == 1 else None
-    return own_event(passage, deps, _type_of(before, now), members, route_id)
 
 
 def _type_of(before: Incident, now: Incident) -> str:

@@ -39,6 +39,7 @@ RUNTIME_TYPES: Final = (
 
 CONFIG_CHANGED = "control.config.changed"
 POLICY_PUBLISHED = "control.policy.published"
+INCIDENT_OPENED = "control.incident.opened"
 INCIDENT_UPDATED = "control.incident.updated"
 INCIDENT_RESOLVED = "control.incident.resolved"
 INCIDENT_REOPENED = "control.incident.reopened"

@@ -1,0 +1,133 @@
+"""Incidents that endpoints raise: out of the log, each event once (events.md §7.1, §8)."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy.app.raising import PAGE, Raising
+from proxy.control.intake import EventIntake
+from proxy.incidents.incident import Incident
+from proxy.model.batch import LogFilter, StoreConflict
+from proxy.model.events import NewEvent, iso
+from proxy.storage.incidents import find
+from proxy.telemetry.exposition import Registry
+from proxy.wire import jsonbody
+from tests.kit.fakes import CountingIds, FakeClock
+from tests.kit.store import MemoryStore
+
+W = "default"
+
+
+@dataclass
+class Room:
+    clock: FakeClock = field(default_factory=FakeClock)
+    ids: CountingIds = field(default_factory=CountingIds)
+    well: bool = False
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(self.clock)
+        self.intake = EventIntake(self.store, self.clock, self.ids, Registry("test"))
+        self.raising = self.another()
+
+    def another(self) -> Raising:
+        """As another node, or the same one after its start."""
+        return Raising(
+            self.store, self.intake, self.clock, self.ids, lambda: [W],
+            lambda _, __: self.well, lambda _: 300,
+        )  # fmt: skip
+
+    async def told(self, *reasons: str, endpoint: str = "a", source: str = "proxy/n/0") -> None:
+        events = []
+        for reason in reasons:
+            body: dict[str, Any] = {
+                "event_id": self.ids.new("evt-"),
+                "type": "runtime.endpoint.state_changed",
+                "timestamp": iso(self.clock.now_ms()),
+                "route_id": "chat",
+                "payload": {
+                    "failover_policy_id": "p", "endpoint_id": endpoint, "from": "closed",
+                    "to": "open", "reason": reason,
+                },
+            }  # fmt: skip
+            events.append(NewEvent(body, self.clock.now_ms()))
+        await self.intake.accept(W, events, source=source)
+
+    async def incidents(self) -> list[Incident]:
+        rows = await self.store.scan(W, "incident")
+        found = [await find(self.store, W, name) for name, _, _ in rows]
+        return [each.incident for each in found if each is not None]
+
+    async def types(self) -> list[str]:
+        page = await self.store.range(W, "events", LogFilter(types=("control.*",), limit=100))
+        bodies = [jsonbody.loads(each.body) for each in page.entries]
+        return [str(body["type"]) for body in bodies if isinstance(body, dict)]
+
+
+async def test_an_incident_is_opened_once_and_told() -> None:
+    room = Room()
+    await room.told("latency", "auth", "auth")
+    for _ in range(3):
+        await room.raising.look(W)
+    (incident,) = await room.incidents()
+    assert (incident.type, incident.status, incident.related_events_total) == (
+        "endpoint_auth_failed", "active", 2,
+    )  # fmt: skip
+    assert await room.types() == ["control.incident.opened"]
+    held = await find(room.store, W, incident.incident_id)
+    assert held is not None
+    assert [each.kind for each in held.timeline][:1] == ["opened"]
+
+
+async def test_after_a_start_nothing_is_counted_twice() -> None:
+    room = Room()
+    await room.told("auth")
+    await room.raising.look(W)
+    await room.told("auth")
+    await room.another().look(W)
+    await room.raising.look(W)
+    await room.another().look(W)
+    (incident,) = await room.incidents()
+    assert incident.related_events_total == 2
+    assert sorted(await room.types()) == ["control.incident.opened", "control.incident.updated"]
+
+
+async def test_more_than_a_page_is_taken_whole() -> None:
+    room = Room()
+    await room.told(*["auth"] * (2 * PAGE + 7))
+    await room.told("quota", endpoint="b")
+    await room.raising.look(W)
+    found = {each.type: each.related_events_total for each in await room.incidents()}
+    assert found == {"endpoint_auth_failed": 2 * PAGE + 7, "endpoint_quota": 1}
+
+
+async def test_what_anybody_sends_raises_nothing() -> None:
+    room = Room()
+    await room.told("auth", source="api/key-1")
+    await room.raising.look(W)
+    assert await room.incidents() == []
+
+
+async def test_it_ends_by_itself_and_begins_anew() -> None:
+    room = Room()
+    await room.told("auth")
+    await room.raising.look(W)
+    for seconds, well, status in ((400, False, "active"), (400, True, "resolved")):
+        room.well = well
+        room.clock.advance(seconds)
+        await room.raising.look(W)
+        assert [each.status for each in await room.incidents()] == [status]
+    await room.told("auth")
+    await room.raising.look(W)
+    assert sorted(each.status for each in await room.incidents()) == ["active", "resolved"]
+
+
+async def test_of_two_nodes_that_look_at_once_one_writes() -> None:
+    room = Room()
+    await room.told("auth", "quota")
+    looks = [room.raising.look(W), room.another().look(W)]
+    done = await asyncio.gather(*looks, return_exceptions=True)
+    assert {type(each) for each in done} <= {type(None), StoreConflict}
+    found = {each.type: each.related_events_total for each in await room.incidents()}
+    assert found == {"endpoint_auth_failed": 1, "endpoint_quota": 1}
+    await room.another().look(W)
+    assert await room.types() == ["control.incident.opened"] * 2
