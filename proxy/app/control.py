@@ -18,6 +18,8 @@ from proxy.app.declared import declared, shipped_packs
 from proxy.app.filewatch import differing, restart_only, stamps
 from proxy.app.gauges import show_storage
 from proxy.app.learning import Learning
+from proxy.app.standings import NodeStandings
+from proxy.app.telling import Telling
 from proxy.app.version import VERSION
 from proxy.control.config import ControlConfig
 from proxy.control.frame import ControlDeps
@@ -42,7 +44,6 @@ from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded, load_config
 from proxy.settings.overlay import InForce, overlay
 from proxy.settings.problems import ConfigError, path_text
-from proxy.settings.schema import Ingest
 from proxy.settings.secrets import ensure_admin_key, ensure_server_key
 from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snapshot
 from proxy.spool.cursors import CursorFile
@@ -54,7 +55,6 @@ from proxy.telemetry.logs import Log
 from proxy.workers.spooler import Spooler
 
 WATCH_S: Final = 1.0
-REDIS_DEDUPE_DAYS: Final = 2
 
 
 Publish = Callable[[SnapshotDoc], None]
@@ -76,7 +76,9 @@ class ControlHalf:
         self._clock = clock
         self._log = log
         self._workers = workers
-        self._publish = publish
+        self._telling = Telling(state_dir, ids)
+        self.standings = NodeStandings(clock, self._telling.tell)
+        self._publish = self.standings.before(publish)
         self._state_dir = state_dir
         self._started_at = clock.monotonic()
         self._lag_s = 0.0
@@ -148,6 +150,7 @@ class ControlHalf:
             tell=log.tell,
             key_uses=key_uses,
             keeper=self._keeper,
+            standings=self.standings,
         )
         self._runner: web.ServerRunner | None = None
 
@@ -186,6 +189,7 @@ class ControlHalf:
             await self._runner.cleanup()
         if self._keeper is not None:
             await self._keeper.close()
+        await asyncio.to_thread(self._telling.close)
         self._spooler.stop()
         if self._spooling is not None:
             await self._spooling
@@ -313,19 +317,12 @@ class ControlHalf:
             self._admin_key,
             loaded.config.server.public_url,
             loaded.config.control,
-            self._ingest(loaded),
+            upkeep.ingest_of(self.store.engine, loaded.config.ingest),
             declared(self._loaded),
             self._shipped,
             {one.id: one.settings.timezone for one in loaded.config.workspaces},
             snapshot.guard,
         )
-
-    def _ingest(self, loaded: Loaded) -> Ingest:
-        """In Redis what is remembered is held in memory: for fewer days, unless the file says."""
-        ingest = loaded.config.ingest
-        if self.store.engine != "redis" or ingest.dedupe_days is not None:
-            return ingest
-        return ingest.model_copy(update={"dedupe_days": REDIS_DEDUPE_DAYS})
 
     async def _watch_files(self) -> None:
         """A changed file reloads."""

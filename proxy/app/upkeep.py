@@ -8,6 +8,7 @@ from proxy.control.key_uses import KeyUses
 from proxy.model.batch import Retention, StoreUnavailable
 from proxy.model.ports import Clock, Ids, Store
 from proxy.runtime.tasks import background
+from proxy.settings.schema import Ingest
 from proxy.settings.schema import Retention as Settings
 from proxy.storage.aging import forget
 from proxy.telemetry.exposition import Registry
@@ -15,6 +16,7 @@ from proxy.telemetry.exposition import Registry
 DAY_MS: Final = 86_400_000
 TRIM_S: Final = 1.0
 FORGET_S: Final = 3600.0
+REDIS_DEDUPE_DAYS: Final = 2
 
 
 class Kept(Store, Protocol):
@@ -87,3 +89,10 @@ def retention_of(said: Settings) -> Retention:
         dead_ms=said.dead_days * DAY_MS,
         incidents_ms=said.incidents_days * DAY_MS,
     )
+
+
+def ingest_of(engine: str, said: Ingest) -> Ingest:
+    """In Redis what is remembered is held in memory: for fewer days, unless the file says."""
+    if engine != "redis" or said.dedupe_days is not None:
+        return said
+    return said.model_copy(update={"dedupe_days": REDIS_DEDUPE_DAYS})

@@ -21,6 +21,7 @@ from proxy.control.ratelimit import RateClass
 from proxy.control.readiness import StatusSource
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Coord, Ids, Store
+from proxy.routing.standings import NoStandings, Standings
 from proxy.spool.keeper import Keeper
 from proxy.telemetry.exposition import Registry
 from proxy.wire import jsonbody
@@ -148,7 +149,8 @@ class ControlDeps:
     `config` gives the configuration in force, `tell(event, fields, fault)` writes a log line.
     `apply` brings what was committed into force and returns when it is (in this process; workers
     follow); it never raises.  `server_key` (32 bytes) signs cursors and hides user ids.  `keeper`
-    takes events while the store is away; None: then they are refused.
+    takes events while the store is away; None: then they are refused.  `standings`: how endpoints
+    stand, policy by policy.
     """
 
     store: Store
@@ -168,6 +170,7 @@ class ControlDeps:
     parsed: Parsed = field(default_factory=Parsed)
     key_uses: KeyUses = field(default_factory=KeyUses)
     keeper: Keeper | None = None
+    standings: Standings = field(default_factory=NoStandings)
 
 
 Handler = Callable[[Passage, ControlDeps], Awaitable[Reply | web.StreamResponse]]

@@ -50,6 +50,7 @@ class Reason:
     threshold: float = 0.0
     samples: int = 0
     left_s: float = 0.0
+    said: str = ""  # by the operator who forced or released it
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,12 +355,14 @@ class Breaker:
 
     # ---- an operator
 
-    def force(self, now: float, *, closed: bool, ttl_s: float) -> Change:
-        """Open or closed for so long, whatever happens."""
+    def force(self, now: float, *, closed: bool, ttl_s: float, said: str = "") -> Change:
+        """Open or closed for so long, whatever happens.  `said`: why, by the operator."""
         if not closed and self.state in (State.CLOSED, State.FORCED_CLOSED):
             self.opened_at = now
         change = self._become(
-            now, State.FORCED_CLOSED if closed else State.FORCED_OPEN, Reason("manual")
+            now,
+            State.FORCED_CLOSED if closed else State.FORCED_OPEN,
+            Reason("manual", said=said),
         )
         self.until = now + ttl_s
         self.reason = change.reason

@@ -26,6 +26,8 @@ def trigger_condition(reason: Reason, said: Conditions, at_ms: int) -> str:
             return f"connect_failures >= {HARD_IN_A_ROW}"
         case code if code in _CONFIG:
             return f"{_CONFIG[code]}_failures >= {CONFIG_IN_A_ROW}"
+        case "manual" if reason.said:
+            return f"manual: {reason.said}"
         case "exhausted":
             return "all endpoints unavailable"
         case code:

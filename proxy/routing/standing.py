@@ -271,21 +271,22 @@ class Standing:
             effects += self._after(name, now, change)
         return effects
 
-    def force(self, name: str, now: float, *, ttl_s: float) -> list[Effect]:
-        """All traffic to that endpoint for so long, whatever happens: the others are held open."""
+    def force(self, name: str, now: float, *, ttl_s: float, said: str = "") -> list[Effect]:
+        """All traffic to that endpoint for so long, whatever happens: the others are held open.
+        `said`: why, by the operator."""
         effects: list[Effect] = []
         for each in self.order:
-            change = self.breakers[each].force(now, closed=each == name, ttl_s=ttl_s)
+            change = self.breakers[each].force(now, closed=each == name, ttl_s=ttl_s, said=said)
             effects.append(StateChanged(each, change))
-        return effects + self._settled(now, Reason("manual"))
+        return effects + self._settled(now, Reason("manual", said=said))
 
-    def release(self, now: float) -> list[Effect]:
+    def release(self, now: float, *, said: str = "") -> list[Effect]:
         effects: list[Effect] = []
         for each in self.order:
             change = self.breakers[each].release(now)
             if change is not None:
                 effects.append(StateChanged(each, change))
-        return effects + self._settled(now, Reason("manual"))
+        return effects + self._settled(now, Reason("manual", said=said))
 
     # ----
 

@@ -1,0 +1,44 @@
+"""What changes about endpoints, as lines of the spool: written by the control process alone, so
+that a node says each change once, whichever of its workers saw it first."""
+
+from pathlib import Path
+from typing import Final
+
+from proxy.gateway.changes import change_of
+from proxy.model.observations import Observation
+from proxy.model.ports import Ids
+from proxy.routing.standing import Effect, Standing
+from proxy.spool.record import change_line
+from proxy.spool.writer import SpoolWriter
+
+SLOT: Final = "control"
+
+
+class Telling:
+    """`tell` is given every change once, in order."""
+
+    def __init__(self, state_dir: Path, ids: Ids) -> None:
+        self._ids = ids
+        self._spool = SpoolWriter(state_dir, SLOT, _unseen)
+
+    def __repr__(self) -> str:
+        return f"<Telling {self._spool.lines} lines>"
+
+    def tell(self, standing: Standing, effect: Effect, at_ms: int) -> None:
+        """`at_ms`: when it happened, since 1970."""
+        change = change_of(standing, effect, at_ms)
+        if change is not None:
+            kind, payload = change
+            line = change_line(
+                standing.workspace_id, self._ids.new("evt-"), at_ms, kind,
+                standing.policy.route_id, payload,
+            )  # fmt: skip
+            self._spool.append(line, critical=True)
+
+    def close(self) -> None:
+        """Blocks for the time of a sync."""
+        self._spool.close()
+
+
+def _unseen(what: Observation) -> None:
+    """Lost lines are counted by the writer."""
