@@ -18,6 +18,7 @@ from proxy.app.declared import declared, shipped_packs
 from proxy.app.filewatch import differing, restart_only, stamps
 from proxy.app.gauges import show_storage
 from proxy.app.learning import Learning
+from proxy.app.raising import Raising
 from proxy.app.standings import NodeStandings
 from proxy.app.telling import Telling
 from proxy.app.version import VERSION
@@ -172,6 +173,12 @@ class ControlHalf:
         self._spooling = spawn(self._spooler.run(), name="spooler")
         background(self._beat(), name="loop lag")
         background(self._watch_files(), name="reloader")
+        raising = Raising(
+            self.store, self.intake, self._clock, self._deps.ids,
+            lambda: [(one.id, one.settings.incidents) for one in self._loaded.config.workspaces],
+            self.standings,
+        )  # fmt: skip
+        background(raising.run(), name="incidents of endpoints")
         upkeep.begin(
             self.store,
             self._clock,

@@ -13,7 +13,15 @@ from proxy.control.intake import EventIntake
 from proxy.control.own_events import of_change
 from proxy.incidents.changes import Change
 from proxy.incidents.incident import SYSTEM, Incident
-from proxy.incidents.raising import RAISED, SIGNALS, Signal, ended, raised, signal_of
+from proxy.incidents.raising import (
+    EXHAUSTED,
+    RAISED,
+    SIGNALS,
+    Signal,
+    ended,
+    raised,
+    signal_of,
+)
 from proxy.model.batch import Cursor, LogFilter, LogPage, Op, StoreConflict, StoreUnavailable
 from proxy.model.events import (
     EVENTS_LOG,
@@ -25,6 +33,10 @@ from proxy.model.events import (
 )
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids, Store
+from proxy.routing.breaker import State
+from proxy.routing.standing import Standing
+from proxy.routing.standings import Standings
+from proxy.settings.notices import IncidentSettings
 from proxy.storage.incidents import INCIDENT, Held, find, ops
 from proxy.wire import jsonbody
 
@@ -34,9 +46,6 @@ END_S: Final = 10.0
 PAGE: Final = 100
 SOURCE: Final = "control"
 _RAISED: Final = tuple(kind.encode() for kind in RAISED)
-
-IsWell = Callable[[str, Incident], bool]  # (workspace, incident)
-ResolveAfter = Callable[[str], int]  # workspace -> seconds
 
 
 @dataclass(slots=True)
@@ -58,17 +67,16 @@ class Raising:
         intake: EventIntake,
         clock: Clock,
         ids: Ids,
-        workspaces: Callable[[], Iterable[str]],
-        is_well: IsWell,
-        resolve_after_s: ResolveAfter,
+        settings: Callable[[], Iterable[tuple[str, IncidentSettings]]],
+        standings: Standings,
     ) -> None:
+        """`settings`: of each workspace in force."""
         self._store = store
         self._intake = intake
         self._clock = clock
         self._ids = ids
-        self._workspaces = workspaces
-        self._is_well = is_well
-        self._resolve_after_s = resolve_after_s
+        self._settings = settings
+        self._standings = standings
         self._looked: dict[str, _Looked] = {}
 
     def __repr__(self) -> str:
@@ -77,12 +85,12 @@ class Raising:
     async def run(self) -> None:
         while True:
             await self._clock.sleep(LOOK_S)
-            for workspace_id in list(self._workspaces()):
+            for workspace_id, settings in list(self._settings()):
                 # a store that is away is told of where it happens; who was faster has done it
                 with contextlib.suppress(StoreUnavailable, StoreConflict):
-                    await self.look(workspace_id)
+                    await self.look(workspace_id, settings)
 
-    async def look(self, workspace_id: str) -> None:
+    async def look(self, workspace_id: str, settings: IncidentSettings) -> None:
         """Take what is new in the log.  Raises StoreUnavailable, StoreConflict."""
         looked = self._looked.setdefault(workspace_id, _Looked())
         head = await self._store.head(workspace_id, EVENTS_LOG)
@@ -92,7 +100,7 @@ class Raising:
             looked.head = head
         if self._clock.monotonic() >= looked.ends_at:
             looked.ends_at = self._clock.monotonic() + END_S
-            await self._end(workspace_id)
+            await self._end(workspace_id, settings.resolve_after_seconds)
 
     async def _take(self, workspace_id: str, looked: _Looked, head: int) -> bool:
         """Take a page; whether nothing is left.  The cursor moves with what was found alone: a log
@@ -121,15 +129,15 @@ class Raising:
             changes[name] = change
         await self._keep(workspace_id, changes, held, moved)
 
-    async def _end(self, workspace_id: str) -> None:
+    async def _end(self, workspace_id: str, resolve_after_s: int) -> None:
         changes: dict[str, Change] = {}
         held = await self._open(workspace_id)
         for name, each in held.items():
             change = ended(
                 each.incident,
                 self._clock.now_ms(),
-                well=self._is_well(workspace_id, each.incident),
-                resolve_after_s=self._resolve_after_s(workspace_id),
+                well=is_well(self._standings.all(), workspace_id, each.incident),
+                resolve_after_s=resolve_after_s,
             )
             if change is not None:
                 changes[name] = change
@@ -171,6 +179,21 @@ class Raising:
             "payload": payload,
         }
         return NewEvent(body, now_ms)
+
+
+def is_well(standings: Iterable[Standing], workspace_id: str, incident: Incident) -> bool:
+    """What the incident is about is over: an endpoint is asked again under every policy, or there
+    is one again where none was left."""
+    own = [each for each in standings if each.workspace_id == workspace_id]
+    if incident.type == EXHAUSTED:
+        routes = set(incident.route_ids)
+        return all(each.active is not None for each in own if each.policy.route_id in routes)
+    return all(
+        each.breakers[name].state is State.CLOSED and name not in each.limited
+        for each in own
+        for name in incident.endpoint_ids
+        if name in each.breakers
+    )
 
 
 def _signals(page: LogPage) -> list[Signal]:

@@ -76,7 +76,10 @@ def _all(config: Config) -> Iterator[Problem]:
 def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
     yield from _set(workspace, IN_WORKSPACE, at)
     if workspace.settings != WorkspaceSettings():
-        yield Problem((*at, "settings"), "no incidents, digests or notifications are made")
+        yield Problem(
+            (*at, "settings"),
+            "of incidents only those of endpoints are made; no digests, no notifications",
+        )
     for number, endpoint in enumerate(workspace.endpoints):
         path = (*at, "endpoints", number)
         yield from _set(endpoint, IN_ENDPOINT, path)

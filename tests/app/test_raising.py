@@ -4,37 +4,57 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.app.raising import PAGE, Raising
+from proxy.app.raising import PAGE, Raising, is_well
+from proxy.app.standings import NodeStandings
 from proxy.control.intake import EventIntake
 from proxy.incidents.incident import Incident
 from proxy.model.batch import LogFilter, StoreConflict
 from proxy.model.events import NewEvent, iso
+from proxy.model.failover import Outcome
+from proxy.model.tenancy import SnapshotDoc, WorkspaceRules
+from proxy.settings.notices import IncidentSettings
 from proxy.storage.incidents import find
 from proxy.telemetry.exposition import Registry
 from proxy.wire import jsonbody
+from tests.kit.builders import policy
 from tests.kit.fakes import CountingIds, FakeClock
 from tests.kit.store import MemoryStore
 
-W = "default"
+W, POLICY = "default", "test-failover"
 
 
 @dataclass
 class Room:
     clock: FakeClock = field(default_factory=FakeClock)
     ids: CountingIds = field(default_factory=CountingIds)
-    well: bool = False
+    standings: NodeStandings = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
         self.intake = EventIntake(self.store, self.clock, self.ids, Registry("test"))
+        self.standings = NodeStandings(self.clock, lambda *_: None, lambda: 0.5)
+        rules = WorkspaceRules(id=W, failover_policies=[policy("a", "b")])
+        self.standings.keep(SnapshotDoc(version=1, sha256="", workspaces=[rules]))
         self.raising = self.another()
 
     def another(self) -> Raising:
         """As another node, or the same one after its start."""
+        settings = IncidentSettings(resolve_after_seconds=300)
         return Raising(
-            self.store, self.intake, self.clock, self.ids, lambda: [W],
-            lambda _, __: self.well, lambda _: 300,
+            self.store, self.intake, self.clock, self.ids, lambda: [(W, settings)], self.standings
         )  # fmt: skip
+
+    async def look(self, raising: Raising | None = None) -> None:
+        await (raising or self.raising).look(W, IncidentSettings(resolve_after_seconds=300))
+
+    def fail(self, *endpoints: str) -> None:
+        """Three of our own credentials refused by each."""
+        standing = self.standings.of(W, POLICY)
+        assert standing is not None
+        now = self.clock.monotonic()
+        for name in endpoints:
+            for _ in range(3):
+                standing.observe(name, now, Outcome.AUTH, began=now)
 
     async def told(self, *reasons: str, endpoint: str = "a", source: str = "proxy/n/0") -> None:
         events = []
@@ -67,7 +87,7 @@ async def test_an_incident_is_opened_once_and_told() -> None:
     room = Room()
     await room.told("latency", "auth", "auth")
     for _ in range(3):
-        await room.raising.look(W)
+        await room.look()
     (incident,) = await room.incidents()
     assert (incident.type, incident.status, incident.related_events_total) == (
         "endpoint_auth_failed", "active", 2,
@@ -81,11 +101,11 @@ async def test_an_incident_is_opened_once_and_told() -> None:
 async def test_after_a_start_nothing_is_counted_twice() -> None:
     room = Room()
     await room.told("auth")
-    await room.raising.look(W)
+    await room.look()
     await room.told("auth")
-    await room.another().look(W)
-    await room.raising.look(W)
-    await room.another().look(W)
+    await room.look(room.another())
+    await room.look()
+    await room.look(room.another())
     (incident,) = await room.incidents()
     assert incident.related_events_total == 2
     assert sorted(await room.types()) == ["control.incident.opened", "control.incident.updated"]
@@ -95,7 +115,7 @@ async def test_more_than_a_page_is_taken_whole() -> None:
     room = Room()
     await room.told(*["auth"] * (2 * PAGE + 7))
     await room.told("quota", endpoint="b")
-    await room.raising.look(W)
+    await room.look()
     found = {each.type: each.related_events_total for each in await room.incidents()}
     assert found == {"endpoint_auth_failed": 2 * PAGE + 7, "endpoint_quota": 1}
 
@@ -103,31 +123,50 @@ async def test_more_than_a_page_is_taken_whole() -> None:
 async def test_what_anybody_sends_raises_nothing() -> None:
     room = Room()
     await room.told("auth", source="api/key-1")
-    await room.raising.look(W)
+    await room.look()
     assert await room.incidents() == []
 
 
 async def test_it_ends_by_itself_and_begins_anew() -> None:
     room = Room()
+    room.fail("a")
     await room.told("auth")
-    await room.raising.look(W)
-    for seconds, well, status in ((400, False, "active"), (400, True, "resolved")):
-        room.well = well
-        room.clock.advance(seconds)
-        await room.raising.look(W)
-        assert [each.status for each in await room.incidents()] == [status]
+    await room.look()
+    assert [each.status for each in await room.incidents()] == ["active"]
+    room.clock.advance(400)
+    await room.look()
+    assert [each.status for each in await room.incidents()] == ["active"]  # it is still refused
+    room.standings.force(W, POLICY, "a", 1, "mended")
+    room.standings.release(W, POLICY, "mended")
+    room.clock.advance(11)
+    await room.look()
+    assert [each.status for each in await room.incidents()] == ["resolved"]
     await room.told("auth")
-    await room.raising.look(W)
+    await room.look()
     assert sorted(each.status for each in await room.incidents()) == ["active", "resolved"]
+
+
+async def test_nothing_left_is_over_when_one_is_there_again() -> None:
+    room = Room()
+    room.fail("a", "b")
+    (standing,) = room.standings.all()
+    exhausted = Incident(
+        incident_id="inc-1", severity="critical", type="failover_exhausted", route_ids=["chat"],
+        created_at="2024-03-15T14:30:00Z", updated_at="2024-03-15T14:30:00Z",
+    )  # fmt: skip
+    assert not is_well([standing], W, exhausted)
+    standing.force("b", room.clock.monotonic(), ttl_s=60)
+    assert is_well([standing], W, exhausted)
+    assert is_well([standing], "other", exhausted)
 
 
 async def test_of_two_nodes_that_look_at_once_one_writes() -> None:
     room = Room()
     await room.told("auth", "quota")
-    looks = [room.raising.look(W), room.another().look(W)]
+    looks = [room.look(), room.look(room.another())]
     done = await asyncio.gather(*looks, return_exceptions=True)
     assert {type(each) for each in done} <= {type(None), StoreConflict}
     found = {each.type: each.related_events_total for each in await room.incidents()}
     assert found == {"endpoint_auth_failed": 1, "endpoint_quota": 1}
-    await room.another().look(W)
+    await room.look(room.another())
     assert await room.types() == ["control.incident.opened"] * 2
