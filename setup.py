@@ -11,15 +11,15 @@ from pathlib import Path
 from setuptools import setup
 
 HOT = {
-    "gateway": "account admission answer arguments ask backlog blocks downstream front handlers "
-    "heads intake judging noting opening pipeline reach read relay slices stream streamed tell "
-    "texts threshold turn waiting whole",
+    "gateway": "account admission answer arguments ask backlog blocks downstream flights front "
+    "handlers heads intake judging noting opening pipeline reach read relay slices stream streamed tell "
+    "texts threshold turn waiting way whole",
     "guardrails": "automaton context engine external findings fold gates linear look matching memo "
     "placeholders program redact restoring rules sampling search signs spans stream view watch "
     "whole",
     "guardrails/checks": "digits national secrets steps unicode validators",
     "model": "records",
-    "routing": "failover match outcomes",
+    "routing": "breaker failover holds match outcomes standing window",
     "runtime": "ids",
     "spool": "record",
     "telemetry": "metrics",
