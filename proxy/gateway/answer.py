@@ -74,6 +74,8 @@ class Answer(Streamed):
             self.mode = UNARY
         else:
             self._reject(f"content type {kind[:64].decode('latin-1')}")
+        if self.mode in (UNARY, ERROR):
+            self._idle_whole()
 
     def data(self, chunk: bytes) -> None:
         if self._decoder is not None:
@@ -129,6 +131,10 @@ class Answer(Streamed):
                 self.mode = PASS
                 self._decide()
             return
+        self._idle_whole()
+
+    def _idle_whole(self) -> None:
+        """A whole body may stand still for `idle_ms`, from its head on."""
         call = self.call
         if call is not None:
             idle = self._clock.monotonic() + self._turn.route.idle_s

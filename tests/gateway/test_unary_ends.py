@@ -32,6 +32,22 @@ async def test_a_body_that_flows_is_given_up_one_idle_limit_after_its_first_byte
     assert due == w.clock.monotonic() + 15
 
 
+async def test_p07_headers_and_then_silence_are_given_up_after_one_idle_limit() -> None:
+    """failover.md §13: the fallback answers within `idle_ms`, not within `unary_ms`."""
+    w = world(scripts={"openai": [[(200, JSON)]]})
+    caller = RecordingDownstream(request_body=CHAT)
+    asked = asyncio.get_running_loop().create_task(
+        serve(w.inbound("/v1/chat/completions"), caller, w.gateway)
+    )
+    for _ in range(9):
+        await asyncio.sleep(0)
+    upstream = w.upstreams["openai"]
+    assert upstream.calls[-1].due == w.clock.monotonic() + 15
+    upstream.sinks[-1].data(b"{}")
+    upstream.sinks[-1].end()
+    await asked
+
+
 async def test_a_guarded_answer_over_the_limit_is_blocked_with_the_verdict_error() -> None:
     """guardrails.md §7.4: verdict `error`, `on_error`: a block, which is never retried elsewhere"""
     long = b'{"choices":[{"message":{"content":"' + b"a" * 17_000_000
