@@ -208,6 +208,7 @@ class FakeProvider:
             target=head.target,
             raw_headers=head.headers,
             body=await connection.read_body(head) if self._reads_body else b"",
+            reused=connection.asked > 1,
         )
         entry = Entry(request)
         connection.on_gone = lambda: entry.ends("client gone")

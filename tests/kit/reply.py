@@ -80,6 +80,15 @@ class Reply:
         """Headers and opening events at once, the first content later."""
         return self.pause(seconds, after=0)
 
+    def first_event_after(self, seconds: float) -> Self:
+        """Headers at once, the first event later."""
+
+        def edit(steps: list[Step], _: Grammar) -> list[Step]:
+            front = len(_heads(steps))
+            return [*steps[:front], Wait(seconds), *steps[front:]]
+
+        return self._edited(edit)
+
     def paced(self, seconds: float) -> Self:
         """Waits between the pieces of content."""
 
@@ -125,8 +134,15 @@ class Reply:
         return self._edited(lambda steps, _: [*_until(steps, after), Finish(how)])
 
     def cut_bytes(self, count: int, how: How = "fin") -> Self:
-        """Ends after that many bytes of the body, inside a chunk where it must be."""
-        return self._edited(lambda steps, _: [*_first_bytes(steps, count), Finish(how)])
+        """Ends after that many bytes of the body, inside a chunk where it must be.  A body that has
+        no more stays whole."""
+
+        def edit(steps: list[Step], _: Grammar) -> list[Step]:
+            if count >= sum(len(step.data) for step in steps if isinstance(step, Send)):
+                return steps
+            return [*_first_bytes(steps, count), Finish(how)]
+
+        return self._edited(edit)
 
     def cut_inside(self, *, after: int, how: How = "fin") -> Self:
         """Ends in the middle of the event that follows that many pieces."""

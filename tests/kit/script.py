@@ -25,6 +25,7 @@ class Request:
     target: str
     raw_headers: tuple[tuple[str, str], ...]
     body: bytes = b""
+    reused: bool = False  # not the first request of its connection
 
     @property
     def headers(self) -> dict[str, str]:

@@ -1,0 +1,99 @@
+"""Plays rows: many at once, each in lanes of its own; those that need the machine alone, after."""
+
+import asyncio
+import os
+import tempfile
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.chaos.dialects import BY_NAME, Dialect
+from tests.chaos.own import OWN
+from tests.chaos.play import played, worse
+from tests.chaos.profile import Profile
+from tests.chaos.rows import Result, Row
+from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.stage import Stage, staged
+
+ROWS: Sequence[Row] = (*SCENARIOS, *OWN)
+QUIET = "quiet"
+START_EVERY_S = 0.1
+IDLE_CPU = 0.2
+IDLE_OVER_S = 2.0
+Pair = tuple[Row, Dialect]
+Tell = Callable[[Result], None]
+
+
+def pairs(only: Sequence[str] = (), rows: Sequence[Row] = ROWS) -> list[Pair]:
+    """Every row in each of its dialects, or those that are named: `S08` is all of its variants in
+    all dialects, `S08-guard-messages` one of them."""
+    found = [(row, BY_NAME[name]) for row in rows for name in row.dialects]
+    return [pair for pair in found if not only or any(_named(pair, each) for each in only)]
+
+
+def _named(pair: Pair, name: str) -> bool:
+    parts = {*pair[0].id.split("-"), pair[1].name}
+    return set(name.split("-")) <= parts
+
+
+async def run(
+    chosen: Sequence[Pair], profile: Profile, *, tell: Tell, workers: int = 1,
+    keep: Path | None = None,
+) -> list[Result]:  # fmt: skip
+    """The results in the order of the table.  `keep`: where state and log stay behind."""
+    order = {(row.id, dialect.name): at for at, (row, dialect) in enumerate(chosen)}
+    async with _place(keep) as place, staged(chosen, profile, place, workers=workers) as stage:
+        together = [pair for pair in chosen if not pair[0].alone]
+        together.sort(key=lambda pair: -pair[0].lasts(profile))
+        found = await asyncio.gather(
+            *(_after(at * START_EVERY_S, stage, pair, tell) for at, pair in enumerate(together))
+        )
+        for pair in chosen:
+            if pair[0].alone:
+                found.append(await _after(0, stage, pair, tell))
+        found += [each async for each in _quiet(stage, found, tell)]
+    return sorted(found, key=lambda each: order.get((each.row, each.dialect), len(order)))
+
+
+@asynccontextmanager
+async def _place(keep: Path | None) -> AsyncIterator[Path]:
+    if keep is not None:
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="parapet-chaos-") as name:
+        yield Path(name)
+
+
+async def _after(seconds: float, stage: Stage, pair: Pair, tell: Tell) -> Result:
+    await asyncio.sleep(seconds)
+    row, dialect = pair
+    try:
+        result = await played(stage, row, dialect)
+    except Exception as fault:  # noqa: BLE001 - a row that breaks is a row that fails
+        where = traceback.extract_tb(fault.__traceback__)[-1]
+        why = f"{type(fault).__name__} at {Path(where.filename).name}:{where.lineno}: {fault}"
+        result = worse(Result(row.id, dialect.name, "fail", "", 0.0), "fail", why)
+    tell(result)
+    return result
+
+
+async def _quiet(stage: Stage, found: Sequence[Result], tell: Tell) -> AsyncIterator[Result]:
+    """When all rows are over nothing spins: the processes use next to no time."""
+    if not found:
+        return
+    pids = [int(each["pid"]) for each in (await stage.parapet.status())["processes"]]
+    before = sum(map(_cpu_s, pids))
+    await asyncio.sleep(IDLE_OVER_S)
+    share = (sum(map(_cpu_s, pids)) - before) / IDLE_OVER_S
+    result = Result(QUIET, "", "pass", "", IDLE_OVER_S)
+    if share > IDLE_CPU:
+        result = worse(result, "fail", f"{share:.0%} of a core when nothing is asked")
+    tell(result)
+    yield result
+
+
+def _cpu_s(pid: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
