@@ -40,6 +40,9 @@ _FAULTS: Final[Mapping[Outcome, tuple[type[ProxyError], str]]] = {
     Outcome.CALLER: (InvalidRequest, "refused the request"),
 }
 _OVERLOADED: Final = frozenset({503, 529})
+# reasons of a skip: what time heals, and what holds for this request wherever it goes
+_PASSING: Final = frozenset({"forced", "open", "ramping", "probing", "rate_limited"})
+_FOR_GOOD: Final = frozenset({"pinned_state", "different_embedding_model"})
 
 
 _CALLER_STATUS: Final[Mapping[int, type[ProxyError]]] = {
@@ -67,9 +70,16 @@ def fault_of(attempt: Attempt, status: int = 0) -> ProxyError:
 def nothing_admits(skipped: Sequence[tuple[str, str]], left_s: float = 1.0) -> ProxyError:
     """No endpoint could take the request.  `left_s`: until one may."""
     reasons = ", ".join(f"{endpoint_id}: {reason}" for endpoint_id, reason in skipped)
-    if skipped and all(reason.startswith("cannot express") for _, reason in skipped):
+    mute = [reason for _, reason in skipped if reason.startswith("cannot express")]
+    passing = [reason for _, reason in skipped if reason in _PASSING]
+    if mute and all(reason in mute or reason in _FOR_GOOD for _, reason in skipped):
         fault: ProxyError = InvalidRequest(
             f"No endpoint of this route takes this request: {reasons}."
+        )
+    elif passing and all(reason == "rate_limited" for reason in passing):
+        fault = UpstreamRateLimited(
+            f"Every endpoint of this route limits the rate of requests: {reasons}.",
+            retry_after_s=left_s,
         )
     else:
         fault = NoEndpoint(

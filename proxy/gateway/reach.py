@@ -13,12 +13,13 @@ from proxy.gateway.ask import OFF_LOOP_BYTES
 from proxy.gateway.faults import fault_of, nothing_admits
 from proxy.gateway.gates import SKIPPED, all_forbidden, may_send
 from proxy.gateway.local import ANSWERED_HERE
-from proxy.gateway.snapshot import EndpointView, Rules
+from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
-from proxy.gateway.way import Way
+from proxy.gateway.way import OTHER_VECTORS, PINNED, Way
 from proxy.model.exchange import ErrorSeen, Refused
 from proxy.model.failover import Attempt, FailoverDecision, Outcome
-from proxy.routing.failover import Fail, Send, final_attempt, reason_of
+from proxy.model.observations import RetryBudgetSpent
+from proxy.routing.failover import BUDGET, Fail, Send, final_attempt, reason_of
 from proxy.routing.outcomes import judge_refusal, judge_transport
 from proxy.wire.failures import read_error
 from proxy.wire.jsonbody import loads_event, strict_object
@@ -39,13 +40,14 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
     turn.record.original_endpoint = turn.route.order[0].doc.id
     while True:
         match way.next_move():
-            case Fail():
+            case Fail(because):
+                if because == BUDGET or way.broke:
+                    _tell_broke(turn, gateway)
                 return _settle(turn, answers, way)
             case Send(place, after_s, charged):
                 if after_s:
                     await gateway.clock.sleep(after_s)
-                candidate = turn.order[place]
-                answer = await _attempt(turn, candidate, rules, gateway, way, charged=charged)
+                answer = await _attempt(turn, place, rules, gateway, way, charged=charged)
                 if isinstance(answer, Refused):
                     way.skip(place, answer.reason)
                     continue
@@ -58,10 +60,10 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
 
 
 async def _attempt(
-    turn: Turn, candidate: EndpointView, rules: Rules, gateway: Gateway, way: Way, *, charged: bool
+    turn: Turn, place: int, rules: Rules, gateway: Gateway, way: Way, *, charged: bool
 ) -> Answer | Refused:
     """Plan, send, wait until the answer has begun or failed, judge."""
-    route, exchange = turn.route, turn.exchange
+    route, exchange, candidate = turn.route, turn.exchange, turn.order[place]
     plan = candidate.adapter.plan(
         exchange,
         turn.visit.credential,
@@ -73,6 +75,8 @@ async def _attempt(
         return plan
     if not may_send(turn, candidate, plan.model):
         return Refused(SKIPPED)
+    if way.other_vectors(place, plan.model):
+        return Refused(OTHER_VECTORS)
     phase, limit_s = ("first_content", route.first_content_s) if exchange.stream else (
         "unary", route.unary_s
     )  # fmt: skip
@@ -80,7 +84,7 @@ async def _attempt(
     if isinstance(flight, str):
         return Refused(flight)
     if turn.record.attempts:
-        _tell_switch(turn, candidate, gateway)
+        _tell_switch(turn, place, gateway, way)
     answer = Answer(turn, candidate, plan, gateway, rules.doc.guard.max_answer_bytes)
     if flight is not None and flight.permit is not None:
         limit_s = min(limit_s, flight.permit.limit_s)
@@ -101,6 +105,7 @@ async def _attempt(
         answer.cancel()
         gateway.answers.discard(answer)
         attempt.latency_ms = (gateway.clock.monotonic() - answer.started) * 1000
+        way.left()
         raise
     finally:
         if answer.over:
@@ -196,24 +201,26 @@ def error_of(answer: Answer) -> ErrorSeen:
 
 def _why_transport(turn: Turn, phase: str) -> tuple[str, str]:
     """(trigger_condition, the limit that expired)"""
-    limits = turn.route.doc.timeouts
+    limits, flight = turn.route.doc.timeouts, turn.flight
     expired = {
         "first_content": limits.first_content_ms,
         "idle": limits.idle_ms,
-        "total": limits.total_ms,
+        "total": round(turn.route.total_s * 1000),
         "unary": limits.unary_ms,
         "connect_timeout": limits.connect_ms,
     }
     if phase in expired:
+        if flight is not None and flight.permit is not None and phase in ("first_content", "unary"):
+            expired[phase] = round(flight.permit.limit_s * 1000)
         name = "connect" if phase == "connect_timeout" else phase
         return f"{name} > {expired[phase]}ms", name
     return f"connection {phase}", ""
 
 
-def _tell_switch(turn: Turn, candidate: EndpointView, gateway: Gateway) -> None:
+def _tell_switch(turn: Turn, place: int, gateway: Gateway, way: Way) -> None:
     """One request-scope decision per switch (failover.md §14), made when it is sent."""
-    last, policy = turn.record.attempts[-1], turn.policy
-    if policy is None:
+    last, policy, candidate = turn.record.attempts[-1], turn.policy, turn.order[place]
+    if policy is None or last.endpoint_id == candidate.doc.id:
         return
     code, trigger = reason_of(last)
     turn.record.decisions.append(
@@ -224,9 +231,16 @@ def _tell_switch(turn: Turn, candidate: EndpointView, gateway: Gateway) -> None:
             selected_fallback=candidate.doc.id,
             timestamp_ms=gateway.clock.now_ms(),
             reason_code=code,
-            skipped=list(turn.skipped),
+            skipped=way.skipped_before(place),
         )
     )
+
+
+def _tell_broke(turn: Turn, gateway: Gateway) -> None:
+    """A retry was not made because too many are under way (failover.md §8.3)."""
+    turn.starved = True
+    if turn.policy is not None:
+        gateway.observe(RetryBudgetSpent(turn.policy.effective_id))
 
 
 def _settle(turn: Turn, answers: list[Answer], way: Way) -> Answer | None:
@@ -234,13 +248,13 @@ def _settle(turn: Turn, answers: list[Answer], way: Way) -> Answer | None:
     order, tried = turn.order, turn.record.attempts
     if not tried:
         skipped = way.refused()
-        forbidden = all_forbidden(turn, [*skipped.values()])
+        forbidden = all_forbidden(turn, [why for why in skipped.values() if why != PINNED])
         if forbidden is not None:
             raise forbidden
         if turn.exchange.surface.operation in ANSWERED_HERE:
             return None
-        left_s = way.admits_in_s()
-        raise nothing_admits([(order[at].doc.id, why) for at, why in skipped.items()], left_s)
+        told = [(order[at].doc.id, skipped[at]) for at in sorted(skipped)]
+        raise nothing_admits(told, way.admits_in_s())
     at = final_attempt(tried)
     attempt, answer = tried[at], answers[at]
     record, candidate = turn.record, answer.candidate.doc
@@ -251,6 +265,8 @@ def _settle(turn: Turn, answers: list[Answer], way: Way) -> Answer | None:
         return answer
     may_say = attempt.outcome in _CALLERS and answer.mode == ERROR
     fault = fault_of(attempt, answer.status)
+    if attempt.outcome is Outcome.RATE_LIMITED and turn.chained:
+        fault.retry_after_s = way.hold_left_s() or fault.retry_after_s
     if may_say:
         fault.quote(error_of(answer).message)
     fault.final = turn.chained

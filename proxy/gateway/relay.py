@@ -348,6 +348,8 @@ def refuse(
         lines += turn.route.head_lines + policy_line(turn)
         if record.attempts:
             lines += b"x-parapet-attempts: %d\r\n" % len(record.attempts)
+        if turn.starved:
+            lines += b"x-parapet-retry: budget\r\n"
     caller.begin(status, lines, length=len(body))
     caller.hold(body)
 

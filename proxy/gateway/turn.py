@@ -93,6 +93,7 @@ class Turn:
     beside: Beside | None = None  # the answer waits for it
     aside: Beside | None = None  # only the record does
     flight: Flight | None = None  # the attempt whose answer is being handed on
+    starved: bool = False  # a retry was not made for lack of budget
     entered: Standing | None = None  # its request is counted among those in flight
 
     def land(self, now: float) -> None:

@@ -1,9 +1,10 @@
 """The way of one request through its endpoints: what was tried, who does not take it, and what an
 attempt does to what is known of its endpoint.
 
-`next_move` decides; this gathers what it decides on.
+`next_move` decides; this gathers what it decides on.  Why an endpoint is skipped is failover.md §6.
 """
 
+from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
@@ -12,94 +13,196 @@ from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.failover import Attempt, Outcome
 from proxy.routing.breaker import Permit, State
-from proxy.routing.failover import Move, Now, next_move
+from proxy.routing.failover import BUDGET, Move, Now, Send, next_move
 from proxy.routing.holds import Key
+from proxy.wire.bound import bound_by
+from proxy.wire.providers.models import model_for
 
 APART_LEAST_S, APART_MOST_S = 0.05, 0.15
 EXTRA_MOST_S: Final = 0.25
+PINNED: Final = "pinned_state"
+OTHER_VECTORS: Final = "different_embedding_model"
+RATE_LIMITED: Final = "rate_limited"
 _OVER: Final = (Outcome.SUCCESS, Outcome.BLOCKED)
+_CLOSED_BY_US: Final = ("open", "probing", "ramping")
+_FIRST: Final = Now(0.0)
+_PRIMARY: Final = Send(0)
 
 
 class Way:
     """Of one request.  `once`: it is tried once, whatever the policy says, and gives no samples."""
 
-    __slots__ = ("_gateway", "_skipped", "_turn", "charged", "names", "once", "share", "standing")
+    __slots__ = (
+        "_bound", "_gateway", "_held_until", "_let_in", "_refused", "_skipped", "_turn", "broke",
+        "charged", "names", "once", "places", "standing",
+    )  # fmt: skip
 
     def __init__(self, turn: Turn, gateway: Gateway, once: bool) -> None:
         self._turn = turn
         self._gateway = gateway
         self.once = once
         self.names = [view.doc.id for view in turn.order]
-        self._skipped: dict[int, str] = {}
+        self.places: list[int] | None = None  # the order of this request, where it is its own
+        self._skipped: dict[int, str] = {}  # for good
+        self._refused: dict[int, str] = self._skipped  # at the last move
+        self._let_in: set[str] = set()  # whatever their breakers say
+        self._bound: bool | None = None
+        self._held_until: list[float] = []
         self.charged = False
+        self.broke = False  # the budget has kept it from a retry
         self.standing = None if once else turn.standing
-        self.share = 0
         if self.standing is not None:
-            self.share = crc32(turn.record.request_id.encode()) % 100
             gateway.flights.asked(self.standing, gateway.clock.monotonic())
             self.standing.budget.in_flight += 1
             turn.entered = self.standing
+        elif turn.exchange.surface.operation == "pass" and turn.rerouted is None:
+            for place in range(1, len(self.names)):  # what it makes or names is at the primary
+                self._skipped[place] = PINNED
 
     def __repr__(self) -> str:
         return f"<Way over {self.names}>"
 
     def next_move(self) -> Move:
         """What to do next."""
-        turn, gateway, standing = self._turn, self._gateway, self.standing
-        left_s = turn.total_due - gateway.clock.monotonic()
-        each = turn.rerouted is not None and not self.once
-        policy = None if self.once else turn.policy
-        if standing is None:
-            return next_move(
-                self.names, turn.record.attempts, self._skipped, policy, Now(left_s), each=each
-            )
-        refused = self._skipped
-        if not standing.quiet or standing.holds:
-            refused = self.refused()
+        turn, standing = self._turn, self.standing
         tried = turn.record.attempts
-        now = _FIRST if not tried else self._now(left_s, tried)
-        return next_move(self.names, tried, refused, policy, now, each=each)
+        if standing is None:
+            each = turn.rerouted is not None and not self.once
+            policy = None if self.once else turn.policy
+            left = Now(turn.total_due - self._gateway.clock.monotonic())
+            return next_move(self.names, tried, self._skipped, policy, left, each=each)
+        if not tried and not self._skipped and standing.quiet:
+            return _PRIMARY
+        refused = self.refused()
+        now = _FIRST if not tried else self._now(tried)
+        return next_move(self.names, tried, refused, turn.policy, now, places=self.places)
 
-    def _now(self, left_s: float, tried: list[Attempt]) -> Now:
-        standing, route = self.standing, self._turn.route
+    def _now(self, tried: list[Attempt]) -> Now:
+        standing, turn, route = self.standing, self._turn, self._turn.route
         assert standing is not None
+        now = self._gateway.clock.monotonic()
         breaker = standing.breakers.get(tried[-1].endpoint_id)
         chance = self._gateway.flights.chance()
+        fragile = []
+        for place, name in enumerate(self.names):
+            each = standing.breakers.get(name)
+            if each is not None and each.state in (State.PROBING, State.RAMP):
+                fragile.append(place)
         return Now(
-            left_s,
+            turn.total_due - now,
             min(route.connect_s + 1, route.total_s / 4),
-            steady=breaker is not None and breaker.is_steady(self._gateway.clock.monotonic()),
+            steady=breaker is not None and breaker.is_steady(now),
             has_budget=standing.budget.has_room,
             apart_s=APART_LEAST_S + chance * (APART_MOST_S - APART_LEAST_S),
             extra_s=chance * EXTRA_MOST_S,
-            fragile=[
-                place
-                for place, name in enumerate(self.names)
-                if standing.breakers[name].state in (State.PROBING, State.RAMP)
-            ],
+            fragile=fragile,
         )
+
+    # ---- who does not take it
 
     def skip(self, place: int, reason: str) -> None:
         """It cannot take this request."""
         self._skipped[place] = reason
         self._turn.skipped.append((self.names[place], reason))
+        if reason == BUDGET:
+            self.broke = True
 
     def refused(self) -> dict[int, str]:
         """The places that do not take the request now, with the reason."""
-        standing = self.standing
-        if standing is None:
+        if self.standing is None:
             return self._skipped
-        found = dict(self._skipped)
         now = self._gateway.clock.monotonic()
-        for place, name in enumerate(self.names):
-            if place in found or name not in standing.breakers:
-                continue
-            why = standing.refusal(name, self.share)
-            if why == "probing" and standing.breakers[name].may_probe(now):
-                why = ""
-            if why:
-                found[place] = why
+        found = dict(self._skipped)
+        share = crc32(self._turn.record.request_id.encode()) % 100
+        for place in range(len(self.names)):
+            if place not in found:
+                why = self._refusal(place, now, share)
+                if why:
+                    found[place] = why
+        self._let_last(found, now)
+        self._refused = found
         return found
+
+    def _refusal(self, place: int, now: float, share: int) -> str:
+        standing, name = self.standing, self.names[place]
+        assert standing is not None
+        if self.is_bound:
+            if place:
+                return PINNED
+            self._let_in.add(name)  # failover.md §6: whatever its breaker says
+            return ""
+        if name in standing.breakers:
+            why = standing.refusal(name, share)
+            if why and (why != "probing" or not standing.breakers[name].may_probe(now)):
+                return why
+        return "context_not_larger" if self._is_too_small(place) else ""
+
+    @property
+    def is_bound(self) -> bool:
+        """Its body names what is kept at one provider account."""
+        if self._bound is None:
+            doc = self._turn.exchange.doc
+            self._bound = doc is not None and bool(bound_by(doc))
+        return self._bound
+
+    def _is_too_small(self, place: int) -> bool:
+        """A prompt was too long for somebody: only one who says that he takes more may be next."""
+        order, most, found = self._turn.order, 0, False
+        for attempt in self._turn.record.attempts:
+            if attempt.outcome is Outcome.CONTEXT_WINDOW and attempt.endpoint_id in self.names:
+                found = True
+                failed = order[self.names.index(attempt.endpoint_id)].doc.max_context
+                most = max(most, failed or 0)
+        own = order[place].doc.max_context
+        return found and (own is None or own <= most)
+
+    def _let_last(self, found: dict[int, str], now: float) -> None:
+        """Where nobody admits: one who is on his way back and shows that he is well; then the
+        primary as if nothing were known, if the policy wants that."""
+        standing, policy, names = self.standing, self._turn.policy, self.names
+        assert standing is not None
+        asked = {attempt.endpoint_id for attempt in self._turn.record.attempts}
+        places = [place for place in self._in_order() if names[place] not in asked]
+        if any(place not in found for place in places):
+            return
+        for place in places:
+            if found[place] in ("probing", "ramping") and standing.breakers[
+                names[place]
+            ].may_be_last(now):
+                self._let_in.add(names[place])
+                del found[place]
+                return
+        tries = policy is not None and policy.on_exhausted == "try_primary" and not asked
+        if tries and found.get(0) in _CLOSED_BY_US:
+            self._let_in.add(names[0])
+            del found[0]
+
+    def _in_order(self) -> Sequence[int]:
+        return range(len(self.names)) if self.places is None else self.places
+
+    def skipped_before(self, place: int) -> list[tuple[str, str]]:
+        """Those that would have come before that one, and why each was skipped (failover.md §6)."""
+        asked = {attempt.endpoint_id for attempt in self._turn.record.attempts}
+        told = []
+        for each in self._in_order():
+            if each == place:
+                break
+            name = self.names[each]
+            why = "tried" if name in asked else self._refused.get(each, "")
+            if why:
+                told.append((name, why))
+        return told
+
+    def other_vectors(self, place: int, model: str | None) -> bool:
+        """Of embeddings: it would answer by another model than the primary, and vectors of two
+        models cannot be compared."""
+        turn = self._turn
+        exchange, first = turn.exchange, turn.order[0].doc
+        if not place or exchange.surface.operation != "embeddings" or exchange.model is None:
+            return False
+        return _plain(model or "") != _plain(model_for(first, exchange.model, turn.route.aliases))
+
+    # ---- an attempt
 
     def start(
         self, candidate: EndpointView, model: str | None, limit_s: float, *, charged: bool
@@ -109,18 +212,26 @@ class Way:
         if standing is None:
             return None
         now = gateway.clock.monotonic()
-        key = Key(candidate.doc.id, self._credential(candidate), model or "")
+        name = candidate.doc.id
+        key = Key(name, self._credential(candidate), model or "")
         holds = standing.holds
-        waited = bool(turn.record.attempts) and turn.record.attempts[-1].endpoint_id == key[0]
-        if holds and not waited and not holds.admits(key, now):
-            return "rate_limited"
+        if holds and not holds.admits(key, now):
+            tried = turn.record.attempts
+            if not tried or tried[-1].endpoint_id != name:  # else it has waited
+                self._held_until.append(now + holds.left_s(key, now))
+                return RATE_LIMITED
+        breaker = standing.breakers.get(name)
+        if breaker is None:
+            return "disabled"  # the policy was edited meanwhile
         permit: Permit | None = None
-        if standing.breakers[key.endpoint_id].state is State.PROBING:
-            permit = standing.permit(key.endpoint_id, now, standing.probe_limit_s(limit_s))
-            if permit is None:
+        if breaker.state is State.PROBING:
+            permit = standing.permit(name, now, standing.probe_limit_s(limit_s))
+            if permit is None and name not in self._let_in:
                 return "probing"
         if charged and not standing.budget.charge():
-            return "budget"
+            if permit is not None:
+                breaker.give_back(permit)
+            return BUDGET
         self.charged = charged
         if holds:
             holds.try_now(key, now, limit_s)
@@ -134,6 +245,7 @@ class Way:
 
     def came(self, attempt: Attempt, *, stream: bool) -> None:
         """The answer has begun, or the attempt is over."""
+        self.left()
         flight, standing = self._turn.flight, self.standing
         if flight is None or standing is None:
             return
@@ -141,11 +253,24 @@ class Way:
         if attempt.outcome not in _OVER:
             flight.ended(now, attempt.outcome, hint_s=attempt.retry_after_s)
             self._turn.flight = None
+            if attempt.outcome is Outcome.RATE_LIMITED:
+                self._held_until.append(now + standing.holds.left_s(flight.key, now))
         elif stream:
             flight.answered(now)
-        if self.charged:
-            standing.budget.charged -= 1
+
+    def left(self) -> None:
+        """Nothing is waited for any more: what was charged is free for others."""
+        if self.charged and self.standing is not None:
+            self.standing.budget.charged -= 1
             self.charged = False
+
+    # ---- the end
+
+    def hold_left_s(self) -> float | None:
+        """How long until the first of the endpoints that are limiting may be asked again."""
+        if not self._held_until:
+            return None
+        return max(1.0, min(self._held_until) - self._gateway.clock.monotonic())
 
     def admits_in_s(self) -> float:
         """How long until an endpoint may admit: to the next probe, or the end of a hold."""
@@ -153,10 +278,14 @@ class Way:
         if standing is None:
             return 1.0
         now = self._gateway.clock.monotonic()
-        waits = [
-            each.until - now for each in standing.breakers.values() if each.state is State.OPEN
-        ]
+        waits = [until - now for until in self._held_until]
+        for name in self.names:
+            breaker = standing.breakers.get(name)
+            if breaker is not None and breaker.state in (State.OPEN, State.FORCED_OPEN):
+                waits.append(breaker.until - now)
         return max(1.0, min(waits, default=1.0))
 
 
-_FIRST: Final = Now(0.0)
+def _plain(model: str) -> str:
+    """A model's name without the provider that some put before it."""
+    return model.rpartition("/")[2].lower()

@@ -24,6 +24,13 @@ class UpstreamStale:
 
 
 @dataclass(slots=True)
+class RetryBudgetSpent:
+    """A retry was not made: too many of that policy are under way."""
+
+    policy_id: str
+
+
+@dataclass(slots=True)
 class StreamEventDropped:
     """An event of a stream did not parse: what cannot be scanned is not forwarded."""
 
@@ -84,6 +91,7 @@ class SnapshotRejected:
 Observation = (
     RequestFinished
     | UpstreamStale
+    | RetryBudgetSpent
     | StreamEventDropped
     | GuardOverflowed
     | GuardAsked

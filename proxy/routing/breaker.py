@@ -308,6 +308,16 @@ class Breaker:
         self._expire(now)
         return len(self.permits) < self.recovery.probe_max_concurrent
 
+    def may_be_last(self, now: float) -> bool:
+        """Whether it may take what nobody else takes, though it is not back: it shows that it is
+        well (it ramps; or a probe was good and none was bad), or what was known of it is older
+        than any cool-down, because nobody has asked."""
+        if self.state is not State.PROBING:
+            return self.state is State.RAMP
+        if self.bad_probes or self.slow_probes:
+            return False
+        return self.good_probes > 0 or now - self.since >= self.recovery.max_cooldown_seconds
+
     def is_steady(self, now: float) -> bool:
         """Closed, and of the last ten seconds' samples (five at least) not half have failed."""
         outcomes = self.window.recent(now, STEADY_S, fields.OUTCOMES)

@@ -1,8 +1,8 @@
 """What to do next with a request that has no answer yet: one pure function over what was tried.
 
-Order is the policy's: the primary, then each fallback.  An endpoint is asked once, and once more
-where that may help; one that cannot take the request is skipped with its reason.  `next_move`
-decides, the gateway does.
+Order is the policy's: the primary, then each fallback, or tier by tier.  An endpoint is asked once,
+and once more where that may help; one that cannot take the request is skipped with its reason.
+`next_move` decides, the gateway does.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -53,6 +53,8 @@ class Now:
 
 
 _SENDS: Final = tuple(Send(place) for place in range(11))  # a primary and ten fallbacks
+BUDGET: Final = "budget"  # why a request fails that might have been retried
+_NOBODY: Final = "no endpoint left"
 MOST_ON_ONE: Final = 2  # attempts of one request on one endpoint (failover.md §8.2)
 
 
@@ -64,35 +66,42 @@ def next_move(
     now: Now,
     *,
     each: bool = False,
+    places: Sequence[int] | None = None,
 ) -> Move:
     """Say what to do next.
 
-    `order`: the endpoints of the route.  `tried`: the attempts so far, those on a connection that
+    `order`: the endpoints of the route.  `places`: those of it that are asked first come first;
+    None: in their order.  `tried`: the attempts so far, those on a connection that
     had gone stale left out.  `refused`: places that do not take the request, with the reason.
     `each`: the order is that of a rule which reroutes, and every endpoint of it gets its attempt
     without any policy.
     """
     if not tried:
-        return _elsewhere(order, tried, refused)
+        return _elsewhere(order, tried, refused, places)
     last = tried[-1]
     told = CONSEQUENCES[last.outcome]
     larger = last.outcome is Outcome.CONTEXT_WINDOW  # who has no larger one is refused
     if not told.elsewhere and not larger:
         return Fail(str(last.outcome))
     if each:
-        return _elsewhere(order, tried, refused) if now.left_s > 0 else Fail("deadline")
+        if now.left_s <= 0:
+            return Fail("deadline")
+        return _elsewhere(order, tried, refused, places)
     if policy is None or policy.status != "active" or not policy.request_failover.enabled:
         return Fail("no failover on this route")
     if len(tried) >= policy.max_attempts:
         return Fail("max_attempts")
     if now.left_s <= now.least_s:
         return Fail("deadline")
+    because = _NOBODY
     place = order.index(last.endpoint_id) if last.endpoint_id in order else -1
     if place >= 0 and place not in refused:
         again = _again(tried, place, policy, now)
-        if again is not None and now.has_budget:
-            return again
-    return _elsewhere(order, tried, refused, now)
+        if again is not None:
+            if now.has_budget:
+                return again
+            because = BUDGET
+    return _elsewhere(order, tried, refused, places, now, because)
 
 
 def _again(tried: Sequence[Attempt], place: int, policy: FailoverPolicy, now: Now) -> Send | None:
@@ -118,18 +127,20 @@ def _elsewhere(
     order: Sequence[str],
     tried: Sequence[Attempt],
     refused: Mapping[int, str],
+    places: Sequence[int] | None,
     now: Now | None = None,
+    because: str = _NOBODY,
 ) -> Move:
+    """The first in order that was not asked; `because`: why nobody may be."""
     asked = {attempt.endpoint_id for attempt in tried}
-    because = "no endpoint left"
-    for place, endpoint_id in enumerate(order):
-        if place in refused or endpoint_id in asked:
+    for place in range(len(order)) if places is None else places:
+        if place in refused or order[place] in asked:
             continue
         if now is None or (len(asked) < 2 and place not in now.fragile):
             return _SENDS[place] if place < len(_SENDS) else Send(place)
         if now.has_budget:
             return Send(place, 0.0, True)
-        because = "budget"
+        because = BUDGET
     return Fail(because)
 
 
@@ -150,11 +161,13 @@ def reason_of(attempt: Attempt) -> tuple[str, str]:
         return "model_not_found", attempt.why
     if attempt.outcome is Outcome.MISCONFIGURED:
         return "misconfigured", attempt.why
+    if attempt.outcome is Outcome.CONTEXT_WINDOW:
+        return "context_window", "context_length_exceeded"
     return "upstream_error", attempt.why
 
 
 # The most useful class of a failed chain wins (failover.md §8.6): the caller's to fix first, then
-# the last one that another endpoint might have healed.
+# the last one that time may heal; what an operator must mend says least to a caller.
 _CALLERS: Final = (Outcome.CALLER, Outcome.REFUSAL, Outcome.CONTEXT_WINDOW)
 
 
@@ -169,4 +182,7 @@ def final_attempt(tried: Sequence[Attempt]) -> int:
             for i, a in enumerate(tried)
         ]
         return min(hints)[1]
+    for index in range(len(tried) - 1, -1, -1):
+        if not CONSEQUENCES[tried[index].outcome].config:
+            return index
     return len(tried) - 1

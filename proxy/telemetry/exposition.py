@@ -91,6 +91,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Upstream attempts by how they ended.", "attempts"),
     Metric("upstream_stale_total", "counter", ("endpoint",),
            "Pooled connections found dead and replaced.", "stale"),
+    Metric("retry_budget_exhausted_total", "counter", ("policy",),
+           "Retries that were not made because too many were under way.", "retry_budget"),
     Metric("stream_events_dropped_total", "counter", ("endpoint",),
            "Stream events that did not parse.", "stream_events_dropped"),
     Metric("spool_lost_total", "counter", ("reason",),

@@ -18,6 +18,7 @@ from proxy.model.observations import (
     GuardOverflowed,
     Observation,
     RequestFinished,
+    RetryBudgetSpent,
     SnapshotApplied,
     SnapshotRejected,
     SpoolDropped,
@@ -127,6 +128,8 @@ class Log:
         """A line for what an operator must know; nothing for what is counted only."""
         match what:
             case RequestFinished() | UpstreamStale() | StreamEventDropped() | GuardAskingEnded():
+                return
+            case RetryBudgetSpent():
                 return
             case GuardOverflowed(policy_id, rule_id):
                 self.warning("guard.overflowed", {"policy": policy_id, "rule": rule_id})

@@ -18,6 +18,7 @@ from proxy.model.observations import (
     GuardOverflowed,
     Observation,
     RequestFinished,
+    RetryBudgetSpent,
     SnapshotApplied,
     SnapshotRejected,
     SpoolDropped,
@@ -101,6 +102,8 @@ class Totals:
                     self._count_waiting()
             case UpstreamStale(endpoint_id):
                 self._add("stale", (endpoint_id,))
+            case RetryBudgetSpent(policy_id):
+                self._add("retry_budget", (policy_id,))
             case StreamEventDropped(endpoint_id):
                 self._add("stream_events_dropped", (endpoint_id,))
             case GuardOverflowed(policy_id, rule_id):

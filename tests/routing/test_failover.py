@@ -53,6 +53,7 @@ MOVES: list[tuple[list[Attempt], dict[int, str], FailoverPolicy | None, Now, Mov
     (tried(BAD),                     {},                    POLICY,  BROKE,    Send(1)),
     (tried(BAD),                     {},                    NEVER,   NOW,      Send(1)),
     (tried(BAD),                     {0: "open"},           POLICY,  NOW,      Send(1)),
+    (tried(BAD),                     {1: "x", 2: "x"},      POLICY,  BROKE,    Fail("budget")),
     (tried(BAD, BAD, on="aa"),       {},                    POLICY,  NOW,      Send(1)),
     (tried(BAD, BAD, BAD, on="aab"), {},                    POLICY,  NOW,      Send(1, 0.1, True)),
     # a 429 that says when
@@ -100,6 +101,12 @@ def test_next_move(
     assert next_move("abc", before, refused, policy, now) == move
 
 
+def test_a_request_may_have_an_order_of_its_own() -> None:
+    assert next_move("abc", [], {}, POLICY, NOW, places=[2, 0, 1]) == Send(2)
+    assert next_move("abc", tried(SLOW), {}, POLICY, NOW, places=[0, 2, 1]) == Send(2)
+    assert next_move("abc", [], {2: "open"}, POLICY, NOW, places=[2, 0]) == Send(0)
+
+
 def test_an_order_of_a_rule_needs_no_policy() -> None:
     assert next_move("abc", tried(BAD), {}, None, NOW, each=True) == Send(1)
     assert next_move("abc", tried(BAD), {}, None, Now(0), each=True) == Fail("deadline")
@@ -127,6 +134,10 @@ REASONS = [
     (attempt(Outcome.AUTH, "status 401"), ("auth", "status 401")),
     (attempt(Outcome.MODEL_MISSING, "status 404"), ("model_not_found", "status 404")),
     (attempt(Outcome.MISCONFIGURED, "status 400"), ("misconfigured", "status 400")),
+    (
+        attempt(Outcome.CONTEXT_WINDOW, "status 400"),
+        ("context_window", "context_length_exceeded"),
+    ),
 ]
 # fmt: on
 
@@ -143,6 +154,9 @@ FINALS = [
     ([BAD, LIMITED],                                 1),
     ([BAD, Outcome.CALLER],                          1),
     ([Outcome.CONTEXT_WINDOW, BAD],                  0),
+    ([LIMITED, Outcome.AUTH],                        0),
+    ([BAD, Outcome.MODEL_MISSING],                   0),
+    ([Outcome.QUOTA, Outcome.AUTH],                  1),
 ]
 # fmt: on
 

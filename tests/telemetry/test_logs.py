@@ -13,6 +13,7 @@ from proxy.model.observations import (
     GuardAskingEnded,
     GuardOverflowed,
     RequestFinished,
+    RetryBudgetSpent,
     SnapshotApplied,
     SnapshotRejected,
     SpoolDropped,
@@ -99,6 +100,7 @@ def test_libraries_speak_through_the_same_log() -> None:
 OBSERVED = [
     (RequestFinished(RequestRecord("r", "e", 0)), None),
     (UpstreamStale("a"),                          None),
+    (RetryBudgetSpent("fo-1"),                    None),
     (StreamEventDropped("a"),                     None),
     (GuardAskingEnded(0.2),                       None),
     (GuardOverflowed("p", "r"),                   "guard.overflowed"),

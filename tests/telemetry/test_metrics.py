@@ -13,6 +13,7 @@ from proxy.model.observations import (
     GuardOverflowed,
     Observation,
     RequestFinished,
+    RetryBudgetSpent,
     SnapshotApplied,
     SnapshotRejected,
     SpoolDropped,
@@ -111,6 +112,7 @@ def test_policy_failover_and_the_small_ones() -> None:
     registry = shown(
         RequestFinished(record(policy_results=[result, result], decisions=[decision])),
         UpstreamStale("a"), UpstreamStale("a"), StreamEventDropped("a"), GuardAskingEnded(0.3),
+        RetryBudgetSpent("fo-1"),
         RequestFinished(record(placeholders_unrestored=3)), RequestFinished(record()),
         RequestFinished(record(unknown_events=2)), RequestFinished(record(unknown_events=1)),
         GuardOverflowed("safety-v2", "r"), SpoolLost("disk full"), SnapshotApplied(7),
@@ -123,6 +125,7 @@ def test_policy_failover_and_the_small_ones() -> None:
     assert value(registry, "parapet_failover_decisions_total", policy="fo-1",
                  reason="upstream_error", scope="request") == 1
     assert value(registry, "parapet_upstream_stale_total", endpoint="a") == 2
+    assert value(registry, "parapet_retry_budget_exhausted_total", policy="fo-1") == 1
     assert value(registry, "parapet_stream_events_dropped_total", endpoint="a") == 1
     assert value(registry, "parapet_guard_overflows_total", rule="r") == 1
     assert value(registry, "parapet_guard_placeholders_unrestored_total") == 3
