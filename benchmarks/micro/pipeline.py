@@ -16,6 +16,7 @@ from time import perf_counter_ns as now_ns
 
 from proxy.gateway.admission import admit
 from proxy.gateway.ask import ask
+from proxy.gateway.flights import Flights
 from proxy.gateway.reach import reach
 from proxy.gateway.read import read
 from proxy.gateway.relay import relay
@@ -26,7 +27,7 @@ from proxy.model.exchange import Inbound, Outgoing, RawHeaders
 from proxy.model.ports import Call, Sink
 from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
 from proxy.runtime.clock import SystemClock
-from proxy.runtime.ids import UlidIds
+from proxy.runtime.ids import UlidIds, fraction
 from proxy.settings.packs import builtin_packs
 from proxy.spool.record import is_critical, line_of
 from proxy.telemetry.metrics import Totals
@@ -110,7 +111,7 @@ def gateway_with(packs: list[str]) -> Gateway:
     return Gateway(
         rules=lambda: rules, clock=SystemClock(), ids=UlidIds(), journal=Nowhere(),
         line_of=line_of, is_critical=is_critical, observe=Totals("bench").count, off_loop=InLine(),
-        server_key=b"k" * 32,
+        server_key=b"k" * 32, flights=Flights(SystemClock(), fraction, lambda *_: None),
     )  # fmt: skip
 
 

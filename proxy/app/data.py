@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from proxy.gateway.changes import change_of
 from proxy.gateway.flights import Flights
 from proxy.gateway.handlers import Front
+from proxy.gateway.limits import limited_names
 from proxy.gateway.listener import FrontServer
 from proxy.gateway.snapshot import Kept, Rules, SnapshotError, build_guards, build_rules, with_keys
 from proxy.gateway.turn import Gateway
@@ -110,6 +111,7 @@ class DataHalf:
             server_key=server_key,
             flights=Flights(clock, fraction, self._endpoint_told),
             draining=lambda: self._draining,
+            event=self._happened,
         )
         self._front = Front(self.gateway, on_bug)
         self._server: asyncio.Server | None = None
@@ -161,6 +163,7 @@ class DataHalf:
             return self._refuse(snapshot.version, str(fault))
         self._rules = rules
         self.gateway.flights.keep(rules)
+        self.gateway.limiter.keep(limited_names(rules))
         self.totals.models = rules.known_models
         self.transports.retain(
             self.transports.key_of(workspace.id, endpoint)
@@ -222,10 +225,14 @@ class DataHalf:
         """Something about an endpoint of a policy has changed: an event of its own."""
         now_ms = self._clock.now_ms()
         kind, payload = change_of(standing, effect, now_ms)
-        line = change_line(
-            standing.workspace_id, self.gateway.ids.new("evt-"), now_ms, kind,
-            standing.policy.route_id, payload,
-        )  # fmt: skip
+        self._happened(standing.workspace_id, kind, standing.policy.route_id, payload)
+
+    def _happened(
+        self, workspace_id: str, kind: str, route_id: str, payload: Mapping[str, object]
+    ) -> None:
+        """An event that is no request."""
+        event_id, now_ms = self.gateway.ids.new("evt-"), self._clock.now_ms()
+        line = change_line(workspace_id, event_id, now_ms, kind, route_id, payload)
         self.spool.append(line, critical=True)
 
     def _tell_dropped(self) -> None:

@@ -69,7 +69,7 @@ def _lines(turn: Turn, kind: bytes) -> bytes:
         REQUEST_ID[turn.exchange.surface.dialect],
         request_id,
         request_id,
-        turn.route.head_lines,
+        turn.head_lines,
     )
     if record.attempts:
         lines += b"x-parapet-attempts: %d\r\n" % len(record.attempts)

@@ -19,7 +19,7 @@ def answer_here(turn: Turn) -> None:
     surface, record = turn.exchange.surface, turn.record
     lines = b"content-type: application/json\r\nx-parapet-request-id: %b\r\n%b" % (
         record.request_id.encode("ascii"),
-        turn.route.head_lines + policy_line(turn),
+        turn.head_lines + policy_line(turn),
     )
     if surface.operation == "count_tokens":
         body = dumps({"input_tokens": estimate_input(turn.exchange.doc or {})})

@@ -4,6 +4,7 @@
     1 match   route and workspace                         -> 404
     2 admit   key, role                                   -> 401 403
     3 read    bytes -> Exchange, every text addressable   -> 400 413 422
+              limits of key and route                     -> 429
     4 ask     guardrails on the request                   -> blocked, in the caller's dialect
     5 reach   `next_move` decides, the transport does, outcomes judge; until an answer has begun
     6 relay   upstream bytes -> framer -> reader -> guard -> caller, pushed, no task per chunk
@@ -18,6 +19,7 @@ import asyncio
 
 from proxy.gateway.admission import admit
 from proxy.gateway.ask import ask
+from proxy.gateway.limits import claim, settle
 from proxy.gateway.local import answer_here
 from proxy.gateway.noting import note_unread, tell_permits
 from proxy.gateway.outside import give_up
@@ -45,6 +47,8 @@ async def serve(
         visit = admit(rules, inbound, record.received_at_ms)  # 1 match, 2 admit
         inbound.body = await caller.body(rules.doc.max_body_bytes)
         turn = await read(visit, inbound, record, caller, gateway, started)  # 3 read
+        if turn.limited:
+            await claim(turn, gateway)
         if turn.route.asks:
             await ask(turn, rules, gateway)  # 4 ask
             note_unread(turn)
@@ -68,5 +72,7 @@ async def serve(
             turn.land(gateway.clock.monotonic())
             tell_permits(turn, gateway)
         tell(record, caller, gateway, rules, started)  # 7 tell
+        if turn is not None and turn.hold is not None:
+            settle(turn.hold, record, gateway)
         if settled:
             caller.end()  # the last write: whoever saw the end can find the event

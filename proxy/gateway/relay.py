@@ -312,7 +312,7 @@ def _own_lines(turn: Turn, answer: Answer) -> bytes:
     record = turn.record
     lines = b"x-parapet-request-id: %b\r\n%b%bx-parapet-attempts: %d\r\n" % (
         record.request_id.encode("ascii"),
-        turn.route.head_lines,
+        turn.head_lines,
         answer.candidate.head_lines,
         len(record.attempts),
     )
@@ -345,7 +345,7 @@ def refuse(
     record.status_code = status
     lines = render(headers) + b"x-parapet-request-id: %b\r\n" % record.request_id.encode("ascii")
     if turn is not None:
-        lines += turn.route.head_lines + policy_line(turn)
+        lines += turn.head_lines + policy_line(turn)
         if record.attempts:
             lines += b"x-parapet-attempts: %d\r\n" % len(record.attempts)
         if turn.starved:

@@ -22,10 +22,12 @@ from proxy.model.tenancy import (
     ApiKey,
     Endpoint,
     GuardSettings,
+    Limits,
     Route,
     SnapshotDoc,
     WorkspaceRules,
 )
+from proxy.routing.limits import has_any
 from proxy.routing.match import RouteTable
 from proxy.routing.standing import Standing
 from proxy.wire.prices import PriceBook, parse_prices
@@ -85,6 +87,7 @@ class RouteView:
     aliases: Mapping[str, str] = field(default_factory=dict)  # the primary's models
     fault: str = ""
     standing: Standing | None = None  # how the endpoints of its policy stand in this worker
+    limits: Limits | None = None  # None: it has none
 
 
 @dataclass(slots=True)
@@ -95,6 +98,7 @@ class KeyView:
     workspaces: frozenset[str]
     anywhere: bool
     home: "WorkspaceView | None" = None
+    limits: Limits | None = None
 
 
 @dataclass(slots=True)
@@ -203,11 +207,15 @@ def _keys(doc: SnapshotDoc, workspaces: dict[str, WorkspaceView]) -> dict[str, K
     for rules in doc.workspaces:
         for key in rules.keys:
             named = frozenset(key.workspaces or [rules.id])
-            keys[key.id] = KeyView(key, named, "*" in named)
+            keys[key.id] = KeyView(key, named, "*" in named, None, _limits(key.limits))
     for view in keys.values():
         bound = set(workspaces) if view.anywhere else workspaces.keys() & view.workspaces
         view.home = workspaces[next(iter(bound))] if len(bound) == 1 else None
     return keys
+
+
+def _limits(limits: Limits) -> Limits | None:
+    return limits if has_any(limits) else None
 
 
 def _secrets(endpoint: Endpoint, resolve: Resolve) -> tuple[bytes, ...]:
@@ -345,4 +353,5 @@ def _route(
         unary_s=limits.unary_ms / 1000,
         aliases=order[0].doc.models if order else {},
         fault=fault,
+        limits=_limits(route.limits),
     )

@@ -11,10 +11,11 @@ from proxy.gateway.snapshot import EndpointView, RouteView, Rules
 from proxy.guardrails.permits import Permits
 from proxy.guardrails.placeholders import Placeholders
 from proxy.guardrails.sampling import ALL
-from proxy.model.exchange import Exchange
+from proxy.model.exchange import Exchange, Json
 from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import Clock, Downstream, Ids, Journal, Observe, TransportFault
 from proxy.model.records import RequestRecord
+from proxy.routing.limits import Hold, Limiter
 from proxy.routing.standing import Standing
 from proxy.wire.dialect import DialectReader
 
@@ -46,6 +47,10 @@ class Beside(Protocol):
     def cancel(self) -> None: ...
 
 
+def _nobody_hears(_: str, __: str, ___: str, ____: dict[str, Json]) -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Gateway:
     """What the data plane is made of; built by app.py, faked in tests."""
@@ -64,6 +69,9 @@ class Gateway:
     in_flight: int = 0
     answers: set[UnderWay] = field(default_factory=set)  # under way, for the drain
     opinions: Opinions = field(default_factory=Opinions)  # of checks outside
+    limiter: Limiter = field(default_factory=Limiter)  # what is used of limits
+    # (workspace, type, route, payload) of an event that is no request
+    event: Callable[[str, str, str, dict[str, Json]], None] = field(default=_nobody_hears)
 
 
 @dataclass(slots=True)
@@ -95,14 +103,29 @@ class Turn:
     flight: Flight | None = None  # the attempt whose answer is being handed on
     starved: bool = False  # a retry was not made for lack of budget
     entered: Standing | None = None  # its request is counted among those in flight
+    hold: Hold | None = None  # what it has of its limits
+    limit_lines: bytes = b""  # `x-parapet-ratelimit-`: what was left of them
 
     def land(self, now: float) -> None:
         """The request is over: what became of its last attempt is known."""
+        if self.hold is not None:
+            self.hold.release()
         if self.flight is not None and self.record.attempts:
             self.flight.ended(now, self.record.attempts[-1].outcome)
         if self.entered is not None:
             self.entered.budget.in_flight -= 1
             self.entered = None
+
+    @property
+    def limited(self) -> bool:
+        """Its key or its route has limits."""
+        key = self.visit.key
+        return self.route.limits is not None or (key is not None and key.limits is not None)
+
+    @property
+    def head_lines(self) -> bytes:
+        """What every answer of its route says in its head."""
+        return self.route.head_lines + self.limit_lines
 
     @property
     def order(self) -> tuple[EndpointView, ...]:

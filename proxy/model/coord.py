@@ -41,9 +41,9 @@ def quota_of(limit: int, window_ns: int, used_ns: int, *, allowed: bool) -> Quot
     return Quota(limit, remaining, used_ns, max(0, used_ns + step - window_ns), allowed)
 
 
-def gcra(tat_ns: int, now_ns: int, limit: int, window_ns: int) -> tuple[int, Quota]:
-    """Take one: the new `tat` (unchanged when refused) and what is left."""
-    after = max(now_ns, tat_ns) + step_of(limit, window_ns)
+def gcra(tat_ns: int, now_ns: int, limit: int, window_ns: int, units: int = 1) -> tuple[int, Quota]:
+    """Take so many: the new `tat` (unchanged when refused) and what is left."""
+    after = max(now_ns, tat_ns) + units * step_of(limit, window_ns)
     allowed = after - now_ns <= window_ns
     tat = after if allowed else tat_ns
     return tat, quota_of(limit, window_ns, tat - now_ns, allowed=allowed)

@@ -63,6 +63,15 @@ class GuardAskingEnded:
 
 
 @dataclass(slots=True)
+class LimitReached:
+    """A request was refused by a limit of its key or of its route (`scope`)."""
+
+    workspace_id: str
+    scope: str
+    limit: str
+
+
+@dataclass(slots=True)
 class SpoolLost:
     """A record could not be written to the spool."""
 
@@ -96,6 +105,7 @@ Observation = (
     | GuardOverflowed
     | GuardAsked
     | GuardAskingEnded
+    | LimitReached
     | SpoolLost
     | SpoolDropped
     | SnapshotApplied

@@ -125,7 +125,7 @@ class Timeouts(Doc):
 
 
 class Limits(Doc):
-    """None: no limit."""
+    """Requests and tokens a minute, requests under way, USD a day (UTC).  None: no limit."""
 
     rpm: int | None = Field(None, ge=1)
     tpm: int | None = Field(None, ge=1)
@@ -186,7 +186,7 @@ class GuardSettings(Doc):
 
     hold_max_chars: int = Field(512, ge=128, le=4096)
     overflow: Literal["strict", "release"] = "strict"
-    max_leaves: int = Field(50_000, ge=1, le=1_000_000)
+    max_leaves: int = Field(50_000, ge=1)
     max_answer_bytes: int = Field(16_777_216, ge=1024, le=1_073_741_824)
     policy_header: Literal["off", "verdict", "rules"] = "off"
 

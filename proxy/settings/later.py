@@ -38,13 +38,9 @@ IN_ENDPOINT: Final = (
     ("max_context",               "only shown in lists of models"),
 )
 IN_ROUTE: Final = (
-    ("limits",                    "no rate, concurrency or budget is enforced"),
     ("stream_recovery",           "a stream that dies after its first content ends with an error"),
     ("translation",               "no request is translated to another dialect"),
     ("exposure",                  "no blast radius is computed"),
-)
-IN_KEY: Final = (
-    ("limits",                    "no rate, concurrency or budget is enforced"),
 )
 IN_POLICY: Final = (
     ("conditions",                _BREAKER),
@@ -86,8 +82,6 @@ def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
         yield from _provider(endpoint, path)
     for number, route in enumerate(workspace.routes):
         yield from _set(route, IN_ROUTE, (*at, "routes", number))
-    for number, key in enumerate(workspace.keys):
-        yield from _set(key, IN_KEY, (*at, "keys", number))
     for number, policy in enumerate(workspace.failover_policies):
         if policy.status == "active":
             yield from _set(policy, IN_POLICY, (*at, "failover_policies", number))

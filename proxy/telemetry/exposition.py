@@ -95,6 +95,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Retries that were not made because too many were under way.", "retry_budget"),
     Metric("stream_events_dropped_total", "counter", ("endpoint",),
            "Stream events that did not parse.", "stream_events_dropped"),
+    Metric("limited_total", "counter", ("workspace", "scope", "limit"),
+           "Requests refused by a limit of their key or route.", "limited"),
     Metric("spool_lost_total", "counter", ("reason",),
            "Records that could not be written to a spool.", "spool_lost"),
     Metric("config_rejected_total", "counter", (), "Snapshots that a worker refused.",

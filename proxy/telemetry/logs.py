@@ -16,6 +16,7 @@ from proxy.model.observations import (
     GuardAsked,
     GuardAskingEnded,
     GuardOverflowed,
+    LimitReached,
     Observation,
     RequestFinished,
     RetryBudgetSpent,
@@ -129,7 +130,7 @@ class Log:
         match what:
             case RequestFinished() | UpstreamStale() | StreamEventDropped() | GuardAskingEnded():
                 return
-            case RetryBudgetSpent():
+            case RetryBudgetSpent() | LimitReached():
                 return
             case GuardOverflowed(policy_id, rule_id):
                 self.warning("guard.overflowed", {"policy": policy_id, "rule": rule_id})

@@ -16,6 +16,7 @@ from proxy.model.observations import (
     GuardAsked,
     GuardAskingEnded,
     GuardOverflowed,
+    LimitReached,
     Observation,
     RequestFinished,
     RetryBudgetSpent,
@@ -112,6 +113,8 @@ class Totals:
                 self._add("guard_external", (policy_id, rule_id, result))
             case GuardAskingEnded(elapsed_s):
                 self._guard_time("external", elapsed_s)
+            case LimitReached(workspace_id, scope, limit):
+                self._add("limited", (workspace_id, scope, limit))
             case SpoolLost(reason):
                 self._add("spool_lost", (reason,))
             case SpoolDropped(line_class, lines):

@@ -112,7 +112,7 @@ UNUSED: list[tuple[str, str, list[str]]] = [
      ["workspaces[0].alert_rules"]),
     ("    routes:", "    settings: {timezone: Europe/Berlin}\n    routes:",
      ["workspaces[0].settings"]),
-    ("endpoint: a}", "endpoint: a, limits: {rpm: 5}}",          ["workspaces[0].routes[0].limits"]),
+    ("endpoint: a}", "endpoint: a, limits: {rpm: 5}}",          []),
     ("endpoint: a}", "endpoint: a, stream_recovery: buffer}",
      ["workspaces[0].routes[0].stream_recovery"]),
     ("endpoint: a}", "endpoint: a, stream_recovery: off}",      []),
