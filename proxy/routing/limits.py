@@ -124,10 +124,11 @@ class Meter:
     """What one route or key has used, as this process knows it.
 
     `elsewhere`: requests under way in other processes.  `spent_nano`: of requests that ended here
-    on `day`; `others_nano`: everything else of that day.
+    on `day`; `others_nano`: everything else of that day.  `agreed`: the control process knows it.
     """
 
     __slots__ = (
+        "agreed",
         "day",
         "elsewhere",
         "name",
@@ -138,7 +139,7 @@ class Meter:
         "told_at_ns",
         "under_way",
         "used_at_ns",
-    )  # fmt: skip
+    )
 
     def __init__(self, name: Name) -> None:
         self.name = name
@@ -146,6 +147,7 @@ class Meter:
         self.under_way = self.elsewhere = 0
         self.day = self.spent_nano = self.others_nano = 0
         self.used_at_ns = 0
+        self.agreed = False
         self.told_at_ns: dict[LimitName, int] = {}
 
     def __repr__(self) -> str:
