@@ -16,6 +16,7 @@ from proxy.routing.standing import Effect, Standing
 
 TICK_S: Final = 1.0
 NEVER: Final = float("inf")
+FIRST, WHOLE = "first", "whole"  # to the first content, to the end: what is measured
 
 Tell = Callable[[Standing, Effect], None]
 
@@ -26,7 +27,7 @@ class Flight:
     Slow is told when it becomes older than the threshold, not when it ends: what hangs ends never
     (failover.md §4.2)."""
 
-    __slots__ = ("_judged", "_on", "began", "endpoint_id", "key", "permit", "slow_at",
+    __slots__ = ("_judged", "_on", "began", "endpoint_id", "key", "measured", "permit", "slow_at",
                  "standing")  # fmt: skip
 
     def __init__(
@@ -38,6 +39,7 @@ class Flight:
         permit: Permit | None,
         slow_at: float,
         began: float,
+        measured: str,
     ) -> None:
         self._on = on
         self.standing = standing
@@ -46,6 +48,7 @@ class Flight:
         self.permit = permit
         self.slow_at = slow_at
         self.began = began
+        self.measured = measured
         self._judged = slow_at == NEVER
 
     def __repr__(self) -> str:
@@ -59,10 +62,15 @@ class Flight:
     def answered(self, now: float) -> None:
         """Its first content is there, which is what its latency is by unless the whole counts."""
         self.look(now)
+        if self.measured == FIRST:
+            self._took(now)
         if not self._judged and self.standing.policy.conditions.latency_basis != "total":
             self._judged = True
             self.slow_at = NEVER
             self.standing.breakers[self.endpoint_id].mark_quick(now, self.permit)
+
+    def _took(self, now: float) -> None:
+        self.standing.breakers[self.endpoint_id].latencies.add(now, now - self.began)
 
     def _slow(self, now: float) -> None:
         self._judged, self.slow_at = True, NEVER
@@ -80,6 +88,8 @@ class Flight:
         if outcome is Outcome.NO_ANSWER and not self._judged:
             self._slow(now)
         self.look(now)
+        if outcome is Outcome.SUCCESS and self.measured == WHOLE:
+            self._took(now)
         quick = outcome is Outcome.SUCCESS and not self._judged
         effects = self.standing.observe(
             self.endpoint_id, now, outcome, began=self.began, quick=quick,
@@ -151,7 +161,9 @@ class Flights:
         threshold_ms = said.latency_threshold_ms
         timed = threshold_ms is not None and (stream or said.latency_basis != "ttft")
         slow_at = now + (threshold_ms or 0) / 1000 if timed else NEVER
-        flight = Flight(self, standing, key.endpoint_id, key, permit, slow_at, now)
+        first = stream and said.latency_basis != "total"
+        measured = FIRST if first else "" if said.latency_basis == "ttft" else WHOLE
+        flight = Flight(self, standing, key.endpoint_id, key, permit, slow_at, now, measured)
         self.under_way.add(flight)
         return flight
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from proxy.model.failover import Conditions, Outcome, Recovery
 from proxy.routing import window as fields
+from proxy.routing.latencies import Latencies
 from proxy.routing.outcomes import CONSEQUENCES
 from proxy.routing.window import Window, lower_bound
 
@@ -88,6 +89,7 @@ class Breaker:
         self.opened_at = 0.0  # when it was last seen healthy
         self.reason: Reason | None = None
         self.window = Window(conditions.window_seconds)
+        self.latencies = Latencies(conditions.window_seconds)
         self.step = 0
         self._decayed_at = 0.0
         self.errors_in_a_row = self.slow_in_a_row = 0
@@ -103,6 +105,7 @@ class Breaker:
         """Take the members of an edited policy; state and samples stay (failover.md §3)."""
         if conditions.window_seconds != self.conditions.window_seconds:
             self.window = Window(conditions.window_seconds)
+            self.latencies = Latencies(conditions.window_seconds)
         self.conditions, self.recovery = conditions, recovery
 
     # ---- what happened
@@ -152,8 +155,9 @@ class Breaker:
         if told.error:
             self.errors_in_a_row += 1
             self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES, fields.ERRORS)
-        elif outcome is Outcome.RATE_LIMITED and not hinted:
-            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES, fields.LIMITED)
+        elif outcome is Outcome.RATE_LIMITED:
+            limited = fields.HINTED if hinted else fields.LIMITED
+            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES, limited)
         else:
             self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES)
         self.hard_in_a_row = self.hard_in_a_row + 1 if told.hard else 0

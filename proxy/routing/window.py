@@ -15,7 +15,8 @@ VERDICTS: Final = 2
 SLOW: Final = 3
 LIMITED: Final = 4  # 429 without a hint
 ATTEMPTS: Final = 5  # all of them, those without an outcome too
-_FIELDS: Final = 6
+HINTED: Final = 6  # 429 with one
+_FIELDS: Final = 7
 
 
 @cache

@@ -249,9 +249,9 @@ def test_a_ramp_starts_with_an_empty_window_and_what_began_before_it_does_not_co
     for _ in range(3):
         bench.probe(OK)
     bench.wait(0.2)
-    assert (bench.state, bench.counts) == (State.RAMP, [0] * 6)
+    assert (bench.state, bench.counts) == (State.RAMP, [0] * 7)
     bench.breaker.observe(bench.now, BAD, began=bench.now - 5)
-    assert bench.counts == [0] * 6
+    assert bench.counts == [0] * 7
     bench.see(BAD, 5)
     assert (bench.state, bench.breaker.level) == (State.OPEN, 2)
 
@@ -289,7 +289,7 @@ def test_an_operator_decides_for_a_while() -> None:
     bench.see(BAD, 100)
     assert bench.state is State.FORCED_CLOSED
     assert bench.breaker.release(bench.now) is not None
-    assert (bench.state, bench.counts) == (State.CLOSED, [0] * 6)
+    assert (bench.state, bench.counts) == (State.CLOSED, [0] * 7)
 
 
 def test_an_edit_keeps_state_and_samples() -> None:
