@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from proxy.control.answers import ChangeEventSent, RuntimeEventSent, Time, Told
 from proxy.model.documents import Severity
@@ -88,8 +88,20 @@ class PermissionDecision(Told):
     role_required: str | None
 
 
+class Observed(BaseModel):
+    """What a rule saw: the ratio or the run beside its threshold, and of how many samples."""
+
+    value: float
+    threshold: float
+    samples: Whole
+    window_seconds: Whole
+
+
 class FailoverDecisionTold(Told):
-    """A change of endpoint; `selected_fallback` null: there was none left."""
+    """A change of endpoint; `selected_fallback` null: there was none left.
+
+    `scope` endpoint: all new traffic; request: one.  `observed` stands in those of scope endpoint,
+    `resumed_at_chars` and `recovery` in those of a stream that went on elsewhere."""
 
     failover_policy_id: str
     trigger_condition: str
@@ -102,6 +114,11 @@ class FailoverDecisionTold(Told):
     route_id: str | None = None
     request_id: str | None = None
     skipped: list[dict[str, str]] | None = None
+    observed: Observed | None = None
+    state_version: Whole | None = None
+    node_id: str | None = None
+    resumed_at_chars: Whole | None = None
+    recovery: Literal["prefill", "restart", "buffer"] | None = None
 
 
 class RouteExposure(Told):

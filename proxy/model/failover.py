@@ -178,3 +178,5 @@ class FailoverDecision:
     reason_code: str
     scope: Literal["endpoint", "request"] = "request"
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    resumed_at_chars: int | None = None  # of a stream that goes on elsewhere: what was sent of it
+    recovery: Literal["prefill", "restart", "buffer"] | None = None

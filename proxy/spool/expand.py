@@ -48,6 +48,7 @@ _LATER: Final[list[Any]] = [None, 0, None]  # what a line says of what came afte
 _ALL_TEXT: Final = {str}
 
 Object = dict[str, Json]
+DECISION_PREFIX: Final = "dec-"
 NO_TOKENS: Final[Object] = {"input": 0, "output": 0, "total": 0}
 
 
@@ -120,6 +121,8 @@ def _change(doc: Sequence[Json]) -> Expanded:
         or not isinstance(payload, dict)
     ):
         raise BadLine("no change")
+    if kind == FAILOVER_DECISION:
+        payload = {**payload, "decision_id": decision_id(event_id)}
     event: Object = {
         "event_id": event_id,
         "type": kind,
@@ -298,6 +301,8 @@ def _parts(
 def _part(event: Object, part_id: str, kind: str, member: Object) -> Object:
     """A result or a decision of a request as an event of its own."""
     route_id, request_id = event.get("route_id"), event.get("request_id")
+    if kind == FAILOVER_DECISION:
+        member = {**member, "decision_id": decision_id(part_id)}
     part: Object = {
         "event_id": part_id,
         "type": kind,
@@ -310,6 +315,11 @@ def _part(event: Object, part_id: str, kind: str, member: Object) -> Object:
         if name in event:
             part[name] = event[name]
     return part
+
+
+def decision_id(event_id: str) -> str:
+    """A decision's own id: that of the event which tells it, under another prefix."""
+    return DECISION_PREFIX + event_id.removeprefix("evt-")
 
 
 def _at_ms(event: Object) -> int:

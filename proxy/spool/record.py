@@ -207,7 +207,7 @@ def _permission(decision: PermissionDecision) -> dict[str, object]:
 
 
 def _decision(decision: FailoverDecision) -> dict[str, object]:
-    return {
+    told: dict[str, object] = {
         "failover_policy_id": decision.failover_policy_id,
         "trigger_condition": decision.trigger_condition,
         "original_endpoint": decision.original_endpoint,
@@ -219,3 +219,7 @@ def _decision(decision: FailoverDecision) -> dict[str, object]:
             {"endpoint": endpoint, "reason": reason} for endpoint, reason in decision.skipped
         ],
     }
+    if decision.resumed_at_chars is not None:
+        told["resumed_at_chars"] = decision.resumed_at_chars
+        told["recovery"] = decision.recovery
+    return told

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.model.batch import Appended, Cursor, Op, StoreConflict, StoreUnavailable
-from proxy.model.events import NewEvent
+from proxy.model.events import FAILOVER_DECISION, NewEvent
 from proxy.model.ports import Clock, Store
 from proxy.spool.cursors import CursorFile
 from proxy.spool.reader import CHUNK_LINES, Chunk, SpoolLine, SpoolReader
@@ -226,6 +226,8 @@ class Spooler:
         if not fresh:
             return
         events = [event for line in fresh for event in line.said.events]
+        if source.startswith("proxy/"):
+            _sign(events, self._node)
         move = Cursor(cursor, old, fresh[-1].end)
         records = [line.said.idem for line in fresh if line.said.idem is not None]
         await self._accept(workspace_id, events, source=source, also=(move, *records))
@@ -307,6 +309,14 @@ class Spooler:
             known = await self._store.cursor(workspace_id, cursor)
             self._cursors[workspace_id, cursor] = known
         return known
+
+
+def _sign(events: Sequence[NewEvent], node: str) -> None:
+    """Say in decisions which machine made them."""
+    for event in events:
+        payload = event.body.get("payload")
+        if event.body.get("type") == FAILOVER_DECISION and isinstance(payload, dict):
+            event.body["payload"] = {**payload, "node_id": node}
 
 
 def _batches(lines: Sequence[SpoolLine], limit: int) -> Iterator[Sequence[SpoolLine]]:

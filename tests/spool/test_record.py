@@ -13,7 +13,7 @@ from proxy.model.policy import PolicyResult
 from proxy.model.records import RequestRecord
 from proxy.model.tools import PermissionDecision
 from proxy.spool.expand import BadLine, events_of
-from proxy.spool.record import framed, is_critical, line_of, time_text
+from proxy.spool.record import change_line, framed, is_critical, line_of, time_text
 from proxy.wire import jsonbody
 from tests.kit.spool import AT_MS, a_blocked_record, a_failover_record, a_record
 
@@ -139,6 +139,24 @@ def test_t_fo_72_a_decision_has_the_seeds_members() -> None:
     assert {name: payload[name] for name in seed} == seed
     assert payload["scope"] == "request"
     assert payload["skipped"] == [{"endpoint": "gemini", "reason": "no_credential"}]
+    assert payload["decision_id"] == decision.body["event_id"].replace("evt-", "dec-")
+    assert (payload["route_id"], payload["request_id"]) == ("prod-chat", "req-1")
+    assert "recovery" not in payload
+
+
+def test_t_fo_72_a_stream_that_goes_on_elsewhere_says_where() -> None:
+    record = a_failover_record()
+    record.decisions[0].resumed_at_chars, record.decisions[0].recovery = 0, "restart"
+    _, decision = events_of(line_of(record)[:-1]).events
+    payload = decision.body["payload"]
+    assert isinstance(payload, dict)
+    assert (payload["resumed_at_chars"], payload["recovery"]) == (0, "restart")
+
+
+def test_t_fo_72_a_decision_of_an_endpoint_has_an_id() -> None:
+    line = change_line("default", "evt-7", AT_MS, "runtime.failover.decision", "chat", {"a": 1})
+    (decision,) = events_of(line[:-1]).events
+    assert decision.body["payload"] == {"a": 1, "decision_id": "dec-7"}
 
 
 def test_t_gr_25_a_denial_has_the_seeds_members() -> None:

@@ -169,6 +169,9 @@ async def test_every_line_becomes_its_events(tmp_path: Path) -> None:
     assert (progress.waiting_bytes, progress.lag_s, progress.corrupt) == (0, 0.0, 0)
     newest = (await store.range("default", "events", LogFilter(limit=1))).entries[0]
     assert jsonbody.loads(newest.body)["source"] == "proxy/node-1/1"  # type: ignore[index,call-overload]
+    query = LogFilter(types=("runtime.failover.decision",), limit=1)
+    (decision,) = (await store.range("other", "events", query)).entries
+    assert b'"node_id":"node-1"' in decision.body, "which machine decided"
 
 
 async def test_the_key_of_each_request_is_told_of(tmp_path: Path) -> None:
