@@ -1,12 +1,13 @@
 """What has changed about the endpoints of a policy, as events (events.md §3, failover.md §14)."""
 
+from typing import Final
+
 from proxy.model.events import (
     ENDPOINT_STATE_CHANGED,
     FAILOVER_DECISION,
     FAILOVER_RECOVERED,
-    iso,
 )
-from proxy.model.failover import FailoverDecision, FailoverPolicy
+from proxy.model.failover import FailoverDecision, Observed
 from proxy.routing import window as fields
 from proxy.routing.breaker import Reason
 from proxy.routing.saying import trigger_condition
@@ -19,6 +20,9 @@ from proxy.routing.standing import (
     StateChanged,
     Switched,
 )
+from proxy.spool.record import decision_doc
+
+NO_SHARE: Final = 99  # of a ramp: what it lets in last
 
 
 def change_of(standing: Standing, effect: Effect, at_ms: int) -> tuple[str, dict[str, object]]:
@@ -33,23 +37,7 @@ def change_of(standing: Standing, effect: Effect, at_ms: int) -> tuple[str, dict
                 "reason": change.reason.code if change.reason is not None else None,
             }
         case Switched():
-            decision = decision_of(standing.policy, effect, at_ms)
-            return FAILOVER_DECISION, {
-                "failover_policy_id": decision.failover_policy_id,
-                "trigger_condition": decision.trigger_condition,
-                "original_endpoint": decision.original_endpoint,
-                "selected_fallback": decision.selected_fallback,
-                "timestamp": iso(at_ms),
-                "scope": decision.scope,
-                "reason_code": decision.reason_code,
-                "observed": {
-                    "value": effect.reason.value,
-                    "threshold": effect.reason.threshold,
-                    "samples": effect.reason.samples,
-                    "window_seconds": standing.policy.conditions.window_seconds,
-                },
-                "route_id": standing.policy.route_id,
-            }
+            return FAILOVER_DECISION, decision_doc(decision_of(standing, effect, at_ms))
         case Recovered(before, after, outage_s, requests):
             return FAILOVER_RECOVERED, {
                 "failover_policy_id": policy_id,
@@ -82,15 +70,36 @@ def _endpoint(standing: Standing, endpoint_id: str) -> dict[str, object]:
     }
 
 
-def decision_of(policy: FailoverPolicy, switched: Switched, now_ms: int) -> FailoverDecision:
+def decision_of(standing: Standing, switched: Switched, now_ms: int) -> FailoverDecision:
     """The seed's failover decision of a switch of all traffic."""
-    reason = switched.reason if switched.after is not None else Reason("exhausted")
+    policy, before, after = standing.policy, switched.before, switched.after
+    reason = switched.reason if after is not None else Reason("exhausted")
+    left = standing.breakers.get(before or policy.primary_endpoint)
+    seen = switched.reason
+    observed = Observed(
+        seen.value, seen.threshold, seen.samples, policy.conditions.window_seconds
+    ) if seen.samples else None  # fmt: skip
     return FailoverDecision(
         failover_policy_id=policy.effective_id,
         trigger_condition=trigger_condition(reason, policy.conditions, now_ms),
-        original_endpoint=switched.before or policy.primary_endpoint,
-        selected_fallback=switched.after,
+        original_endpoint=before or policy.primary_endpoint,
+        selected_fallback=after,
         timestamp_ms=now_ms,
         reason_code=reason.code,
         scope="endpoint",
+        skipped=_passed_over(standing, after),
+        observed=observed,
+        route_id=policy.route_id,
+        state_version=left.version if left is not None else None,
     )
+
+
+def _passed_over(standing: Standing, chosen: str | None) -> list[tuple[str, str]]:
+    """The endpoints before the chosen one, with why they do not admit; all when there is none."""
+    found = []
+    for name in standing.order:
+        if name == chosen:
+            break
+        held = "rate_limited" if name in standing.limited else ""
+        found.append((name, standing.refusal(name, NO_SHARE) or held))
+    return found

@@ -19,8 +19,9 @@ from proxy.gateway.way import OTHER_VECTORS, PINNED, Way
 from proxy.model.exchange import ErrorSeen, Refused
 from proxy.model.failover import Attempt, FailoverDecision, Outcome
 from proxy.model.observations import RetryBudgetSpent
-from proxy.routing.failover import BUDGET, Fail, Send, final_attempt, reason_of
+from proxy.routing.failover import BUDGET, Fail, Send, final_attempt
 from proxy.routing.outcomes import judge_refusal, judge_transport
+from proxy.routing.saying import why_sent_on
 from proxy.wire.failures import read_error
 from proxy.wire.jsonbody import loads_event, strict_object
 
@@ -222,14 +223,15 @@ def _tell_switch(turn: Turn, place: int, gateway: Gateway, way: Way) -> None:
     last, policy, candidate = turn.record.attempts[-1], turn.policy, turn.order[place]
     if policy is None or last.endpoint_id == candidate.doc.id:
         return
-    code, trigger = reason_of(last)
+    now_ms = gateway.clock.now_ms()
+    code, trigger = why_sent_on(last, now_ms)
     turn.record.decisions.append(
         FailoverDecision(
             failover_policy_id=policy.effective_id,
             trigger_condition=trigger,
             original_endpoint=last.endpoint_id,
             selected_fallback=candidate.doc.id,
-            timestamp_ms=gateway.clock.now_ms(),
+            timestamp_ms=now_ms,
             reason_code=code,
             skipped=way.skipped_before(place),
         )

@@ -167,6 +167,16 @@ class Attempt:
 
 
 @dataclass(slots=True)
+class Observed:
+    """What a rule saw: a ratio or a run beside its threshold, and of how many samples."""
+
+    value: float
+    threshold: float
+    samples: int
+    window_seconds: int
+
+
+@dataclass(slots=True)
 class FailoverDecision:
     """The seed's five members, then ours (failover.md §14)."""
 
@@ -180,3 +190,6 @@ class FailoverDecision:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     resumed_at_chars: int | None = None  # of a stream that goes on elsewhere: what was sent of it
     recovery: Literal["prefill", "restart", "buffer"] | None = None
+    observed: Observed | None = None  # of all traffic, by the rule that tripped
+    route_id: str | None = None  # what a request's decision has from its request
+    state_version: int | None = None

@@ -3,19 +3,24 @@
 import math
 
 from proxy.model.events import iso
-from proxy.model.failover import Conditions
+from proxy.model.failover import Attempt, Conditions, Outcome
 from proxy.routing.breaker import CONFIG_IN_A_ROW, HARD_IN_A_ROW, Reason
+from proxy.routing.failover import reason_of
 
-_CONFIG = {"auth": "auth", "model_not_found": "model_not_found", "quota": "quota",
-           "misconfigured": "misconfigured"}  # fmt: skip
+_CONFIG = frozenset({"auth", "model_not_found", "quota", "misconfigured"})
 
 
-def trigger_condition(reason: Reason, said: Conditions, at_ms: int) -> str:
-    """Why an endpoint was left, as the seed writes it: `latency > 2000ms`.  `at_ms`: when."""
+def trigger_condition(reason: Reason, said: Conditions | None, at_ms: int) -> str:
+    """Why an endpoint was left, as the seed writes it: `latency > 2000ms`.  `at_ms`: when.
+
+    `said`: the conditions of the policy that left it; None: one request did, for what `reason.said`
+    tells."""
+    if reason.left_s:
+        until_s = -(-at_ms // 1000) + math.ceil(reason.left_s)
+        return f"{reason.code} until {iso(until_s * 1000)}"
+    if said is None:
+        return reason.said or reason.code
     match reason.code:
-        case code if reason.left_s:
-            until_s = -(-at_ms // 1000) + math.ceil(reason.left_s)
-            return f"{code} until {iso(until_s * 1000)}"
         case "latency":
             return f"latency > {said.latency_threshold_ms}ms"
         case "error_rate":
@@ -25,10 +30,26 @@ def trigger_condition(reason: Reason, said: Conditions, at_ms: int) -> str:
         case "hard_failure":
             return f"connect_failures >= {HARD_IN_A_ROW}"
         case code if code in _CONFIG:
-            return f"{_CONFIG[code]}_failures >= {CONFIG_IN_A_ROW}"
+            return f"{code}_failures >= {CONFIG_IN_A_ROW}"
         case "manual" if reason.said:
             return f"manual: {reason.said}"
         case "exhausted":
             return "all endpoints unavailable"
         case code:
             return code
+
+
+def why_sent_on(attempt: Attempt, at_ms: int, *, sent_chars: int = 0) -> tuple[str, str]:
+    """(reason_code, trigger_condition) of one request that left an endpoint.  `sent_chars`: of a
+    stream that died, what its caller had by then."""
+    code, why = reason_of(attempt)
+    left_s = 0.0
+    if attempt.outcome is Outcome.CUT:
+        code, why = "stream_cut", f"stream cut after {sent_chars} chars"
+    elif attempt.outcome is Outcome.STALL:
+        code, why = "stream_stall", f"stream {attempt.why}"
+    elif attempt.outcome is Outcome.CONTEXT_WINDOW:
+        code, why = "context_window", "context_length_exceeded"
+    elif attempt.outcome is Outcome.RATE_LIMITED:
+        left_s = attempt.retry_after_s or 0.0
+    return code, trigger_condition(Reason(code, left_s=left_s, said=why), None, at_ms)

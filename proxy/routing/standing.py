@@ -174,7 +174,7 @@ class Standing:
             breaker.edit(policy.conditions, policy.recovery)
         said = policy.request_failover
         self.budget.percent, self.budget.least = said.budget_percent, said.min_concurrency
-        return self._settled(now, Reason("manual"))
+        return self._settled(now, Reason("manual", said="the policy was edited"))
 
     # ---- a request
 
@@ -273,12 +273,13 @@ class Standing:
 
     def force(self, name: str, now: float, *, ttl_s: float, said: str = "") -> list[Effect]:
         """All traffic to that endpoint for so long, whatever happens: the others are held open.
-        `said`: why, by the operator."""
+        `said`: why, by the operator.  It is a decision, also where that endpoint was active."""
         effects: list[Effect] = []
         for each in self.order:
             change = self.breakers[each].force(now, closed=each == name, ttl_s=ttl_s, said=said)
             effects.append(StateChanged(each, change))
-        return effects + self._settled(now, Reason("manual", said=said))
+        reason = Reason("manual", said=said)
+        return effects + (self._settled(now, reason) or [Switched(name, name, reason)])
 
     def release(self, now: float, *, said: str = "") -> list[Effect]:
         effects: list[Effect] = []
@@ -336,7 +337,7 @@ class Standing:
         outage = Recovered(before, after, now - came_back.opened_at, self.on_fallback)
         if after == self.order[0]:
             self.on_fallback = 0
-        return [outage]
+        return [Switched(before, after, reason), outage] if reason.code == "manual" else [outage]
 
     @property
     def state(self) -> str:

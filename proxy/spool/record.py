@@ -122,7 +122,7 @@ def line_of(record: RequestRecord) -> bytes:
             record.policy_profile,
             None if outcome == "success" else _failure(record),
             [policy_result_doc(result) for result in results[:POLICY_RESULTS]] if results else None,
-            [_decision(decision) for decision in decisions] if decisions else None,
+            [decision_doc(decision) for decision in decisions] if decisions else None,
             # since version 3
             [_permission(decision) for decision in permissions] if permissions else None,
             record.placeholders_unrestored,
@@ -206,7 +206,8 @@ def _permission(decision: PermissionDecision) -> dict[str, object]:
     }
 
 
-def _decision(decision: FailoverDecision) -> dict[str, object]:
+def decision_doc(decision: FailoverDecision) -> dict[str, object]:
+    """The seed's failover-decision, extended; the line's reader adds what only it knows."""
     told: dict[str, object] = {
         "failover_policy_id": decision.failover_policy_id,
         "trigger_condition": decision.trigger_condition,
@@ -222,4 +223,16 @@ def _decision(decision: FailoverDecision) -> dict[str, object]:
     if decision.resumed_at_chars is not None:
         told["resumed_at_chars"] = decision.resumed_at_chars
         told["recovery"] = decision.recovery
+    seen = decision.observed
+    if seen is not None:
+        told["observed"] = {
+            "value": seen.value,
+            "threshold": seen.threshold,
+            "samples": seen.samples,
+            "window_seconds": seen.window_seconds,
+        }
+    if decision.route_id is not None:
+        told["route_id"] = decision.route_id
+    if decision.state_version is not None:
+        told["state_version"] = decision.state_version
     return told
