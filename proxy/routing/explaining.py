@@ -1,7 +1,7 @@
 """Why an endpoint was left, or why it was not: each rule of failover.md §5 with what it saw.
 
-Pure, like all of routing: of a `Standing`, the holds of the workspace and `now` it makes figures,
-one word and one sentence per rule (§14).  It changes nothing but windows that time has gone by.
+Pure, like all of routing: of a `Standing` and `now` it makes figures, one word and one sentence per
+rule (§14).  It changes nothing but windows that time has gone by.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,11 @@ WHYS: Final = (
     ALREADY_OPEN, FORCED_CLOSED, PAUSED, FLAP_HOLD, NOBODY,
 )  # fmt: skip
 
-Held = Sequence[tuple[str, float]]  # upstream models and the seconds for which they are held
+Held = Sequence[tuple[str, float]]  # upstream models, and the seconds for which they are held
 
 STATUSES: Final = {
     State.CLOSED: "healthy",
+    State.LIMITED: "rate_limited",
     State.OPEN: "unhealthy",
     State.PROBING: "probing",
     State.RAMP: "recovering",
@@ -81,18 +82,33 @@ class EndpointExplained:
     rules: tuple[RuleExplained, ...] = ()
 
 
-def explain(standing: Standing, name: str, now: float, held: Held = ()) -> EndpointExplained:
+def held_of(standing: Standing, name: str, now: float) -> Held:
+    """What is held of that endpoint's own key; what callers' keys have used up is theirs."""
+    return [
+        (key.model, left_s)
+        for key, left_s in standing.holds.all(name, now)
+        if not key.credential
+    ]  # fmt: skip
+
+
+def state_of(standing: Standing, name: str) -> State:
+    """Of its breaker, and whether its provider wants to be left alone."""
+    state = standing.breakers[name].state
+    return State.LIMITED if state is State.CLOSED and name in standing.limited else state
+
+
+def explain(standing: Standing, name: str, now: float) -> EndpointExplained:
     """How that endpoint of the policy stands, and what each rule says of it."""
     breaker = standing.breakers[name]
     breaker.window.advance(now)
     n = breaker.window.totals
     paused = standing.policy.status == "paused"
     return EndpointExplained(
-        state="disabled" if paused else str(breaker.state),
-        status=status_of(standing, name, now, held),
+        state="disabled" if paused else str(state_of(standing, name)),
+        status=status_of(standing, name, now),
         since_s=now - breaker.since if breaker.since else None,
         next_probe_in_s=_next_probe_s(breaker, now),
-        hold=held,
+        hold=held_of(standing, name, now),
         samples=n[fields.OUTCOMES],
         errors=n[fields.ERRORS],
         slow=n[fields.SLOW],
@@ -103,15 +119,14 @@ def explain(standing: Standing, name: str, now: float, held: Held = ()) -> Endpo
     )
 
 
-def status_of(standing: Standing, name: str, now: float, held: Held = ()) -> str:
+def status_of(standing: Standing, name: str, now: float) -> str:
     """In the words of the API (failover.md §1)."""
     breaker = standing.breakers[name]
     if standing.policy.status == "paused":
         return "disabled"
-    if breaker.state is not State.CLOSED:
-        return STATUSES[breaker.state]
-    if held:
-        return "rate_limited"
+    state = state_of(standing, name)
+    if state is not State.CLOSED:
+        return STATUSES[state]
     breaker.window.advance(now)
     n, said = breaker.window.totals, breaker.conditions
     errors, slow = said.error_rate_threshold, said.slow_ratio_threshold

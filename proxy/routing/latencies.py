@@ -4,24 +4,27 @@ The median is told within 6 % (failover.md §1, `p50_ms`).  Two generations of o
 is told is of the last one to two windows.  Time is handed in, in seconds that never go back.
 """
 
-from math import frexp
+from collections.abc import Mapping
 from typing import Final
 
 STEPS: Final = 8  # buckets in an octave
 OCTAVES: Final = 24  # from 1 ms to four hours
 _PLACES: Final = STEPS * OCTAVES
+_MOST_MS: Final = 1 << OCTAVES
 
 
 class Latencies:
     """Of one endpoint under one policy."""
 
-    __slots__ = ("_before", "_now", "_seconds", "_turns_at")
+    __slots__ = ("_before", "_fresh", "_now", "_seconds", "_taken", "_turns_at")
 
     def __init__(self, seconds: int) -> None:
         self._seconds = seconds
         self._turns_at = 0.0
         self._now: list[int] = []  # made with the first one
         self._before: list[int] = []
+        self._fresh: dict[int, int] = {}  # of a generation before, not yet taken
+        self._taken: list[int] = []  # as `_now` was when it was last taken
 
     def __repr__(self) -> str:
         return f"<Latencies {sum(self._now)} and {sum(self._before)} before>"
@@ -30,15 +33,33 @@ class Latencies:
         """An answer took so long."""
         if now >= self._turns_at:
             self._turn(now)
-        self._now[place_of(seconds * 1000)] += 1
+        ms = int(seconds * 1000)
+        if 1 <= ms < _MOST_MS:
+            octave = ms.bit_length() - 1
+            self._now[octave * STEPS + ((ms * STEPS >> octave) - STEPS)] += 1
+        else:
+            self._now[0 if ms < 1 else -1] += 1
 
-    def add_counts(self, now: float, counts: dict[int, int]) -> None:
-        """What others have counted, by bucket."""
+    def put(self, now: float, counts: Mapping[int, int]) -> None:
+        """Add what another process has counted, by bucket."""
         if now >= self._turns_at:
             self._turn(now)
+        taken = self.take()
         for place, count in counts.items():
             if 0 <= place < _PLACES:
                 self._now[place] += count
+        self._fresh, self._taken = taken, list(self._now)
+
+    def take(self) -> dict[int, int]:
+        """What was counted here since it was last taken, for another process."""
+        taken, self._fresh = self._fresh, {}
+        if self._now != self._taken:
+            before = self._taken or [0] * _PLACES
+            for place, (count, known) in enumerate(zip(self._now, before, strict=True)):
+                if count != known:
+                    taken[place] = taken.get(place, 0) + count - known
+            self._taken = list(self._now)
+        return taken
 
     def median_ms(self, now: float) -> float | None:
         """Half of them took no longer; None: there are none."""
@@ -59,17 +80,10 @@ class Latencies:
         return None
 
     def _turn(self, now: float) -> None:
+        self._fresh, self._taken = self.take(), []
         self._before = self._now if now < self._turns_at + self._seconds else []
         self._now = [0] * _PLACES
         self._turns_at = now + self._seconds
-
-
-def place_of(ms: float) -> int:
-    """The bucket of so many milliseconds."""
-    if ms < 1:
-        return 0
-    part, octave = frexp(ms)  # ms = part * 2**octave, and part is 0.5 to 1
-    return min((octave - 1) * STEPS + int((part - 0.5) * 2 * STEPS), _PLACES - 1)
 
 
 def middle_of(place: int) -> float:

@@ -8,6 +8,7 @@ import pytest
 from proxy.model.failover import Conditions, FailoverPolicy, Outcome, Recovery
 from proxy.routing.breaker import Reason, State
 from proxy.routing.explaining import WHYS, EndpointExplained, explain, status_of
+from proxy.routing.holds import Key
 from proxy.routing.standing import Standing
 
 NOW = 1000.0
@@ -207,9 +208,12 @@ def test_the_status_of_an_endpoint(story: Callable[[], Standing], status: str) -
 
 def test_a_ramp_recovers_and_a_hold_limits() -> None:
     s = standing()
-    assert status_of(s, "a", NOW, [("m", 3.0)]) == "rate_limited"
+    s.hit(Key("a", "", "m"), NOW, 3.0, quota=False)
+    s.hit(Key("a", "of-a-caller", "m"), NOW, 9.0, quota=False)
+    told = explain(s, "a", NOW + 1)
+    assert (told.status, told.state, told.hold) == ("rate_limited", "limited", [("m", 2.0)])
     s.breakers["a"].state = State.RAMP
-    assert status_of(s, "a", NOW, [("m", 3.0)]) == "recovering"
+    assert status_of(s, "a", NOW) == "recovering"
 
 
 def test_times_count_from_now() -> None:
