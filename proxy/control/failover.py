@@ -13,6 +13,16 @@ from proxy.control.logs import LogQuery, log_reply
 from proxy.control.objects import FailoverDecisionTold
 from proxy.control.problems import FieldError, Problem
 from proxy.control.routing import ENDPOINT_NAME
+from proxy.control.standing import (
+    EndpointExplainedTold,
+    EndpointHealth,
+    EndpointStats,
+    ForcedTold,
+    State,
+    explained,
+    standing_of,
+    told_of,
+)
 from proxy.control.validation import pointer_of
 from proxy.control.wire import ListQuery
 from proxy.model.batch import Delete, LogFilter
@@ -20,15 +30,14 @@ from proxy.model.documents import Instant, slug
 from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import Ids
-from proxy.model.tenancy import WorkspaceRules
 from proxy.settings.crosscheck import tier_faults
 from proxy.settings.risks import policy_risks
 
 FAILOVER_NAME: Final = "failover_policy"
 Status = Literal["active", "paused"]
-State = Literal["normal", "failed_over", "recovering", "exhausted", "forced"]
 _SEEN: Final = frozenset(
-    {"primary_status", "state", "active_endpoint", "since", "last_decision", "stats"}
+    {"primary_status", "state", "active_endpoint", "since", "forced", "last_decision", "stats"}
+    | {"explain"}
 )
 
 
@@ -53,19 +62,19 @@ def policy_id(said: Object, ids: Ids) -> str:
 
 
 def _check(said: Object, _: Object | None) -> Iterator[FieldError]:
-    policy = _policy(said)
+    policy = policy_of(said)
     for problem in tier_faults(policy, ()):
         yield FieldError("invalid_value", problem.message, "tiers", "#/tiers")
 
 
-def _policy(said: Object) -> FailoverPolicy:
+def policy_of(said: Object) -> FailoverPolicy:
     return FailoverPolicy.model_validate(
         {name: value for name, value in said.items() if name != "labels"}
     )
 
 
 def _references(said: Object) -> list[Reference]:
-    policy = _policy(said)
+    policy = policy_of(said)
     return [
         Reference("#/route_id", "route", "route", policy.route_id),
         Reference("#/primary_endpoint", ENDPOINT_NAME, "endpoint", policy.primary_endpoint),
@@ -83,7 +92,7 @@ def _unique(told: Object) -> tuple[tuple[str, str], ...]:
 
 def _permit(said: Object, _: Object | None, passage: Passage) -> None:
     """Raises Problem 409 when the file has an active policy on the route: it would stay."""
-    policy = _policy(said)
+    policy = policy_of(said)
     if policy.status != "active":
         return
     for location, declared in passage.config.declared(passage.workspace, FAILOVER_NAME):
@@ -95,7 +104,7 @@ def _permit(said: Object, _: Object | None, passage: Passage) -> None:
 
 async def _warn(said: Object, passage: Passage, _: ControlDeps) -> list[Json]:
     """What is legal and probably not meant, as far as route and endpoints are known."""
-    policy, rules = _policy(said), passage.config.workspaces[passage.workspace]
+    policy, rules = policy_of(said), passage.config.workspaces[passage.workspace]
     route = next((each for each in rules.routes if each.id == policy.route_id), None)
     endpoints = {each.id: each for each in rules.endpoints}
     if route is None or not {policy.primary_endpoint, *policy.fallback_endpoints} <= set(endpoints):
@@ -113,33 +122,18 @@ async def _warn(said: Object, passage: Passage, _: ControlDeps) -> list[Json]:
 _CODES: Final = {"primary_endpoint": "primary_differs_from_route"}
 
 
-def _view(one: Stored, shown: Object, passage: Passage, __: ControlDeps) -> Object:
-    """With what is known of its endpoints: the seed's `[{"id", "status"}]`."""
+def _view(one: Stored, shown: Object, passage: Passage, deps: ControlDeps) -> Object:
+    """With how its endpoints stand; one that is asked for alone is explained, too."""
     rules = passage.config.workspaces[passage.workspace]
-    policy = _policy(one.said)
-    fallbacks: list[Json] = [
-        {"id": name, "status": health(policy, name, rules)} for name in policy.fallback_endpoints
-    ]
-    return {
+    standing = standing_of(deps, passage.workspace, policy_of(one.said))
+    told = {
         **shown,
-        "fallback_endpoints": fallbacks,
-        "primary_status": health(policy, policy.primary_endpoint, rules),
-        "state": "normal",
-        "active_endpoint": policy.primary_endpoint,
-        "since": None,  # no breaker moves it yet
+        **told_of(deps, standing, rules),
         "last_decision": one.state.get("last_decision"),
-        "stats": {
-            name: dict(_NO_SAMPLES)
-            for name in (policy.primary_endpoint, *policy.fallback_endpoints)
-        },
     }
-
-
-def health(policy: FailoverPolicy, endpoint_id: str, rules: WorkspaceRules) -> str:
-    """failover.md §1, the table of states: without any sample an endpoint is healthy."""
-    if all(each.id != endpoint_id for each in rules.endpoints):
-        return "unknown"
-    return "healthy" if policy.status == "active" else "disabled"
+    if FAILOVER_POLICY.parameter in passage.params:
+        told["explain"] = explained(deps, standing, rules)
+    return told
 
 
 async def list_decisions(passage: Passage, deps: ControlDeps) -> Reply:
@@ -153,44 +147,27 @@ async def list_decisions(passage: Passage, deps: ControlDeps) -> Reply:
     )
 
 
-EndpointHealth = Literal[
-    "healthy", "degraded", "unhealthy", "probing", "recovering", "rate_limited", "unknown",
-    "disabled",
-]  # fmt: skip
-
-
 class FallbackTold(BaseModel):
     id: str
     status: EndpointHealth
 
 
-class EndpointStats(BaseModel):
-    """What the breaker has seen of an endpoint; null: nothing to tell of."""
-
-    samples: int
-    error_rate: float | None
-    slow_ratio: float | None
-    p50_ms: float | None
-
-
-_NO_SAMPLES: Final[Object] = EndpointStats(
-    samples=0, error_rate=None, slow_ratio=None, p50_ms=None
-).model_dump()
-
-
 class FailoverPolicyTold(BaseModel):
     """What is known of the endpoints.
 
-    `since`: when it came into its `state`; null: it was always so.  `last_decision`: the last one
-    of our gateways.  `stats`: by endpoint."""
+    `since`: when it came into its `state`; null: it was always so.  `active_endpoint` null: none
+    admits.  `last_decision`: the last one of our gateways.  `stats`, `explain`: by endpoint, the
+    latter where one policy is asked for."""
 
     fallback_endpoints: list[FallbackTold]
     primary_status: EndpointHealth
     state: State
-    active_endpoint: str
+    active_endpoint: str | None
     since: Instant | None
+    forced: ForcedTold | None
     last_decision: FailoverDecisionTold | None
     stats: dict[str, EndpointStats]
+    explain: dict[str, EndpointExplainedTold] | None = None
 
 
 FAILOVER_POLICY: Final = Kind(

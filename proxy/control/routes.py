@@ -55,6 +55,7 @@ from proxy.control.failover import (
     FailoverQuery,
     list_decisions,
 )
+from proxy.control.forcing import Force, Release, force_failover, release_failover
 from proxy.control.frame import (
     ANY_KEY,
     CONTROL_BODY_BYTES,
@@ -150,9 +151,6 @@ INGEST: Final = "ingest"
 STREAM: Final = "stream"
 TEST: Final = "test"
 PATCHES: Final = ("application/merge-patch+json", JSON)
-
-
-_NO_BREAKER: Final = "no breaker keeps a state that could be forced in this version"
 
 
 class Reading(NamedTuple):
@@ -272,11 +270,11 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("POST", W + "/explain", "explain", "failover:read", TEST,
               partial(unbuilt, "requests are not explained in this version"), built=False),
     Operation("POST", W + "/failover-policies/{policyId}/force", "forceFailover",
-              "failover:write", WRITE, partial(not_yet, FAILOVER_POLICY, _NO_BREAKER),
-              idempotent=True, built=False),
+              "failover:write", WRITE, force_failover, idempotent=True, takes=(JSON,),
+              sends=Force, tells=FAILOVER_POLICY),
     Operation("POST", W + "/failover-policies/{policyId}/release", "releaseFailover",
-              "failover:write", WRITE, partial(not_yet, FAILOVER_POLICY, _NO_BREAKER),
-              idempotent=True, built=False),
+              "failover:write", WRITE, release_failover, idempotent=True, takes=(JSON,),
+              sends=Release, tells=FAILOVER_POLICY),
     *_documents("alert-rules", "AlertRule", "alerts", ALERT_RULE, AlertRulesQuery),
     Operation("POST", W + "/alert-rules/{ruleId}/test", "testAlertRule", "alerts:write", TEST,
               partial(not_yet, ALERT_RULE, "alerts are not sent in this version"),

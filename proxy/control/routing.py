@@ -12,6 +12,13 @@ from proxy.control.kinds import Kind, Object, Reference, nothing_unique, one_of
 from proxy.control.objects import RouteExposure
 from proxy.control.problems import FieldError, Problem
 from proxy.control.secrets import EACH, inside
+from proxy.control.standing import (
+    EndpointExplainedTold,
+    EndpointStats,
+    explained_one,
+    standing_of,
+    stats_of,
+)
 from proxy.control.validation import field_of, pointer_of
 from proxy.control.wire import ListQuery
 from proxy.model.documents import slug
@@ -113,10 +120,14 @@ ENDPOINT: Final = Kind(
 )
 
 
-class PolicyHealth(BaseModel):
+class PolicyHealth(EndpointExplainedTold):
+    """`role`: its place in the policy."""
+
     failover_policy_id: str
     route_id: str
-    status: Literal["healthy", "disabled"]
+    role: Literal["primary", "fallback"]
+    active: bool
+    stats: EndpointStats
 
 
 class EndpointSeen(BaseModel):
@@ -130,15 +141,21 @@ async def endpoint_health(passage: Passage, deps: ControlDeps) -> Reply:
     """How each failover policy sees the endpoint."""
     one = await one_of(ENDPOINT, passage, deps)
     rules = passage.config.workspaces[passage.workspace]
-    policies: list[Json] = [
-        {
-            "failover_policy_id": policy.effective_id,
-            "route_id": policy.route_id,
-            "status": "healthy" if policy.status == "active" else "disabled",
-        }
-        for policy in rules.failover_policies
-        if one.id in (policy.primary_endpoint, *policy.fallback_endpoints)
-    ]
+    policies: list[Json] = []
+    for policy in rules.failover_policies:
+        if one.id not in (policy.primary_endpoint, *policy.fallback_endpoints):
+            continue
+        standing = standing_of(deps, passage.workspace, policy)
+        policies.append(
+            {
+                "failover_policy_id": policy.effective_id,
+                "route_id": policy.route_id,
+                "role": "primary" if one.id == policy.primary_endpoint else "fallback",
+                "active": standing.active == one.id,
+                "stats": stats_of(deps, standing, one.id),
+                **explained_one(deps, standing, one.id, known=True),
+            }
+        )
     return Reply.json(200, {"endpoint_id": one.id, "policies": policies})
 
 

@@ -76,8 +76,6 @@ class EndpointExplained:
     samples: int
     errors: int
     slow: int
-    verdicts: int
-    p50_ms: float | None
     excluded: dict[str, int] = field(default_factory=dict)
     rules: tuple[RuleExplained, ...] = ()
 
@@ -112,9 +110,7 @@ def explain(standing: Standing, name: str, now: float) -> EndpointExplained:
         samples=n[fields.OUTCOMES],
         errors=n[fields.ERRORS],
         slow=n[fields.SLOW],
-        verdicts=n[fields.VERDICTS],
-        p50_ms=breaker.latencies.median_ms(now),
-        excluded=dict(breaker.window.excluded),
+        excluded={str(each): count for each, count in breaker.window.excluded.items()},
         rules=_rules(standing, name, now),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from proxy.app.standings import NodeStandings
 from proxy.control.body import BodyPace
 from proxy.control.config import SCOPES_OF_ROLE, ControlConfig, Declared
 from proxy.control.contract import Contract
@@ -27,6 +28,7 @@ from proxy.model.coord import NodeBeat
 from proxy.model.exchange import Json
 from proxy.model.ports import Coord, Store
 from proxy.model.tenancy import ApiKey, Endpoint, GuardSettings, Route, WorkspaceRules
+from proxy.routing.standing import Effect
 from proxy.settings.load import Loaded
 from proxy.settings.overlay import InForce, overlay
 from proxy.settings.schema import Config, Control, Ingest, Workspace
@@ -165,6 +167,13 @@ class World:
     guard: GuardSettings = field(default_factory=GuardSettings)
     keeper: Keeper | None = None
     applying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    standings: NodeStandings = field(init=False)
+    effects: list[Effect] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.standings = NodeStandings(
+            self.clock, lambda _, effect, __: self.effects.append(effect), lambda: 0.5
+        )
 
     def config(self) -> ControlConfig:
         return ControlConfig.of(
@@ -194,7 +203,9 @@ class World:
         config = Config(workspaces=file, control=self.control)
         loaded = Loaded(config, Path("parapet.yaml"), (), "")
         self.in_force = await asyncio.to_thread(overlay, loaded, documents)
-        self.rules = tuple(compile_snapshot(self.in_force.loaded, 1).workspaces)
+        snapshot = compile_snapshot(self.in_force.loaded, 1)
+        self.standings.keep(snapshot)
+        self.rules = tuple(snapshot.workspaces)
 
     async def reload(self) -> list[Json]:
         self.reloads += 1
@@ -291,6 +302,7 @@ async def running(
         contract=world.contract,
         key_uses=world.key_uses,
         keeper=world.keeper,
+        standings=world.standings,
         tell=lambda event, fields, fault: world.told.append((event, fields)),
     )
     listener = socket.create_server(("127.0.0.1", 0))

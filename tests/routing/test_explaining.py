@@ -218,7 +218,7 @@ def test_a_ramp_recovers_and_a_hold_limits() -> None:
 
 def test_times_count_from_now() -> None:
     fresh = explain(standing(), "a", NOW)
-    assert (fresh.since_s, fresh.next_probe_in_s, fresh.p50_ms) == (None, None, None)
+    assert (fresh.since_s, fresh.next_probe_in_s) == (None, None)
     told: EndpointExplained = explain(tripped(), "a", NOW + 2)
     assert (told.state, told.since_s, told.next_probe_in_s) == ("open", 2.0, 3.0)
     assert explain(probed(), "a", NOW + 7).next_probe_in_s == 0.0

@@ -1,0 +1,192 @@
+"""How the endpoints of a failover policy stand, as the API tells it (failover.md §1, §14)."""
+
+from typing import Final, Literal
+
+from pydantic import BaseModel
+
+from proxy.control.frame import ControlDeps
+from proxy.control.kinds import Object
+from proxy.model.documents import Instant
+from proxy.model.events import iso
+from proxy.model.exchange import Json
+from proxy.model.failover import FailoverPolicy
+from proxy.model.tenancy import WorkspaceRules
+from proxy.routing import window as fields
+from proxy.routing.breaker import State as Breaker
+from proxy.routing.explaining import RuleExplained, explain, status_of
+from proxy.routing.standing import Standing
+
+State = Literal["normal", "failed_over", "recovering", "exhausted", "forced"]
+EndpointHealth = Literal[
+    "healthy", "degraded", "unhealthy", "probing", "recovering", "rate_limited", "unknown",
+    "disabled",
+]  # fmt: skip
+_DIGITS: Final = 4
+
+
+class EndpointStats(BaseModel):
+    """What the breaker has seen of an endpoint; null: nothing to tell of."""
+
+    samples: int
+    error_rate: float | None
+    slow_ratio: float | None
+    p50_ms: float | None
+
+
+class HoldTold(BaseModel):
+    """A provider has refused that model with a 429, or for want of money: nobody asks meanwhile."""
+
+    model: str
+    remaining_ms: int
+
+
+class RuleTold(BaseModel):
+    """One rule, a to e.  `value` beside `threshold`: a ratio, of which `lower_bound` is sure, or a
+    run.  `have` and `need`: samples when there are too few of them, else what is bad among them,
+    and how much of it trips.  `why` null: it trips."""
+
+    rule: str
+    reason: str
+    value: float | None
+    lower_bound: float | None
+    threshold: float | None
+    have: int
+    need: int | None
+    would_trip: bool
+    why: str | None
+    sentence: str
+
+
+class EndpointExplainedTold(BaseModel):
+    """One endpoint under the policy: what was seen of it, and what each rule says of that.
+
+    `since`: when it came into its `state`; null: it was always so.  `next_probe_in_ms` null: it
+    needs none.  `excluded`: outcomes that say nothing of it, by class."""
+
+    state: str
+    status: EndpointHealth
+    since: Instant | None
+    next_probe_in_ms: int | None
+    hold: list[HoldTold]
+    samples: int
+    errors: int
+    slow: int
+    excluded: dict[str, int]
+    rules: list[RuleTold]
+
+
+class ForcedTold(BaseModel):
+    """An operator has put all traffic to that endpoint, for so long."""
+
+    endpoint: str
+    until: Instant
+    reason: str
+
+
+def standing_of(deps: ControlDeps, workspace_id: str, policy: FailoverPolicy) -> Standing:
+    """How its endpoints stand; of a policy that is paused, or not in force yet, as if nothing were
+    known."""
+    found = deps.standings.of(workspace_id, policy.effective_id)
+    order = (policy.primary_endpoint, *policy.fallback_endpoints)
+    if found is None or found.order != order or policy.status != "active":
+        return Standing(policy, lambda: 0.5, workspace_id)
+    return found
+
+
+def told_of(deps: ControlDeps, standing: Standing, rules: WorkspaceRules) -> Object:
+    """The members that only a reader's moment can tell."""
+    now = deps.clock.monotonic()
+    known = {each.id for each in rules.endpoints}
+
+    def status(name: str) -> str:
+        return status_of(standing, name, now) if name in known else "unknown"
+
+    policy = standing.policy
+    fallbacks: list[Json] = [
+        {"id": name, "status": status(name)} for name in policy.fallback_endpoints
+    ]
+    return {
+        "fallback_endpoints": fallbacks,
+        "primary_status": status(policy.primary_endpoint),
+        "state": standing.state,
+        "active_endpoint": standing.active,
+        "since": _at(deps, standing.since),
+        "forced": _forced(deps, standing),
+        "stats": {name: stats_of(deps, standing, name) for name in standing.order},
+    }
+
+
+def explained(deps: ControlDeps, standing: Standing, rules: WorkspaceRules) -> Object:
+    """By endpoint, what each rule says."""
+    known = {each.id for each in rules.endpoints}
+    return {
+        name: explained_one(deps, standing, name, known=name in known) for name in standing.order
+    }
+
+
+def explained_one(deps: ControlDeps, standing: Standing, name: str, *, known: bool) -> Object:
+    """What each rule says of that endpoint.  `known`: there is one of that id."""
+    now = deps.clock.monotonic()
+    each = explain(standing, name, now)
+    probe_s, since_s = each.next_probe_in_s, each.since_s
+    return {
+        "state": each.state,
+        "status": each.status if known else "unknown",
+        "since": None if since_s is None else _at(deps, now - since_s),
+        "next_probe_in_ms": None if probe_s is None else _ms(probe_s),
+        "hold": [{"model": model, "remaining_ms": _ms(left_s)} for model, left_s in each.hold],
+        "samples": each.samples,
+        "errors": each.errors,
+        "slow": each.slow,
+        "excluded": {**each.excluded},
+        "rules": [_rule(rule) for rule in each.rules],
+    }
+
+
+def stats_of(deps: ControlDeps, standing: Standing, name: str) -> Object:
+    """In short, what was seen of it."""
+    breaker, now = standing.breakers[name], deps.clock.monotonic()
+    breaker.window.advance(now)
+    n = breaker.window.totals
+    samples, verdicts = n[fields.OUTCOMES], n[fields.VERDICTS]
+    return {
+        "samples": samples,
+        "error_rate": round(n[fields.ERRORS] / samples, _DIGITS) if samples else None,
+        "slow_ratio": round(n[fields.SLOW] / verdicts, _DIGITS) if verdicts else None,
+        "p50_ms": breaker.latencies.median_ms(now),
+    }
+
+
+def _rule(each: RuleExplained) -> Json:
+    bound = each.lower_bound
+    return {
+        "rule": each.rule,
+        "reason": each.reason,
+        "value": each.value,
+        "lower_bound": None if bound is None else round(bound, _DIGITS),
+        "threshold": each.threshold,
+        "have": each.have,
+        "need": each.need,
+        "would_trip": each.would_trip,
+        "why": each.why,
+        "sentence": each.sentence,
+    }
+
+
+def _forced(deps: ControlDeps, standing: Standing) -> Json:
+    for name, breaker in standing.breakers.items():
+        if breaker.state is Breaker.FORCED_CLOSED:
+            reason = breaker.reason.said if breaker.reason is not None else ""
+            return {"endpoint": name, "until": _at(deps, breaker.until), "reason": reason}
+    return None
+
+
+def _at(deps: ControlDeps, monotonic: float) -> str | None:
+    """A time of the clock that never goes back, as one for people; 0: there was none."""
+    if not monotonic:
+        return None
+    return iso(deps.clock.now_ms() + _ms(monotonic - deps.clock.monotonic()))
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
