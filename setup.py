@@ -12,8 +12,8 @@ from setuptools import setup
 
 HOT = {
     "gateway": "account admission answer arguments ask backlog blocks downstream flights front "
-    "handlers heads intake judging noting opening pipeline reach read relay slices stream streamed tell "
-    "texts threshold turn waiting way whole",
+    "handlers heads intake judging noting opening pipeline reach read relay slices stream "
+    "streamed tell texts threshold turn waiting way whole",
     "guardrails": "automaton context engine external findings fold gates linear look matching memo "
     "placeholders program redact restoring rules sampling search signs spans stream view watch "
     "whole",
