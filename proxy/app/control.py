@@ -77,7 +77,8 @@ class ControlHalf:
         self._clock = clock
         self._log = log
         self._workers = workers
-        self._telling = Telling(state_dir, ids)
+        self.metrics = Registry(VERSION)
+        self._telling = Telling(state_dir, ids, self.metrics)
         self.standings = NodeStandings(clock, self._telling.tell)
         self._publish = self.standings.before(publish)
         self._state_dir = state_dir
@@ -88,7 +89,6 @@ class ControlHalf:
         self._listening = restart_only(loaded)
         self._version = 0
         self.config_state = ConfigState(loaded.sha256)
-        self.metrics = Registry(VERSION)
         said = loaded.reader.value(loaded.config.store)
         self.store = store_of(said, state_dir, clock, log.warning)
         server_key = ensure_server_key(state_dir)

@@ -7,17 +7,19 @@ from typing import Final
 from proxy.gateway.changes import change_of
 from proxy.model.observations import Observation
 from proxy.model.ports import Ids
-from proxy.routing.standing import Effect, Standing
+from proxy.routing.standing import Effect, Standing, Switched
 from proxy.spool.record import change_line
 from proxy.spool.writer import SpoolWriter
+from proxy.telemetry.exposition import Registry
 
 SLOT: Final = "control"
 
 
 class Telling:
-    """`tell` is given every change once, in order."""
+    """`tell` is given every change once, in order; decisions are counted."""
 
-    def __init__(self, state_dir: Path, ids: Ids) -> None:
+    def __init__(self, state_dir: Path, ids: Ids, metrics: Registry) -> None:
+        self._metrics = metrics
         self._ids = ids
         self._spool = SpoolWriter(state_dir, SLOT, _unseen)
 
@@ -34,6 +36,10 @@ class Telling:
                 standing.policy.route_id, payload,
             )  # fmt: skip
             self._spool.append(line, critical=True)
+        if isinstance(effect, Switched):
+            code = effect.reason.code if effect.after is not None else "exhausted"
+            key = (standing.workspace_id, standing.policy.effective_id, code, "endpoint")
+            self._metrics.count("failover_decisions", key)
 
     def close(self) -> None:
         """Blocks for the time of a sync."""

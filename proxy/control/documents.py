@@ -157,11 +157,6 @@ async def removed_with(kind: Kind, passage: Passage, deps: ControlDeps, one: Sto
     await _in_force(kind, deps)
 
 
-async def unbuilt(why: str, _: Passage, __: ControlDeps) -> Reply:
-    """An operation whose machinery is not there."""
-    raise Problem("not-implemented", why)
-
-
 async def not_yet(kind: Kind, why: str, passage: Passage, deps: ControlDeps) -> Reply:
     """An operation on a document whose machinery is not there; a document that is not is a 404."""
     await one_of(kind, passage, deps)

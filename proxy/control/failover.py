@@ -31,7 +31,8 @@ from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import Ids
 from proxy.settings.crosscheck import tier_faults
-from proxy.settings.risks import policy_risks
+from proxy.settings.problems import path_text
+from proxy.settings.risks import observed_risks, policy_risks, route_risks
 
 FAILOVER_NAME: Final = "failover_policy"
 Status = Literal["active", "paused"]
@@ -102,24 +103,30 @@ def _permit(said: Object, _: Object | None, passage: Passage) -> None:
             raise Problem("conflict", detail, extra={"location": location})
 
 
-async def _warn(said: Object, passage: Passage, _: ControlDeps) -> list[Json]:
+async def _warn(said: Object, passage: Passage, deps: ControlDeps) -> list[Json]:
     """What is legal and probably not meant, as far as route and endpoints are known."""
     policy, rules = policy_of(said), passage.config.workspaces[passage.workspace]
     route = next((each for each in rules.routes if each.id == policy.route_id), None)
     endpoints = {each.id: each for each in rules.endpoints}
     if route is None or not {policy.primary_endpoint, *policy.fallback_endpoints} <= set(endpoints):
         return []
+    standing = standing_of(deps, passage.workspace, policy)
+    now = deps.clock.monotonic()
+    found = [
+        *policy_risks(policy, route, endpoints, ()),
+        *route_risks(route, ("route_id",)),
+        *observed_risks(policy, standing, now, ()),
+    ]
     return [
         {
-            "pointer": pointer_of(problem.path),
-            "code": _CODES.get(str(problem.path[0]), "probably_not_meant"),
-            "detail": problem.message,
+            "pointer": "#/route_id" if problem.path[0] == "route_id" else pointer_of(problem.path),
+            "code": problem.code,
+            "detail": f"{path_text(problem.path[1:])}: {problem.message}"
+            if problem.path[0] == "route_id" and problem.path[1:]
+            else problem.message,
         }
-        for problem in policy_risks(policy, route, endpoints, ())
+        for problem in found
     ]
-
-
-_CODES: Final = {"primary_endpoint": "primary_differs_from_route"}
 
 
 def _view(one: Stored, shown: Object, passage: Passage, deps: ControlDeps) -> Object:

@@ -47,8 +47,8 @@ from proxy.control.documents import (
     patch,
     remove,
     replace,
-    unbuilt,
 )
+from proxy.control.dry_run import Asked, Explained, explain_request
 from proxy.control.events import EventsQuery, get_event, list_events
 from proxy.control.failover import (
     FAILOVER_POLICY,
@@ -267,8 +267,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("GET", W + "/failover-policies/{policyId}/decisions", "listFailoverDecisions",
               "failover:read", READ, list_decisions, query=LogQuery,
               tells=FailoverDecisionTold),
-    Operation("POST", W + "/explain", "explain", "failover:read", TEST,
-              partial(unbuilt, "requests are not explained in this version"), built=False),
+    Operation("POST", W + "/explain", "explain", "failover:read", TEST, explain_request,
+              takes=(JSON,), sends=Asked, tells=Explained),
     Operation("POST", W + "/failover-policies/{policyId}/force", "forceFailover",
               "failover:write", WRITE, force_failover, idempotent=True, takes=(JSON,),
               sends=Force, tells=FAILOVER_POLICY),

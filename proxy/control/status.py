@@ -5,6 +5,7 @@ from typing import Final
 
 from proxy.control.config import Principal
 from proxy.control.frame import ControlDeps, Passage, Reply
+from proxy.control.gauges import show_endpoints
 from proxy.control.idempotency import Ticket, once
 from proxy.control.problems import KINDS, Problem
 from proxy.control.readiness import NodeStatus
@@ -133,6 +134,7 @@ async def problem_page(passage: Passage, _: ControlDeps) -> Reply:
 
 async def metrics(_: Passage, deps: ControlDeps) -> Reply:
     """Get the metrics in the text format of Prometheus."""
+    show_endpoints(deps.metrics, deps.standings.all(), deps.clock.monotonic())
     return Reply(200, deps.metrics.render(), media=METRICS_TEXT)
 
 

@@ -90,6 +90,7 @@ class Flight:
         self.look(now)
         if outcome is Outcome.SUCCESS and self.measured == WHOLE:
             self._took(now)
+            self.standing.breakers[self.endpoint_id].latencies.wholes += 1
         quick = outcome is Outcome.SUCCESS and not self._judged
         effects = self.standing.observe(
             self.endpoint_id, now, outcome, began=self.began, quick=quick,

@@ -10,13 +10,16 @@ from typing import Final
 STEPS: Final = 8  # buckets in an octave
 OCTAVES: Final = 24  # from 1 ms to four hours
 _PLACES: Final = STEPS * OCTAVES
+WHOLES: Final = -1  # no bucket: how many were of whole answers
 _MOST_MS: Final = 1 << OCTAVES
 
 
 class Latencies:
-    """Of one endpoint under one policy."""
+    """Of one endpoint under one policy.  `wholes`: how many were of whole answers, not of the first
+    content of a stream, since it is kept."""
 
-    __slots__ = ("_before", "_fresh", "_now", "_seconds", "_taken", "_turns_at")
+    __slots__ = ("_before", "_fresh", "_now", "_seconds", "_taken", "_told_wholes", "_turns_at",
+                 "wholes")  # fmt: skip
 
     def __init__(self, seconds: int) -> None:
         self._seconds = seconds
@@ -25,6 +28,7 @@ class Latencies:
         self._before: list[int] = []
         self._fresh: dict[int, int] = {}  # of a generation before, not yet taken
         self._taken: list[int] = []  # as `_now` was when it was last taken
+        self.wholes = self._told_wholes = 0
 
     def __repr__(self) -> str:
         return f"<Latencies {sum(self._now)} and {sum(self._before)} before>"
@@ -45,6 +49,8 @@ class Latencies:
         if now >= self._turns_at:
             self._turn(now)
         taken = self.take()
+        self.wholes += counts.get(WHOLES, 0)
+        self._told_wholes = self.wholes
         for place, count in counts.items():
             if 0 <= place < _PLACES:
                 self._now[place] += count
@@ -59,6 +65,9 @@ class Latencies:
                 if count != known:
                     taken[place] = taken.get(place, 0) + count - known
             self._taken = list(self._now)
+        if self.wholes != self._told_wholes:
+            taken[WHOLES] = taken.get(WHOLES, 0) + self.wholes - self._told_wholes
+            self._told_wholes = self.wholes
         return taken
 
     def median_ms(self, now: float) -> float | None:

@@ -49,6 +49,11 @@ class RouteTable:
         return self._memo[model]
 
 
+def matches(glob: str, model: str) -> bool:
+    """Whether that pattern of a route is one of the model."""
+    return re.fullmatch(_translate(glob), model) is not None
+
+
 def _translate(glob: str) -> str:
     """`*` is any run of characters, `?` any one; everything else is itself."""
     return "".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in glob)

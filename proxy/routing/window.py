@@ -17,6 +17,7 @@ LIMITED: Final = 4  # 429 without a hint
 ATTEMPTS: Final = 5  # all of them, those without an outcome too
 HINTED: Final = 6  # 429 with one
 _FIELDS: Final = 7
+EARLY_S: Final = 10
 
 
 @cache
@@ -102,6 +103,18 @@ class Window:
             if bucket is not None:
                 found += bucket[field]
         return found
+
+    def expected(self, now: float) -> float | None:
+        """Attempts in a window of its length at the rate of late; None: it is too early to say."""
+        self.advance(now)
+        held = [each for each in range(len(self._buckets)) if self._buckets[each] is not None]
+        if not held:
+            return None
+        ages = [(self._newest - place) % self._seconds for place in held]
+        seen_s = max(ages) + max(int(now) - self._newest, 0) + 1
+        if seen_s < min(EARLY_S, self._seconds):
+            return None
+        return self.totals[ATTEMPTS] * self._seconds / seen_s
 
     def clear(self) -> None:
         """Forget everything."""

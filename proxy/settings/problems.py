@@ -26,6 +26,7 @@ class Problem:
     message: str
     file: str = ""
     line: int | None = None
+    code: str = ""  # of a warning, for programs
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.file and self.line else self.file

@@ -1,6 +1,7 @@
 """What is legal and probably not meant: warnings of `parapet check` and of a start.
 
-The list is failover.md §14, as far as the file alone can show it, and a few of the same sort.
+The list is failover.md §14 and a few of the same sort.  What the file alone cannot show is told by
+the control API, by the traffic that it sees (`observed_risks`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,9 +10,11 @@ from urllib.parse import urlsplit
 from proxy.model.documents import slug
 from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import Endpoint, Route
+from proxy.routing.standing import Standing
 from proxy.settings.crosscheck import is_private
 from proxy.settings.problems import Path, Problem
 from proxy.settings.schema import Config, Workspace
+from proxy.wire.providers.rehearsal import host, speaks_of
 
 TTFT_SIZED_MS = 5000
 
@@ -25,7 +28,7 @@ def risks(config: Config) -> Iterator[Problem]:
         for number, endpoint in enumerate(workspace.endpoints):
             yield from _endpoint(endpoint, workspace, (*at, "endpoints", number))
         for number, route in enumerate(workspace.routes):
-            yield from _route(route, (*at, "routes", number))
+            yield from route_risks(route, (*at, "routes", number))
         yield from _globs(workspace, at)
         for number, policy in enumerate(workspace.failover_policies):
             path = (*at, "failover_policies", number)
@@ -62,13 +65,16 @@ def _endpoint(endpoint: Endpoint, workspace: Workspace, at: Path) -> Iterator[Pr
         yield Problem((*at, "base_url"), "is plain http: credentials travel unencrypted")
 
 
-def _route(route: Route, at: Path) -> Iterator[Problem]:
-    limits = route.timeouts
+def route_risks(route: Route, at: Path) -> Iterator[Problem]:
+    """Limits that never expire."""
+    limits, code = route.timeouts, "limit_never_reached"
     path = (*at, "timeouts")
     if limits.first_content_ms >= limits.total_ms:
-        yield Problem((*path, "first_content_ms"), "never expires: total_ms comes first")
+        said = "never expires: total_ms comes first"
+        yield Problem((*path, "first_content_ms"), said, code=code)
     if limits.connect_ms >= limits.first_content_ms:
-        yield Problem((*path, "connect_ms"), "never expires: first_content_ms comes first")
+        said = "never expires: first_content_ms comes first"
+        yield Problem((*path, "connect_ms"), said, code=code)
 
 
 def _globs(workspace: Workspace, at: Path) -> Iterator[Problem]:
@@ -86,44 +92,97 @@ def policy_risks(
 ) -> Iterator[Problem]:
     """What is probably not meant in a policy whose endpoints are all known."""
     if policy.status == "paused":
-        yield Problem((*at, "status"), "paused: this policy does nothing")
+        yield _risk((*at, "status"), "paused", "paused: this policy does nothing")
         return
     primary = endpoints[policy.primary_endpoint]
     fallbacks = [endpoints[name] for name in policy.fallback_endpoints]
     if policy.primary_endpoint != route.endpoint:
         said = f"{policy.primary_endpoint} serves route {route.id}, not its endpoint"
-        yield Problem((*at, "primary_endpoint"), f"{said} {route.endpoint}")
+        path = (*at, "primary_endpoint")
+        yield _risk(path, "primary_differs_from_route", f"{said} {route.endpoint}")
     yield from _thresholds(policy, route, at)
     if policy.request_failover.max_attempts == 1:
-        yield Problem((*at, "request_failover", "max_attempts"), "1: no request is ever sent on")
+        path = (*at, "request_failover", "max_attempts")
+        yield _risk(path, "single_attempt", "1: no request is ever sent on")
     for index, fallback in enumerate(fallbacks):
-        path = (*at, "fallback_endpoints", index)
-        if host(fallback) == host(primary):
-            yield Problem(path, f"{fallback.id} is on the same host as the primary")
-        if not has_credential(fallback) and not shares_credential(primary, fallback):
-            yield Problem(
-                path,
-                f"{fallback.id} has no credential of its own, and the caller's goes only to the "
-                "primary's provider and host: it will be skipped",
-            )
+        yield from _fallback(fallback, primary, (*at, "fallback_endpoints", index))
     prefill = any(each.supports_prefill for each in [primary, *fallbacks])
     asked = "stream_recovery" in route.model_fields_set and route.stream_recovery == "resume"
     if asked and not prefill:
         said = "no endpoint has supports_prefill"
         message = f"resume: {said}; restart only: works when answers repeat exactly"
-        yield Problem((*at, "route_id"), f"route {route.id}: {message}")
+        yield _risk((*at, "route_id"), "restart_only", f"route {route.id}: {message}")
+
+
+def _risk(at: Path, code: str, message: str) -> Problem:
+    return Problem(at, message, code=code)
+
+
+def _fallback(fallback: Endpoint, primary: Endpoint, at: Path) -> Iterator[Problem]:
+    if host(fallback) == host(primary):
+        yield _risk(at, "same_host", f"{fallback.id} is on the same host as the primary")
+    if not has_credential(fallback) and not shares_credential(primary, fallback):
+        yield _risk(
+            at,
+            "no_credential",
+            f"{fallback.id} has no credential of its own, and the caller's goes only to the "
+            "primary's provider and host: it will be skipped",
+        )
+        return
+    why = speaks_of(fallback, primary)
+    if why:
+        said = f"{fallback.id} {why}, which is how the primary is asked: it will be skipped"
+        yield _risk(at, "cannot_express", said)
 
 
 def _thresholds(policy: FailoverPolicy, route: Route, at: Path) -> Iterator[Problem]:
+    limits, deadline_ms = route.timeouts, policy.request_failover.total_deadline_ms
+    first_ms = limits.first_content_ms
+    if deadline_ms is not None and first_ms >= deadline_ms:
+        path = (*at, "request_failover", "total_deadline_ms")
+        said = f"{deadline_ms}: first_content_ms ({first_ms}) never expires, and nobody is sent on"
+        yield _risk(path, "deadline_too_short", said)
     threshold = policy.conditions.latency_threshold_ms
     if threshold is None:
         return
     path = (*at, "conditions", "latency_threshold_ms")
-    if threshold >= route.timeouts.first_content_ms:
-        limit = route.timeouts.first_content_ms
-        yield Problem(path, f"{threshold}: first_content_ms ({limit}) expires first")
+    if threshold >= first_ms:
+        said = f"{threshold}: first_content_ms ({first_ms}) expires first"
+        yield _risk(path, "threshold_never_reached", said)
     if policy.conditions.latency_basis == "total" and threshold < TTFT_SIZED_MS:
-        yield Problem(path, f"{threshold}: sized for a first token, but judges whole answers")
+        said = f"{threshold}: sized for a first token, but judges whole answers"
+        yield _risk(path, "threshold_for_first_token", said)
+
+
+def observed_risks(
+    policy: FailoverPolicy, standing: Standing, now: float, at: Path
+) -> Iterator[Problem]:
+    """What is probably not meant, seen by the traffic that there is."""
+    if policy.status == "paused":
+        return
+    said = policy.conditions
+    threshold, path = said.latency_threshold_ms, (*at, "conditions", "latency_threshold_ms")
+    for name in standing.order if threshold is not None else ():
+        latencies = standing.breakers[name].latencies
+        median_ms = latencies.median_ms(now)
+        if median_ms is not None and median_ms > (threshold or 0):
+            seen = f"{threshold}: below the median of {name}, {median_ms:g} ms: it is always slow"
+            yield _risk(path, "threshold_below_median", seen)
+        if (
+            latencies.wholes
+            and said.latency_basis == "auto"
+            and (threshold or 0) < TTFT_SIZED_MS
+        ):  # fmt: skip
+            seen = f"{threshold}: sized for a first token, but {name} gives whole answers, too"
+            yield _risk(path, "threshold_for_first_token", seen)
+    if standing.active is not None:
+        expected = standing.breakers[standing.active].window.expected(now)
+        if expected is not None and expected < said.min_samples:
+            seen = (
+                f"{said.min_samples}: {standing.active} gets {expected:.0f} requests in "
+                f"{said.window_seconds} s, so ratios are never judged"
+            )
+            yield _risk((*at, "conditions", "min_samples"), "too_few_requests", seen)
 
 
 def _targets(workspace: Workspace, at: Path) -> Iterator[Problem]:
@@ -139,10 +198,6 @@ def _targets(workspace: Workspace, at: Path) -> Iterator[Problem]:
         for name in names:
             if name not in known:
                 yield Problem((*at, *path), f"no delivery target {name}")
-
-
-def host(endpoint: Endpoint) -> str:
-    return urlsplit(endpoint.url).netloc.lower()
 
 
 def has_credential(endpoint: Endpoint) -> bool:

@@ -9,6 +9,7 @@ come out in under 50 ms on the loop that also serves the API.
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Literal
 
 from proxy.model.exchange import Json
@@ -123,6 +124,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("spool_dropped_total", "counter", ("class",), "Spool lines dropped at the cap.",
            "spool_dropped"),
     Metric("spool_corrupt_total", "counter", (), "Spool lines with a bad checksum."),
+    Metric("endpoint_state", "gauge", ("workspace", "policy", "endpoint", "state"),
+           "1: the state that the endpoint is in under the policy."),
+    Metric("rate_limit_hold_seconds", "gauge", ("workspace", "endpoint"),
+           "For how long the endpoint's own key is held, the longest of its models."),
     Metric("build_info", "gauge", ("version",), "Always 1."),
 )
 # fmt: on
@@ -159,6 +164,14 @@ class Registry:
         """Say what is so now, or a count that another part keeps."""
         assert len(labels) == len(_BY_NAME[name].labels), f"labels of {name}"
         self._own[name][labels] = value
+
+    def show(self, name: str, rows: Iterable[tuple[Key, float]]) -> None:
+        """Say all that is so now: what is left out is not there any more."""
+        self._own[name] = dict(islice(rows, MAX_ROWS))
+
+    def count(self, table: str, key: Key) -> None:
+        """Count in a table of the workers something that this process has done."""
+        merge(self._ended, {table: {key: [1]}})
 
     def committed(self, engine: str, seconds: float) -> None:
         row = self._commits.setdefault((engine,), [0] * (len(COMMIT_BUCKETS_S) + 2))

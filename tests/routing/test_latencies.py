@@ -73,8 +73,11 @@ def test_a_worker_tells_each_once_and_another_process_adds_them() -> None:
     assert (list(counts.values()), worker.take()) == ([3], {})
     worker.add(1062.0, 0.4)
     assert list(worker.take().values()) == [1]
-    node.put(5.0, {**counts, 9999: 1, -1: 1})
+    node.put(5.0, {**counts, 9999: 1, -2: 1})
     assert node.median_ms(5.0) == pytest.approx(400, rel=WITHIN)
     assert node.take() == {}, "what was told is not told back"
+    worker.wholes += 2
+    node.put(5.0, worker.take())
+    assert (node.wholes, worker.take(), node.take()) == (2, {}, {})
     node.add(6.0, 0.4)
     assert list(node.take().values()) == [1]
