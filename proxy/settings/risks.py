@@ -175,6 +175,10 @@ def observed_risks(
         ):  # fmt: skip
             seen = f"{threshold}: sized for a first token, but {name} gives whole answers, too"
             yield _risk(path, "threshold_for_first_token", seen)
+    for name, until in standing.prefill_off.items():
+        if until > now:
+            seen = f"{name} has refused to go on with an answer: supports_prefill counts as false"
+            yield _risk((*at, "route_id"), "prefill_refused", f"{seen} for {until - now:.0f} s")
     if standing.active is not None:
         expected = standing.breakers[standing.active].window.expected(now)
         if expected is not None and expected < said.min_samples:

@@ -249,3 +249,33 @@ async def test_a_sentence_is_one_plain_sentence(world: World) -> None:
     for told in (await shown(world))["explain"].values():
         for rule in told["rules"]:
             assert re.fullmatch(r"[a-z0-9][^.\n]{10,150}", rule["sentence"]), rule
+
+
+# --- T-FO-71 over the API
+
+
+async def test_t_fo_71_warnings_stand_in_what_is_written_and_read(world: World) -> None:
+    standing = await set_up(world, request_failover={"max_attempts": 1})
+    standing.breakers[CLAUDE].latencies.add(world.clock.monotonic(), 4.0)
+    warned = {(each["pointer"], each["code"]) for each in (await shown(world))["warnings"]}
+    assert warned == {
+        ("#/request_failover/max_attempts", "single_attempt"),
+        ("#/conditions/latency_threshold_ms", "threshold_below_median"),
+    }
+    answer = await world.call("PATCH", PATH, {"request_failover": None})
+    assert [each["code"] for each in answer.doc["warnings"]] == ["threshold_below_median"]
+
+
+async def test_the_metrics_show_how_endpoints_stand(world: World) -> None:
+    standing = await set_up(world)
+    see(world, standing, Outcome.CONNECT, 3)
+    standing.hit(Key(SPARE, "", "claude-3"), world.clock.monotonic(), 60.0, quota=False)
+    text = (await world.get("/metrics")).body.decode()
+    labels = 'workspace="default",policy="latency-failover",endpoint="{}",state="{}"'
+    for name, state, value in ((CLAUDE, "open", 1), (CLAUDE, "closed", 0), (SPARE, "limited", 1)):
+        told = f"parapet_endpoint_state{{{labels.format(name, state)}}} {value}\n"
+        assert told in text
+    held = 'parapet_rate_limit_hold_seconds{workspace="default",endpoint="bedrock-claude"} 60\n'
+    assert held in text
+    await world.call("DELETE", PATH)
+    assert "latency-failover" not in (await world.get("/metrics")).body.decode()

@@ -1,11 +1,16 @@
-"""T-FO-71 as far as the file alone can show it, other odd things, and what is not acted on."""
+"""T-FO-71: each warning of the file and of the traffic, other odd things, what is not acted on."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from proxy.model.failover import Conditions, FailoverPolicy, Outcome
+from proxy.routing.standing import Standing
 from proxy.settings.later import not_acted_on
 from proxy.settings.load import Loaded
+from proxy.settings.problems import path_text
+from proxy.settings.risks import observed_risks
 
 Load = Callable[..., Loaded]
 
@@ -36,6 +41,12 @@ CHANGES: list[tuple[str, str, str]] = [
     ("        conditions:",
      "        request_failover: {max_attempts: 1}\n        conditions:",
      "request_failover.max_attempts: 1: no request is ever sent on"),
+    ("        conditions:",
+     "        request_failover: {total_deadline_ms: 10000}\n        conditions:",
+     "request_failover.total_deadline_ms: 10000: first_content_ms (10000) never expires"),
+    ("provider: bedrock, region: us-east-1, api_key: key-of-b-0123",
+     "provider: openai, api_key: key-of-b-0123",
+     "fallback_endpoints[0]: b cannot express anthropic_messages"),
     ("        conditions:",
      "        status: paused\n        conditions:",
      "status: paused: this policy does nothing"),
@@ -99,6 +110,89 @@ def test_a_fallback_on_the_primarys_provider_and_host_shares_the_callers_key(loa
     text = BASE.replace("provider: bedrock, region: us-east-1, ", "provider: anthropic, ")
     text = text.replace(", api_key: key-of-a-0123", "").replace(", api_key: key-of-b-0123", "")
     assert not any("no credential" in each for each in warnings(load(text)))
+
+
+# --- by the traffic that there is
+
+SAID = {"latency_threshold_ms": 2000, "error_rate_threshold": 0.1}
+
+
+def observed(seen: Callable[[Standing], None], **said: Any) -> list[tuple[str, str, str]]:
+    policy = FailoverPolicy(
+        route_id="r",
+        primary_endpoint="a",
+        fallback_endpoints=["b"],
+        conditions=Conditions(**{**SAID, **said}),
+    )
+    standing = Standing(policy, lambda: 0.5)
+    seen(standing)
+    found = observed_risks(policy, standing, 1030.0, ())
+    return [(path_text(each.path), each.code, each.message) for each in found]
+
+
+def nothing(_: Standing) -> None:
+    pass
+
+
+def slow(standing: Standing) -> None:
+    standing.breakers["b"].latencies.add(1000.0, 2.5)
+
+
+def quick(standing: Standing) -> None:
+    standing.breakers["a"].latencies.add(1000.0, 1.5)
+
+
+def whole(standing: Standing) -> None:
+    standing.breakers["a"].latencies.wholes += 1
+
+
+def seldom(standing: Standing) -> None:
+    for at in (1000.0, 1010.0, 1020.0):
+        standing.observe("a", at, Outcome.SUCCESS, began=at)
+
+
+def just_begun(standing: Standing) -> None:
+    for at in (1024.0, 1026.0, 1029.0):
+        standing.observe("a", at, Outcome.SUCCESS, began=at)
+
+
+def often(standing: Standing) -> None:
+    for at in range(1000, 1030):
+        standing.observe("a", at, Outcome.SUCCESS, began=at)
+
+
+def refused(standing: Standing) -> None:
+    standing.prefill_off = {"a": 1029.0, "b": 1600.0}
+
+
+# fmt: off
+LATENCY, SAMPLES = "conditions.latency_threshold_ms", "conditions.min_samples"
+OBSERVED: list[tuple[Callable[[Standing], None], dict[str, Any], list[tuple[str, str, str]]]] = [
+    (nothing,    {}, []),
+    (quick,      {}, []),
+    (often,      {}, []),
+    (just_begun, {}, []),
+    (slow,       {}, [(LATENCY, "threshold_below_median",
+                       "2000: below the median of b, 2430 ms: it is always slow")]),
+    (slow,       {"latency_threshold_ms": None}, []),
+    (whole,      {}, [(LATENCY, "threshold_for_first_token",
+                       "2000: sized for a first token, but a gives whole answers, too")]),
+    (whole,      {"latency_threshold_ms": 5000}, []),
+    (seldom,     {}, [(SAMPLES, "too_few_requests",
+                       "10: a gets 6 requests in 60 s, so ratios are never judged")]),
+    (seldom,     {"min_samples": 5}, []),
+    (refused,    {}, [("route_id", "prefill_refused",
+                       "b has refused to go on with an answer: supports_prefill counts as false "
+                       "for 570 s")]),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("seen", "said", "found"), OBSERVED)
+def test_t_fo_71_what_traffic_shows(
+    seen: Callable[[Standing], None], said: dict[str, Any], found: list[tuple[str, str, str]]
+) -> None:
+    assert observed(seen, **said) == found
 
 
 # --- accepted, not acted on
