@@ -162,14 +162,14 @@ class FallbackTold(BaseModel):
 class FailoverPolicyTold(BaseModel):
     """What is known of the endpoints.
 
-    `since`: when it came into its `state`; null: it was always so.  `active_endpoint` null: none
-    admits.  `last_decision`: the last one of our gateways.  `stats`, `explain`: by endpoint, the
-    latter where one policy is asked for."""
+    `since`: when it came into its `state`; null: it was always so.  `active_endpoint`: where none
+    admits (`exhausted`), the primary.  `last_decision`: the last one of our gateways.  `stats`,
+    `explain`: by endpoint, the latter where one policy is asked for."""
 
     fallback_endpoints: list[FallbackTold]
     primary_status: EndpointHealth
     state: State
-    active_endpoint: str | None
+    active_endpoint: str
     since: Instant | None
     forced: ForcedTold | None
     last_decision: FailoverDecisionTold | None

@@ -40,7 +40,7 @@ class HoldTold(BaseModel):
     remaining_ms: int
 
 
-class RuleTold(BaseModel):
+class RuleExplainedTold(BaseModel):
     """One rule, a to e.  `value` beside `threshold`: a ratio, of which `lower_bound` is sure, or a
     run.  `have` and `need`: samples when there are too few of them, else what is bad among them,
     and how much of it trips.  `why` null: it trips."""
@@ -72,7 +72,7 @@ class EndpointExplainedTold(BaseModel):
     errors: int
     slow: int
     excluded: dict[str, int]
-    rules: list[RuleTold]
+    rules: list[RuleExplainedTold]
 
 
 class ForcedTold(BaseModel):
@@ -109,7 +109,7 @@ def told_of(deps: ControlDeps, standing: Standing, rules: WorkspaceRules) -> Obj
         "fallback_endpoints": fallbacks,
         "primary_status": status(policy.primary_endpoint),
         "state": standing.state,
-        "active_endpoint": standing.active,
+        "active_endpoint": standing.active or policy.primary_endpoint,
         "since": _at(deps, standing.since),
         "forced": _forced(deps, standing),
         "stats": {name: stats_of(deps, standing, name) for name in standing.order},

@@ -132,8 +132,8 @@ class Standing:
 
     `limited`: endpoints whose own key has been refused with a 429, each with the time until when.
     Another key or model may still be asked there, so a hold only refuses by itself; here it moves
-    what is called active (failover.md §6).  `prefill_off`: endpoints that have refused to go on with
-    an answer, each with the time until when they are not asked to (§10.2)."""
+    what is called active (failover.md §6).  `prefill_off`: endpoints that have refused to go on
+    with an answer, each with the time until when they are not asked to (§10.2)."""
 
     def __init__(
         self,

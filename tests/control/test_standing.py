@@ -99,7 +99,7 @@ async def test_nobody_left(world: World) -> None:
     see(world, standing, Outcome.CONNECT, 3)
     see(world, standing, Outcome.CONNECT, 3, SPARE)
     doc = await shown(world)
-    assert (doc["state"], doc["active_endpoint"]) == ("exhausted", None)
+    assert (doc["state"], doc["active_endpoint"]) == ("exhausted", CLAUDE)
 
 
 async def test_the_health_of_an_endpoint_per_policy(world: World) -> None:

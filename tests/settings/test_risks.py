@@ -165,6 +165,7 @@ def refused(standing: Standing) -> None:
     standing.prefill_off = {"a": 1029.0, "b": 1600.0}
 
 
+REFUSED = "b has refused to go on with an answer: supports_prefill counts as false for 570 s"
 # fmt: off
 LATENCY, SAMPLES = "conditions.latency_threshold_ms", "conditions.min_samples"
 OBSERVED: list[tuple[Callable[[Standing], None], dict[str, Any], list[tuple[str, str, str]]]] = [
@@ -182,8 +183,7 @@ OBSERVED: list[tuple[Callable[[Standing], None], dict[str, Any], list[tuple[str,
                        "10: a gets 6 requests in 60 s, so ratios are never judged")]),
     (seldom,     {"min_samples": 5}, []),
     (refused,    {}, [("route_id", "prefill_refused",
-                       "b has refused to go on with an answer: supports_prefill counts as false "
-                       "for 570 s")]),
+                       REFUSED)]),
 ]
 # fmt: on
 
