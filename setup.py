@@ -19,12 +19,12 @@ HOT = {
     "whole",
     "guardrails/checks": "digits national secrets steps unicode validators",
     "model": "records",
-    "routing": "breaker failover holds match outcomes standing window",
+    "routing": "balance breaker failover holds match outcomes standing window",
     "runtime": "ids",
     "spool": "record",
     "telemetry": "metrics",
     "upstream": "origin pool transport transports",
-    "wire": "eventstream failures headers jsonbody jsonpieces jsonshape leaves mould paths sse "
+    "wire": "bound eventstream failures headers jsonbody jsonpieces jsonshape leaves mould paths sse "
     "usage",
     "wire/dialects": "*",
     "wire/providers": "*",

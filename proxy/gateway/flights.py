@@ -7,9 +7,10 @@ stands here and waits for nobody.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from proxy.gateway.snapshot import Rules
+from proxy.gateway.snapshot import RouteView, Rules
 from proxy.model.failover import Outcome
 from proxy.model.ports import Clock
+from proxy.routing.balance import Balance, tiers_of
 from proxy.routing.breaker import Permit
 from proxy.routing.holds import Holds, Key
 from proxy.routing.standing import Effect, Standing
@@ -27,8 +28,8 @@ class Flight:
     Slow is told when it becomes older than the threshold, not when it ends: what hangs ends never
     (failover.md §4.2)."""
 
-    __slots__ = ("_judged", "_on", "began", "endpoint_id", "key", "measured", "permit", "slow_at",
-                 "standing")  # fmt: skip
+    __slots__ = ("_heard", "_judged", "_load", "_on", "began", "endpoint_id", "key", "measured",
+                 "permit", "slow_at", "standing")  # fmt: skip
 
     def __init__(
         self,
@@ -50,6 +51,11 @@ class Flight:
         self.began = began
         self.measured = measured
         self._judged = slow_at == NEVER
+        self._heard = False
+        balance = standing.balance
+        self._load = balance.loads.get(endpoint_id) if balance is not None else None
+        if self._load is not None:
+            self._load.began(began)
 
     def __repr__(self) -> str:
         return f"<Flight to {self.endpoint_id}>"
@@ -61,6 +67,9 @@ class Flight:
 
     def answered(self, now: float) -> None:
         """Its first content is there, which is what its latency is by unless the whole counts."""
+        if self._load is not None and not self._heard:
+            self._heard = True
+            self._load.answered(now, now - self.began)
         self.look(now)
         if self.measured == FIRST:
             self._took(now)
@@ -85,6 +94,8 @@ class Flight:
         self._on.under_way.discard(self)
         if outcome is Outcome.BLOCKED:
             outcome = Outcome.SUCCESS  # the endpoint did its part
+        if self._load is not None:
+            self._landed(now, outcome)
         if outcome is Outcome.NO_ANSWER and not self._judged:
             self._slow(now)
         self.look(now)
@@ -105,6 +116,15 @@ class Flight:
             effects += self.standing.answered(self.key, now, well=outcome is Outcome.SUCCESS)
         if effects:
             self._on.told(self.standing, effects)
+
+    def _landed(self, now: float, outcome: Outcome) -> None:
+        assert self._load is not None
+        if not self._heard:
+            if outcome is Outcome.SUCCESS:
+                self._load.answered(now, now - self.began)
+            else:
+                self._load.failed(now, now - self.began)
+        self._load.over()
 
 
 class Flights:
@@ -141,8 +161,20 @@ class Flights:
                     self.told(standing, standing.edit(view.policy, now))
                 self._standings[name] = standing
                 view.standing = standing
+                standing.balance = self._balance(view, standing.balance)
         alive = {id(each) for each in self._standings.values()}
         self._awake = {key: each for key, each in self._awake.items() if key in alive}
+
+    def _balance(self, view: RouteView, before: Balance | None) -> Balance | None:
+        """None: nobody shares a tier, and they are asked in the policy's order."""
+        policy = view.policy
+        if policy is None or policy.tiers is None:
+            return None
+        balance = before or Balance(self.chance)
+        weights = {each.doc.id: each.doc.weight for each in view.order}
+        tiers = [[name for name in tier if name in weights] for tier in tiers_of(policy)]
+        balance.edit([tier for tier in tiers if tier], weights)
+        return balance
 
     def asked(self, standing: Standing, now: float) -> None:
         """A request has come for that policy."""

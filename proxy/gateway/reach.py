@@ -54,7 +54,7 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
                     continue
                 answers.append(answer)
                 if tried[-1].outcome in (Outcome.SUCCESS, Outcome.BLOCKED):
-                    turn.record.failover = place > 0
+                    turn.record.failover = way.has_moved(place)
                     return answer
             case never:
                 assert_never(never)

@@ -6,16 +6,16 @@ attempt does to what is known of its endpoint.
 
 from collections.abc import Sequence
 from typing import Final
-from zlib import crc32
 
 from proxy.gateway.flights import Flight
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.failover import Attempt, Outcome
+from proxy.routing.balance import digest_of, share_of
 from proxy.routing.breaker import Permit, State
 from proxy.routing.failover import BUDGET, Move, Now, Send, next_move
 from proxy.routing.holds import Key
-from proxy.wire.bound import bound_by
+from proxy.wire.bound import bound_by, conversation_of
 from proxy.wire.providers.models import model_for
 
 APART_LEAST_S, APART_MOST_S = 0.05, 0.15
@@ -33,8 +33,8 @@ class Way:
     """Of one request.  `once`: it is tried once, whatever the policy says, and gives no samples."""
 
     __slots__ = (
-        "_bound", "_gateway", "_held_until", "_let_in", "_refused", "_skipped", "_turn", "broke",
-        "charged", "names", "once", "places", "standing",
+        "_bound", "_gateway", "_held_until", "_let_in", "_refused", "_skipped", "_sticks_to",
+        "_turn", "broke", "charged", "names", "once", "places", "standing",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, gateway: Gateway, once: bool) -> None:
@@ -47,6 +47,7 @@ class Way:
         self._refused: dict[int, str] = self._skipped  # at the last move
         self._let_in: set[str] = set()  # whatever their breakers say
         self._bound: bool | None = None
+        self._sticks_to: str | None = None
         self._held_until: list[float] = []
         self.charged = False
         self.broke = False  # the budget has kept it from a retry
@@ -71,7 +72,7 @@ class Way:
             policy = None if self.once else turn.policy
             left = Now(turn.total_due - self._gateway.clock.monotonic())
             return next_move(self.names, tried, self._skipped, policy, left, each=each)
-        if not tried and not self._skipped and standing.quiet:
+        if not tried and not self._skipped and standing.quiet and standing.balance is None:
             return _PRIMARY
         refused = self.refused()
         now = _FIRST if not tried else self._now(tried)
@@ -113,15 +114,64 @@ class Way:
             return self._skipped
         now = self._gateway.clock.monotonic()
         found = dict(self._skipped)
-        share = crc32(self._turn.record.request_id.encode()) % 100
+        share = share_of(self._sticky_key() or self._turn.record.request_id)
         for place in range(len(self.names)):
             if place not in found:
                 why = self._refusal(place, now, share)
                 if why:
                     found[place] = why
+        if self.standing.balance is not None and self.places is None:
+            self._order(now, found)
         self._let_last(found, now)
         self._refused = found
         return found
+
+    def _sticky_key(self) -> str:
+        """What keeps its endpoint while that admits: empty where nothing does."""
+        turn = self._turn
+        policy, found = turn.policy, self._sticks_to
+        if policy is None or not policy.sticky.enabled:
+            return ""
+        if found is None:
+            exchange, visit = turn.exchange, turn.visit
+            match policy.sticky.key:
+                case "user":
+                    found = exchange.user
+                case "api_key":
+                    own = visit.key.doc.id if visit.key is not None else None
+                    found = own or visit.credential.provider_key
+                case "conversation":
+                    found = conversation_of(exchange.doc) if exchange.doc is not None else None
+            self._sticks_to = found = found or ""
+        return found
+
+    def _order(self, now: float, refused: dict[int, str]) -> None:
+        """The order of this request: its own, where endpoints share a tier."""
+        standing, policy, names = self.standing, self._turn.policy, self.names
+        assert standing is not None
+        assert standing.balance is not None
+        assert policy is not None
+        sticky = self._sticky_key()
+        order = standing.balance.order(
+            now,
+            {names[place] for place in refused},
+            digest_of(sticky) if sticky else None,
+            policy.sticky.ttl_seconds,
+        )
+        self.places = [names.index(name) for name in order if name in names]
+        self.places += [place for place in range(len(names)) if place not in self.places]
+        self._turn.record.original_endpoint = names[self.places[0]]
+
+    def has_moved(self, place: int) -> bool:
+        """Whether an answer from there is one of failover: not from the first tier, or not from
+        the first that was asked."""
+        balance = self.standing.balance if self.standing is not None else None
+        if balance is None:
+            return place > 0
+        name = self.names[place]
+        return not balance.is_first(name) or any(
+            attempt.endpoint_id != name for attempt in self._turn.record.attempts
+        )
 
     def _refusal(self, place: int, now: float, share: int) -> str:
         standing, name = self.standing, self.names[place]

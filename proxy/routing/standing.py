@@ -1,6 +1,7 @@
 """How the endpoints of one failover policy stand: which is active, and what a request may do.
 
-Traffic goes to the first endpoint in the policy's order whose breaker is closed (failover.md §6).
+Traffic goes to the first endpoint in the policy's order whose breaker is closed (failover.md §6);
+where the policy has tiers, that one stands for the tier that is active.
 Leaving an endpoint is always allowed; a return that would be the sixth switch within ten minutes
 is not made (§3).  Pure: `now` is handed in, what is to be told is returned.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.model.failover import FailoverPolicy, Outcome
+from proxy.routing.balance import Balance
 from proxy.routing.breaker import Breaker, Change, Permit, Reason, State
 from proxy.routing.holds import Holds, Key
 
@@ -150,6 +152,7 @@ class Standing:
         self._chance = chance
         self.order: tuple[str, ...] = (policy.primary_endpoint, *policy.fallback_endpoints)
         self.breakers = {name: self._breaker() for name in self.order}
+        self.balance: Balance | None = None  # in a worker, where the policy has tiers
         self.active: str | None = self.order[0]
         self.since = 0.0
         self.switches: deque[float] = deque()
@@ -356,4 +359,7 @@ class Standing:
     @property
     def quiet(self) -> bool:
         """Nothing is known that a request would have to look at."""
-        return all(each.state is State.CLOSED for each in self.breakers.values())
+        for each in self.breakers.values():  # noqa: SIM110 - on the path of every request
+            if each.state is not State.CLOSED:
+                return False
+        return True

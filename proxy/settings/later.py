@@ -14,9 +14,6 @@ from proxy.settings.notices import WorkspaceSettings
 from proxy.settings.problems import Path, Problem
 from proxy.settings.schema import Config, Workspace
 
-_RETRIES: Final = "every failed attempt goes to the next endpoint at once"
-_BREAKER: Final = "requests fail over one by one; no statistics open a breaker"
-
 # fmt: off
 IN_CONFIG: Final = (
     ("egress",                    "no webhook or watcher is called"),
@@ -35,23 +32,11 @@ IN_WORKSPACE: Final = (
 )
 IN_ENDPOINT: Final = (
     ("supports_prefill",          "no answer is continued elsewhere"),
-    ("max_context",               "only shown in lists of models"),
 )
 IN_ROUTE: Final = (
     ("stream_recovery",           "a stream that dies after its first content ends with an error"),
     ("translation",               "no request is translated to another dialect"),
     ("exposure",                  "no blast radius is computed"),
-)
-IN_POLICY: Final = (
-    ("conditions",                _BREAKER),
-    ("recovery",                  _BREAKER),
-    ("tiers",                     "endpoints are tried in their order"),
-    ("sticky",                    _BREAKER),
-    ("on_exhausted",              _BREAKER),
-    ("request_failover.same_endpoint_retries",  _RETRIES),
-    ("request_failover.rate_limit_wait_max_ms", _RETRIES),
-    ("request_failover.budget_percent",         "retries have no budget"),
-    ("request_failover.min_concurrency",        "retries have no budget"),
 )
 # fmt: on
 _UNBUILT: Final = ("gemini", "vertex")
@@ -82,9 +67,6 @@ def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
         yield from _provider(endpoint, path)
     for number, route in enumerate(workspace.routes):
         yield from _set(route, IN_ROUTE, (*at, "routes", number))
-    for number, policy in enumerate(workspace.failover_policies):
-        if policy.status == "active":
-            yield from _set(policy, IN_POLICY, (*at, "failover_policies", number))
 
 
 def _provider(endpoint: Endpoint, at: Path) -> Iterator[Problem]:
