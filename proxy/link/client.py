@@ -19,6 +19,10 @@ Apply = Callable[[dict[str, Json]], Awaitable[tuple[int, str]]]  # -> (version i
 Totals = Callable[[], dict[str, Json]]
 
 
+def _not_asked(_: dict[str, Json]) -> None:
+    raise ValueError("an answer that nobody asked for")
+
+
 class LinkClient:
     """`apply` builds and swaps a snapshot and answers with the version in force, and with the
     reason when the snapshot was refused."""
@@ -31,6 +35,7 @@ class LinkClient:
         self._clock = clock
         self._writer: asyncio.StreamWriter | None = None
         self.version = 0
+        self.take_limits: Callable[[dict[str, Json]], None] = _not_asked  # ValueError: no answer
 
     def __repr__(self) -> str:
         return f"<LinkClient slot {self._slot} {'up' if self._writer else 'down'}>"
@@ -61,8 +66,18 @@ class LinkClient:
     def flush(self) -> None:
         self._send({"t": "totals", "doc": self._totals()})
 
+    def say_limits(self, doc: dict[str, Json]) -> None:
+        """What was taken of limits; the answer comes to `take_limits`."""
+        self._send({"t": "limits", "doc": doc})
+
     def _take(self, message: Message) -> None:
         doc = message.get("doc")
+        if message.get("t") == "limits" and isinstance(doc, dict):
+            try:
+                self.take_limits(doc)
+            except ValueError as why:
+                raise LinkBroken(str(why)) from why
+            return
         if message.get("t") != "snapshot" or not isinstance(doc, dict):
             raise LinkBroken("unknown message")
         background(self._applied(doc), name="apply snapshot")

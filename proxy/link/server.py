@@ -23,6 +23,11 @@ class WorkerState:
 
 
 OnTotals = Callable[[int, dict[str, Json]], None]  # slot, totals
+OnLimits = Callable[[int, dict[str, Json]], dict[str, Json] | None]  # the answer; ValueError
+
+
+def _nobody_counts(_: int, __: dict[str, Json]) -> None:
+    return None
 
 
 class LinkServer:
@@ -30,6 +35,7 @@ class LinkServer:
 
     def __init__(self, on_totals: OnTotals) -> None:
         self._on_totals = on_totals
+        self.on_limits: OnLimits = _nobody_counts
         self._snapshot: bytes | None = None
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
@@ -96,6 +102,11 @@ class LinkServer:
                 doc = message["doc"]
                 if isinstance(doc, dict):
                     self._on_totals(slot, doc)
+            case "limits":
+                doc = message["doc"]
+                answer = self.on_limits(slot, doc) if isinstance(doc, dict) else None
+                if answer is not None and slot in self._writers:
+                    self._writers[slot].write(pack({"t": "limits", "doc": answer}))
             case "applied":
                 state.version, state.rejected = int(str(message["version"])), ""
             case "rejected":
