@@ -24,8 +24,8 @@ HOT = {
     "spool": "record",
     "telemetry": "metrics",
     "upstream": "origin pool transport transports",
-    "wire": "bound eventstream failures headers jsonbody jsonpieces jsonshape leaves mould paths sse "
-    "usage",
+    "wire": "bound eventstream failures headers jsonbody jsonpieces jsonshape leaves mould paths "
+    "sse usage",
     "wire/dialects": "*",
     "wire/providers": "*",
 }

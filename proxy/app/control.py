@@ -18,6 +18,7 @@ from proxy.app.declared import declared, shipped_packs
 from proxy.app.filewatch import differing, restart_only, stamps
 from proxy.app.gauges import show_storage
 from proxy.app.learning import Learning
+from proxy.app.limits import LimitsOfNode
 from proxy.app.raising import Raising
 from proxy.app.standings import NodeStandings
 from proxy.app.telling import Telling
@@ -97,6 +98,7 @@ class ControlHalf:
         self.node_id = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64] or "node"
         self._reader = SpoolReader(state_dir)
         key_uses = KeyUses()
+        self.limits = LimitsOfNode(self.store, clock, lambda: len(workers.states()))
         self._spooler = Spooler(
             self._reader,
             self.store,
@@ -106,6 +108,7 @@ class ControlHalf:
             batch_lines=self.store.batch_lines,
             restarts=lambda: self.store.restarts,
             used=key_uses.note,
+            counts=self.limits.counts,
             tell_forgotten=self.store.forgot,
             memory=CursorFile(state_dir, self._store_tag) if self.store.shared else None,
         )
@@ -172,6 +175,7 @@ class ControlHalf:
         await web.SockSite(self._runner, listener).start()
         self._spooling = spawn(self._spooler.run(), name="spooler")
         background(self._beat(), name="loop lag")
+        background(self.limits.run(), name="budgets")
         background(self._watch_files(), name="reloader")
         raising = Raising(
             self.store, self.intake, self._clock, self._deps.ids,
@@ -267,6 +271,7 @@ class ControlHalf:
             if previous is not None:
                 self._snapshot, self._version = previous, previous.version
                 self._view = self._control_config(previous, self._loaded)
+                self.limits.keep(previous)
                 self._publish(previous)
                 self._log.warning("config.from_snapshot", {"version": previous.version})
                 return
@@ -287,6 +292,7 @@ class ControlHalf:
         changed = self._version != snapshot.version
         self._in_force, self._snapshot, self._version = in_force, snapshot, snapshot.version
         self._view = self._control_config(snapshot, in_force.loaded)
+        self.limits.keep(snapshot)
         for refused in in_force.refused:
             self._log.warning("config.document_refused", {"document": refused})
         if changed or self._fresh_file:

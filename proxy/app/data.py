@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from proxy.app.limits import LimitsOfWorker
 from proxy.gateway.changes import change_of
 from proxy.gateway.flights import Flights
 from proxy.gateway.handlers import Front
@@ -113,6 +114,7 @@ class DataHalf:
             draining=lambda: self._draining,
             event=self._happened,
         )
+        self.limits = LimitsOfWorker(self.gateway.limiter, self.totals.worker, clock)
         self._front = Front(self.gateway, on_bug)
         self._server: asyncio.Server | None = None
         self._http: FrontServer | None = None

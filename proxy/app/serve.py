@@ -140,6 +140,8 @@ async def _single(
     await data.ready.wait()
     await data.start(listener)
     background(worker.report(clock, control.take_totals), name="totals")
+    limits = data.limits
+    background(limits.report(lambda doc: limits.take(control.limits.take(0, doc))), name="limits")
     if on_ready is not None:
         on_ready()
     log.info("ready", {})
@@ -182,6 +184,7 @@ async def _control(loaded: Loaded, options: ControlOptions, log: Log) -> int:
     except CannotOpen as fault:
         log.error("start.failed", {"reason": str(fault)})
         return 1
+    link.on_limits = half.limits.take
     await link.start(state_dir / LINK)
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)  # a chunk of the spool is a hundred default collections
@@ -214,6 +217,8 @@ async def _worker(options: WorkerOptions, log: Log) -> int:
         client.version, _ = await data.apply_snapshot(cold)
     background(client.run(), name="link")
     background(client.report(), name="totals")
+    client.take_limits = data.limits.take
+    background(data.limits.report(client.say_limits), name="limits")
     await data.ready.wait()
     await data.start(_adopt(options.listen_fd))
     line.ready()

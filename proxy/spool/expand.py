@@ -32,7 +32,9 @@ from proxy.wire import jsonbody
 
 LAST_MS: Final = 253_402_300_800_000  # the year 10000
 
-# the members of a line from `_TOLD` and `_HELD` on, in the order of `line_of`
+# members of a line, those from `_TOLD` and `_HELD` on in the order of `line_of`
+_ROUTE: Final = 6
+_COST: Final = 9
 _TOLD: Final = 18
 _IF_TOLD: Final = (
     "requested_model", "endpoint_id", "status_code", "upstream_status", "finish_reason",
@@ -60,12 +62,14 @@ class BadLine(ValueError):
 class Expanded:
     """What one line says: events of one workspace, the request's own first, and the Parapet key
     that the request was made with.  `idem`: what must be known of their request once they are in
-    the log."""
+    the log; `cost_nano`: what the request cost, in billionths of a USD, on its route."""
 
     workspace_id: str
     events: list[NewEvent]
     key_id: str | None = None
     idem: Idem | None = None
+    route_id: str = ""
+    cost_nano: int = 0
 
 
 def events_of(line: bytes) -> Expanded:
@@ -105,8 +109,16 @@ def of_array(doc: list[Json]) -> Expanded:
             events += _parts(workspace_id, event, "permission", PERMISSION_DECISION, permissions)
     except (TypeError, ValueError, OverflowError) as fault:
         raise BadLine(str(fault)) from fault
-    key_id = doc[_KEY]
-    return Expanded(workspace_id, events, key_id if isinstance(key_id, str) else None)
+    return asked_with(Expanded(workspace_id, events), doc)
+
+
+def asked_with(said: Expanded, doc: Sequence[Json]) -> Expanded:
+    """The same, with the key, the route and the cost of the line's request."""
+    key_id, route_id, cost_nano = doc[_KEY], doc[_ROUTE], doc[_COST]
+    said.key_id = key_id if isinstance(key_id, str) else None
+    said.route_id = route_id if isinstance(route_id, str) else ""
+    said.cost_nano = cost_nano if type(cost_nano) is int and cost_nano > 0 else 0
+    return said
 
 
 def _change(doc: Sequence[Json]) -> Expanded:

@@ -21,7 +21,6 @@ from proxy.wire import jsonbody
 # where the members of a line stand, in the order of `record.line_of`
 _LENGTH: Final = 49
 _ASKED: Final = 18  # the model that was asked for
-_KEY: Final = 26
 _UNPLAIN: Final = slice(43, 47)  # failure, policy results, decisions, denials
 
 _TEXT: Final = {str}
@@ -36,8 +35,7 @@ def read_line(line: bytes) -> Expanded:
         searched = _searched(doc)
         if searched is not None:
             event = NewEvent(searched, cast(int, doc[4]), packed=line[9:])
-            key_id = doc[_KEY]
-            return Expanded(cast(str, doc[1]), [event], key_id if type(key_id) is str else None)
+            return expand.asked_with(Expanded(cast(str, doc[1]), [event]), doc)
     return expand.of_array(doc)
 
 

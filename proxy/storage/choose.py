@@ -1,5 +1,6 @@
 """Which engine keeps the state: `store:` of the configuration decides, nothing else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -45,6 +46,12 @@ class Engine(Store, Protocol):
         ...
 
     async def close(self) -> None: ...
+
+    async def rollup(
+        self, workspace_id: str, since_minute: int, until_minute: int
+    ) -> Sequence[tuple[int, str, int, int]]:
+        """(minute, series, counter, n), half-open, by minute."""
+        ...
 
     async def trim(self, retention: Retention) -> bool:
         """One bounded step of forgetting; True when there is more.  Raises StoreUnavailable."""

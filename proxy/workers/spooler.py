@@ -20,7 +20,7 @@ loses nothing either: the reader gives a chunk again until it is done.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,10 +47,16 @@ class Accept(Protocol):
 
 
 Used = Callable[[str, int], None]  # a Parapet key, and when (milliseconds since 1970)
+Spent = tuple[str, str | None, int, int]  # a route, a key, when, what it cost
+Counts = Callable[[str, Sequence[Spent]], Iterable[Op]]  # of requests of a workspace
 
 
 def _nobody_asks(_: str, __: int) -> None:
     pass
+
+
+def _nothing_counted(_: str, __: Sequence[Spent]) -> Iterable[Op]:
+    return ()
 
 
 @dataclass(slots=True)
@@ -78,7 +84,7 @@ class Spooler:
     """The loop.  `node` names this machine in the events' source; a commit has at most
     `batch_lines`; `restarts` counts how often the store may have forgotten something,
     `tell_forgotten` hears that it has, `memory` is for what the process before this one knew;
-    `used` is told of each request's key."""
+    `used` is told of each request's key; `counts` says what is counted with the events."""
 
     def __init__(
         self,
@@ -91,10 +97,12 @@ class Spooler:
         batch_lines: int = CHUNK_LINES,
         restarts: Callable[[], int] = lambda: 0,
         used: Used = _nobody_asks,
+        counts: Counts = _nothing_counted,
         tell_forgotten: Callable[[], None] = lambda: None,
         memory: CursorFile | None = None,
     ) -> None:
         self._used = used
+        self._counts = counts
         self._tell_forgotten = tell_forgotten
         self._memory = memory
         self._restarts = restarts
@@ -230,7 +238,13 @@ class Spooler:
             _sign(events, self._node)
         move = Cursor(cursor, old, fresh[-1].end)
         records = [line.said.idem for line in fresh if line.said.idem is not None]
-        await self._accept(workspace_id, events, source=source, also=(move, *records))
+        spent = [
+            (said.route_id, said.key_id, said.events[0].at_ms, said.cost_nano)
+            for said in (line.said for line in fresh)
+            if said.cost_nano and said.events
+        ]
+        counted = self._counts(workspace_id, spent) if spent else ()
+        await self._accept(workspace_id, events, source=source, also=(move, *records, *counted))
         self._cursors[workspace_id, cursor] = move.new
         for line in fresh:
             if line.said.key_id is not None and line.said.events:

@@ -14,6 +14,7 @@ from proxy.model.batch import (
     Appended,
     Batch,
     CommitResult,
+    Count,
     Cursor,
     LogFilter,
     Op,
@@ -26,7 +27,7 @@ from proxy.spool.reader import Chunk, SpoolReader
 from proxy.spool.record import line_of
 from proxy.storage.sqlite.engine import open_store
 from proxy.wire import jsonbody
-from proxy.workers.spooler import Accept, Spooler
+from proxy.workers.spooler import Accept, Spent, Spooler
 from tests.kit.spool import (
     AT_MS,
     a_blocked_record,
@@ -191,6 +192,33 @@ async def test_the_key_of_each_request_is_told_of(tmp_path: Path) -> None:
     )
     await worker.drain()
     assert used == [("plain0000000", AT_MS + 1250), ("failed000000", AT_MS)]
+
+
+async def test_what_requests_cost_is_counted_in_the_commit_of_their_events(tmp_path: Path) -> None:
+    clock = HandClock()
+    store = MemoryStore(clock)
+    lines = [
+        line_of(a_record(1, api_key_id="plain0000000", cost_nano=5)),
+        line_of(a_record(2, cost_nano=None)),
+        line_of(a_record(3, cost_nano=7, outcome="timeout", finished_at_ms=AT_MS)),
+    ]
+    await asyncio.to_thread(write_segment, tmp_path, "0", "plain", 1, lines)
+    seen: list[tuple[str, list[Spent]]] = []
+
+    def counts(workspace_id: str, spent: Sequence[Spent]) -> list[Count]:
+        seen.append((workspace_id, list(spent)))
+        return [Count(1, "spent", {0: sum(nano for *_, nano in spent)})]
+
+    reader, accept = SpoolReader(tmp_path), PlainIntake(store)
+    worker = Spooler(reader, store, accept, clock, node="n", counts=counts)
+    await worker.drain()
+    assert seen == [
+        (
+            "default",
+            [("prod-chat", "plain0000000", AT_MS + 1250, 5), ("prod-chat", None, AT_MS, 7)],
+        )
+    ]
+    assert list(await store.rollup("default", 1, 2)) == [(1, "spent", 0, 12)]
 
 
 async def run_until_it_crashes(
