@@ -51,7 +51,7 @@ from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snaps
 from proxy.spool.cursors import CursorFile
 from proxy.spool.keeper import Keeper
 from proxy.spool.reader import SpoolReader
-from proxy.storage.choose import store_of
+from proxy.storage.choose import limits_of, store_of
 from proxy.telemetry.exposition import Registry
 from proxy.telemetry.logs import Log
 from proxy.workers.spooler import Spooler
@@ -98,7 +98,11 @@ class ControlHalf:
         self.node_id = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64] or "node"
         self._reader = SpoolReader(state_dir)
         key_uses = KeyUses()
-        self.limits = LimitsOfNode(self.store, clock, lambda: len(workers.states()))
+        process = process_of(state_dir, platform.node())
+        self.limits = LimitsOfNode(
+            self.store, clock, lambda: len(workers.states()), limits_of(self.store),
+            lambda: len(self._cluster.nodes()), process,
+        )  # fmt: skip
         self._spooler = Spooler(
             self._reader,
             self.store,
@@ -136,7 +140,7 @@ class ControlHalf:
             self.node_id,
             file_sha256=lambda: self.config_state.sha256,
             changed=self._applying.asked,
-            process=process_of(state_dir, platform.node()),
+            process=process,
         )
         self._keeper = Keeper(state_dir, clock.monotonic) if self.store.shared else None
         self._deps = ControlDeps(

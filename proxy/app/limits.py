@@ -1,7 +1,7 @@
 """Limits over all data workers of a node, and a day's cost over restarts (see `metering`)."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from proxy.model.batch import Count, StoreUnavailable
@@ -9,8 +9,9 @@ from proxy.model.coord import NS
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.model.tenancy import SnapshotDoc
+from proxy.routing.abroad import Abroad, Field, Sums
 from proxy.routing.limits import DAY_MS, Limiter, Moment, Name
-from proxy.routing.metering import EXCHANGE_S, NodeMeters, WorkerMeters
+from proxy.routing.metering import EXCHANGE_S, NodeMeters, WorkerMeters, name_of
 
 LOOK_S: Final = 1.0
 DAY_MINUTES: Final = 1440
@@ -27,6 +28,20 @@ class Rollups(Protocol):
     async def rollup(
         self, workspace_id: str, since_minute: int, until_minute: int
     ) -> Sequence[tuple[int, str, int, int]]: ...
+
+
+class Shared(Protocol):
+    """Where nodes tell each other what they took."""
+
+    async def exchange(
+        self,
+        process: str,
+        minute: int,
+        mine: Iterable[tuple[tuple[str, str, str], Sums]],
+        minutes: Sequence[int],
+    ) -> dict[int, list[tuple[tuple[str, tuple[str, str, str]], Sums]]]:
+        """Raises StoreUnavailable."""
+        ...
 
 
 def moment_of(clock: Clock) -> Moment:
@@ -57,14 +72,26 @@ class LimitsOfWorker:
 
 
 class LimitsOfNode:
-    """The control process's end.  `workers`: how many serve now."""
+    """The control process's end.  `workers`: how many serve now.  `shared`: None where no other
+    node is; `nodes`: how many there are; `process` names this one."""
 
-    def __init__(self, store: Rollups, clock: Clock, workers: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Rollups,
+        clock: Clock,
+        workers: Callable[[], int],
+        shared: Shared | None = None,
+        nodes: Callable[[], int] = lambda: 1,
+        process: str = "",
+    ) -> None:
         self._store = store
         self._clock = clock
         self._workers = workers
+        self._shared = shared
+        self._nodes = nodes
         self._budgets: dict[Name, tuple[str, ...]] = {}
         self.meters = NodeMeters()
+        self._abroad = Abroad(self.meters, process, str(clock.now_ms()))
 
     def __repr__(self) -> str:
         return f"<LimitsOfNode {self.meters!r}, {len(self._budgets)} budgets>"
@@ -109,7 +136,31 @@ class LimitsOfNode:
         """Look once a second at what the store has of today, for ever."""
         while True:
             await self.look()
+            if self._shared is not None:
+                await self.share(self._shared)
             await self._clock.sleep(LOOK_S)
+
+    async def share(self, shared: Shared) -> None:
+        """Tell the other nodes what was taken here, and hear the same from them.  While they
+        cannot be heard each node has its part of every limit (control-api.md §7)."""
+        abroad, now_ms = self._abroad, self._clock.now_ms()
+        minute, mine = abroad.mine(now_ms, moment_of(self._clock).now_ns)
+        minutes = abroad.minutes(now_ms)
+        try:
+            told = await shared.exchange(abroad.process, minute, mine.items(), minutes)
+        except StoreUnavailable:
+            self.meters.divisor = max(1, self._nodes())
+            return
+        self.meters.divisor = 1
+        abroad.settled(mine)
+        found: dict[int, list[tuple[Field, Sums]]] = {}
+        for each, rows in told.items():
+            found[each] = [
+                ((process, name), sums)
+                for (process, said), sums in rows
+                if (name := name_of(*said)) is not None
+            ]
+        abroad.hear(found, now_ms, moment_of(self._clock).now_ns)
 
     async def look(self) -> None:
         """What the store has of today.  While it is away what it had last holds."""

@@ -105,11 +105,17 @@ def _row(row: Json, figures: int) -> tuple[Name, list[int]]:
     counts = [int(each) for each in rest if isinstance(each, int)]
     if not isinstance(workspace_id, str) or not isinstance(doc_id, str) or len(counts) != figures:
         raise ValueError("not a row about limits")
+    name = name_of(str(scope), workspace_id, doc_id)
+    if name is None:
+        raise ValueError("not a row about limits")
+    return name, counts
+
+
+def name_of(scope: str, workspace_id: str, doc_id: str) -> Name | None:
+    """The name that was said; None: it is none."""
     if scope == "route":
-        return ("route", workspace_id, doc_id), counts
-    if scope == "key":
-        return ("key", workspace_id, doc_id), counts
-    raise ValueError("not a row about limits")
+        return "route", workspace_id, doc_id
+    return ("key", workspace_id, doc_id) if scope == "key" else None
 
 
 # --- the control process

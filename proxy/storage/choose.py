@@ -12,6 +12,7 @@ from proxy.storage.faults import CannotOpen
 from proxy.storage.redis.client import new_listening_client
 from proxy.storage.redis.coord import RedisCoord
 from proxy.storage.redis.engine import RedisStore
+from proxy.storage.redis.limits import RedisLimits
 from proxy.storage.redis.server import Tell
 from proxy.storage.sqlite.engine import SqliteStore
 
@@ -82,6 +83,11 @@ def store_of(said: str, state_dir: Path, clock: Clock, tell: Tell) -> Engine:
         return RedisStore(said, clock, tell)
     except ValueError as why:
         raise CannotOpen(str(why)) from why
+
+
+def limits_of(store: Engine) -> RedisLimits | None:
+    """Where nodes tell each other what they took of limits; None: there is one node."""
+    return RedisLimits(store.server) if isinstance(store, RedisStore) else None
 
 
 def coord_of(said: str, store: Engine, clock: Clock, tell: Tell, process: str = "") -> Coordination:
