@@ -124,13 +124,23 @@ class Timeouts(Doc):
     unary_ms: int = Field(120_000, ge=1, le=3_600_000)
 
 
+MOST_EXACT: Final = 2**53  # what every JSON reader keeps
+
+
 class Limits(Doc):
     """Requests and tokens a minute, requests under way, USD a day (UTC).  None: no limit."""
 
     rpm: int | None = Field(None, ge=1)
     tpm: int | None = Field(None, ge=1)
     concurrency: int | None = Field(None, ge=1)
-    daily_cost_usd: float | None = Field(None, gt=0)
+    daily_cost_usd: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+    @field_validator("rpm", "tpm", "concurrency")
+    @classmethod
+    def _exact(cls, value: int | None) -> int | None:
+        if value is not None and value > MOST_EXACT:
+            raise ValueError(f"must be at most {MOST_EXACT}")
+        return value
 
 
 class Exposure(Doc):

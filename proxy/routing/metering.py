@@ -134,12 +134,17 @@ class _Worker:
     """What one worker last said of one meter."""
 
     run: str
+    agreed: bool = False
     requests: _Part = field(default_factory=_Part)
     tokens: _Part = field(default_factory=_Part)
     under_way: int = 0
     heard_at_ns: int = 0
     day: int = 0
     spent_nano: int = 0
+
+    def forgot(self, agreed: bool, requests_ns: int) -> bool:
+        """Its meter was made anew: the limit was away, or there were too many."""
+        return not agreed and (self.agreed or requests_ns < self.requests.counted_ns)
 
 
 class _Bucket:
@@ -222,7 +227,7 @@ class NodeMeter:
         """What a worker says, and the answer to it."""
         agreed, requests_ns, requests_used, tokens_ns, tokens_used, under_way, day, spent = figures
         worker = self._workers.get(slot)
-        if worker is None or worker.run != run:
+        if worker is None or worker.run != run or worker.forgot(bool(agreed), requests_ns):
             worker = self._workers[slot] = _Worker(run)
             self.requests.adopt(worker.requests, now_ns, requests_ns, requests_used, bool(agreed))
             self.tokens.adopt(worker.tokens, now_ns, tokens_ns, tokens_used, bool(agreed))
@@ -231,6 +236,7 @@ class NodeMeter:
         else:
             self.requests.count(worker.requests, now_ns, requests_ns)
             self.tokens.count(worker.tokens, now_ns, tokens_ns)
+        worker.agreed = bool(agreed)
         worker.under_way, worker.heard_at_ns = under_way, now_ns
         self._spend(worker, day, spent)
         return [

@@ -5,6 +5,7 @@ import hashlib
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from proxy.gateway.limits import limited_names
 from proxy.gateway.pipeline import serve
@@ -230,6 +231,22 @@ async def test_an_answer_longer_than_promised_is_owed() -> None:
     assert told(caller, "tokens") == ("600", "0", "2m0s")
     w.clock.advance(61)
     assert (await w.ask(BODY)).status == 200
+
+
+@pytest.mark.parametrize("member", ["rpm", "tpm", "concurrency", "daily_cost_usd"])
+@pytest.mark.parametrize("value", [0, -1, 2**53 + 1, 10**30, 1e30, float("inf"), float("nan"), "x"])
+def test_a_limit_that_is_none_is_refused(member: str, value: object) -> None:
+    if member == "daily_cost_usd" and value in (2**53 + 1, 10**30, 1e30):
+        return
+    with pytest.raises(ValidationError):
+        Limits.model_validate({member: value})
+
+
+async def test_the_greatest_limits_hold_nobody_up() -> None:
+    most = Limits(rpm=2**53, tpm=2**53, concurrency=2**53, daily_cost_usd=1e300)
+    w = limited(*[ok() for _ in range(5)], route=most)
+    for _ in range(5):
+        assert (await w.ask(BODY)).status == 200
 
 
 # --- whatever the end, nothing is kept

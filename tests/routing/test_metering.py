@@ -251,6 +251,22 @@ def test_what_is_reported_counts_before_the_store_has_it_and_once() -> None:
     assert node.control.meter(ROUTE).spent_nano == 800_000_000
 
 
+def test_a_meter_that_a_worker_made_anew_gives_nothing_back() -> None:
+    node = Node(2, Limits(rpm=60, daily_cost_usd=1))
+    for _ in range(30):
+        spend(node, 0, 10_000_000)
+    node.exchange()
+    node.exchange()
+    node.limiters[0].keep(set())  # the limit is taken away, and is there again
+    spend(node, 0, 10_000_000)
+    node.exchange()
+    assert node.control is not None
+    meter = node.control.meter(ROUTE)
+    assert meter.requests.used_ns(node.moment.now_ns) == 31 * NS
+    assert (meter.requests.total_ns, meter.spent_nano) == (31 * NS, 310_000_000)
+    assert node.drained(0) == 29
+
+
 # --- hostile messages
 
 ROW: list[Json] = ["route", "default", "chat", False, 1, 1, 0, 0, 0, 19_797, 0]
