@@ -101,6 +101,8 @@ async def test_an_expired_key_says_so(stored: World) -> None:
         ({"expires_at": "tomorrow"}, "expires_at", "invalid_value"),
         ({"allowed_cidrs": ["10.0.0.0/99"]}, "allowed_cidrs.0", "invalid_value"),
         ({"limits": {"rpm": 0}}, "limits.rpm", "greater_than_equal"),
+        ({"limits": {"tpm": 2**60}}, "limits.tpm", "invalid_value"),
+        ({"limits": {"rps": 1}}, "limits.rps", "extra_forbidden"),
         ({"name": ""}, "name", "too_short"),
         ({"secret": "x"}, "secret", "extra_forbidden"),
     ],
@@ -111,6 +113,16 @@ async def test_what_a_key_may_not_say(
     answer = await world.post(KEYS, {**APP, **change})
     assert answer.status == 422
     assert (field, code) in answer.codes()
+
+
+async def test_a_key_keeps_its_limits(stored: World) -> None:
+    limits = {"rpm": 60, "tpm": 9007199254740992, "concurrency": 5, "daily_cost_usd": 2.5}
+    doc = await made(stored, {**APP, "limits": limits})
+    path = f"{KEYS}/{doc['key_id']}"
+    assert doc["limits"] == (await stored.get(path)).doc["limits"] == limits
+    answer = await stored.call("PATCH", path, {"limits": {"rpm": 1}})
+    assert answer.status == 200, answer.body
+    assert (await stored.get(path)).doc["limits"]["rpm"] == 1
 
 
 GRANTS = [

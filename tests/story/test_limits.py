@@ -120,6 +120,26 @@ async def test_a_limit_holds_over_workers_and_an_edit_holds_at_once(tmp_path: Pa
             assert [await status() for _ in range(10)] == [200] * 10
 
 
+async def test_the_limit_of_a_key_is_its_own_on_every_route(tmp_path: Path) -> None:
+    async with FakeProvider() as provider:
+        config = {**limited(provider), "server": {"data_auth": "keys"}}
+        async with running(config, tmp_path / "state") as parapet:
+            body = {"name": "app", "role": "app", "workspaces": ["default"], "limits": {"rpm": 3}}
+            made = [(await parapet.control("POST", "/v1/keys", body)).json for _ in range(2)]
+
+            async def status(key: int) -> int:
+                hello = {"model": "m", "messages": HELLO}
+                headers = {"x-parapet-route": "chat", "x-parapet-key": made[key]["key"]}
+                return (await post(f"{parapet.url}/v1/chat/completions", hello, headers)).status
+
+            until = time.monotonic() + 5
+            while await status(1) == 401:
+                assert time.monotonic() < until
+                await asyncio.sleep(0.02)
+            assert [await status(0) for _ in range(4)] == [200, 200, 200, 429]
+            assert await status(1) == 200
+
+
 @pytest.mark.parametrize("single", [True, False])
 async def test_a_budget_outlives_a_restart(tmp_path: Path, single: bool) -> None:
     async with FakeProvider() as provider:
