@@ -1,6 +1,6 @@
 """What a request costs inside the pipeline, stage by stage, without sockets.
 
-    .venv/bin/python -m benchmarks.micro.pipeline [--pack]
+    .venv/bin/python -m benchmarks.micro.pipeline [--pack] [--limits]
 
 The upstream answers at once and the caller is memory, so what is left is our own work: look, match,
 admit, read, ask, reach, relay, tell.  For comparing two versions of the code on one machine; the
@@ -17,6 +17,7 @@ from time import perf_counter_ns as now_ns
 from proxy.gateway.admission import admit
 from proxy.gateway.ask import ask
 from proxy.gateway.flights import Flights
+from proxy.gateway.limits import claim, settle
 from proxy.gateway.reach import reach
 from proxy.gateway.read import read
 from proxy.gateway.relay import relay
@@ -25,7 +26,7 @@ from proxy.gateway.tell import open_record, tell
 from proxy.gateway.turn import Gateway
 from proxy.model.exchange import Inbound, Outgoing, RawHeaders
 from proxy.model.ports import Call, Sink
-from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
+from proxy.model.tenancy import ApiKey, Endpoint, Limits, Route, SnapshotDoc, WorkspaceRules
 from proxy.runtime.clock import SystemClock
 from proxy.runtime.ids import UlidIds, fraction
 from proxy.settings.packs import builtin_packs
@@ -36,6 +37,7 @@ from tests.kit.fakes import FakeCall, InLine, RecordingDownstream
 
 STAGES = ("look", "admit", "read", "ask", "reach", "relay", "tell", "end")
 ROUNDS, REQUESTS = 12, 500
+MANY = Limits(rpm=2**50, tpm=2**50, concurrency=1000, daily_cost_usd=1e9)
 TEXT = "The quick {n} brown fox jumps over the lazy dog and goes on. "
 ANSWER = json.dumps(
     {
@@ -86,7 +88,7 @@ class Nowhere:
         return None
 
 
-def gateway_with(packs: list[str]) -> Gateway:
+def gateway_with(packs: list[str], limits: Limits) -> Gateway:
     found = [builtin_packs()[name].effective for name in packs]
     document = SnapshotDoc(
         version=1,
@@ -99,9 +101,12 @@ def gateway_with(packs: list[str]) -> Gateway:
                     Endpoint(id="openai", provider="openai", base_url="http://127.0.0.1:1/v1",
                              api_key="k", allow_private=True)
                 ],
-                routes=[Route(id="chat", endpoint="openai", policy_packs=packs)],
+                routes=[Route(id="chat", endpoint="openai", policy_packs=packs, limits=limits)],
                 policies=found,
-                keys=[ApiKey(id="bench", secret_sha256=hashlib.sha256(b"s" * 40).hexdigest())],
+                keys=[
+                    ApiKey(id="bench", secret_sha256=hashlib.sha256(b"s" * 40).hexdigest(),
+                           limits=limits)
+                ],
             )
         ],
     )  # fmt: skip
@@ -132,6 +137,8 @@ async def one(body: bytes, gateway: Gateway, spent: list[int]) -> None:
     inbound.body = await caller.body(rules.doc.max_body_bytes)
     turn = await read(visit, inbound, record, caller, gateway, started)
     d = now_ns()
+    if turn.limited:
+        await claim(turn, gateway)
     if turn.route.asks:
         await ask(turn, rules, gateway)
     e = now_ns()
@@ -141,6 +148,9 @@ async def one(body: bytes, gateway: Gateway, spent: list[int]) -> None:
     await relay(turn, answer, gateway)
     g = now_ns()
     tell(record, caller, gateway, rules, started)
+    if turn.hold is not None:
+        turn.hold.release()
+        settle(turn.hold, record, gateway)
     h = now_ns()
     caller.end()
     i = now_ns()
@@ -149,8 +159,8 @@ async def one(body: bytes, gateway: Gateway, spent: list[int]) -> None:
         spent[place] += part
 
 
-async def measure(packs: list[str]) -> list[float]:
-    gateway = gateway_with(packs)
+async def measure(packs: list[str], limits: Limits) -> list[float]:
+    gateway = gateway_with(packs, limits)
     best: list[float] = []
     for round_ in range(ROUNDS):
         spent = [0] * len(STAGES)
@@ -168,11 +178,13 @@ async def measure(packs: list[str]) -> list[float]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description="µs per stage of a request, best round.")
     arguments.add_argument("--pack", action="store_true", help="with secrets-core on the route")
-    packs = ["secrets-core"] if arguments.parse_args().pack else []
+    arguments.add_argument("--limits", action="store_true", help="four of the route and the key")
+    said = arguments.parse_args()
+    packs = ["secrets-core"] if said.pack else []
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    spent = asyncio.run(measure(packs))
+    spent = asyncio.run(measure(packs, MANY if said.limits else Limits()))
     print("  ".join(f"{name} {part:.1f}" for name, part in zip(STAGES, spent, strict=True)))
     print(f"total {sum(spent):.1f} µs per request")
 
