@@ -8,14 +8,18 @@ No clock, no chance and no I/O of its own: `now` is handed in (seconds, never go
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Final
 
 from proxy.model.failover import Conditions, Outcome, Recovery
 from proxy.routing import window as fields
 from proxy.routing.latencies import Latencies
 from proxy.routing.outcomes import CONSEQUENCES
+from proxy.routing.states import Change as Change
+from proxy.routing.states import Grant, Told
+from proxy.routing.states import Permit as Permit
+from proxy.routing.states import Reason as Reason
+from proxy.routing.states import State as State
 from proxy.routing.window import Window, lower_bound
 
 HARD_IN_A_ROW: Final = 3
@@ -27,49 +31,6 @@ STEADY_SAMPLES: Final = 5
 JITTER: Final = 0.1
 QUIET_RPS: Final = 1.0
 LEASE_GRACE_S: Final = 5.0
-
-
-class State(StrEnum):
-    CLOSED = "closed"
-    LIMITED = (
-        "limited"  # closed, and its provider wants to be left alone: `Standing` knows until when
-    )
-    OPEN = "open"
-    PROBING = "probing"
-    RAMP = "ramp"
-    FORCED_OPEN = "forced_open"
-    FORCED_CLOSED = "forced_closed"
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a breaker opened: the code of failover.md §5, and what was seen beside its limit.
-    `left_s`: of a hold, for how long nobody asks."""
-
-    code: str
-    value: float = 0.0
-    threshold: float = 0.0
-    samples: int = 0
-    left_s: float = 0.0
-    said: str = ""  # by the operator who forced or released it
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """From one state to another."""
-
-    before: State
-    after: State
-    reason: Reason | None = None
-
-
-@dataclass(slots=True)
-class Permit:
-    """The leave to send one probe; it is gone at `deadline` whatever becomes of its holder."""
-
-    deadline: float
-    limit_s: float = 0.0
-    slow: bool = False
 
 
 class Breaker:
@@ -94,8 +55,10 @@ class Breaker:
         self._decayed_at = 0.0
         self.errors_in_a_row = self.slow_in_a_row = 0
         self.hard_in_a_row = self.config_in_a_row = 0
-        self._config_code = ""
+        self.config_code = ""
         self.permits: list[Permit] = []
+        self.grants: list[Grant] | None = None  # None: it gives permits by itself
+        self.runs_told = [0, 0, 0, 0]  # how long the runs were when they were last told
         self.good_probes = self.bad_probes = self.slow_probes = 0
 
     def __repr__(self) -> str:
@@ -114,7 +77,7 @@ class Breaker:
         """An attempt has just become older than the threshold.  Once for each attempt: its end
         counts no second verdict."""
         if permit is not None:
-            permit.slow = True
+            permit.slow, permit.verdict = True, "slow"
             return self._probe_slow(now)
         if not self._counts:
             return None
@@ -146,8 +109,7 @@ class Breaker:
             return None
         told = CONSEQUENCES[outcome]
         if not told.sample:
-            self.window.add(now, fields.ATTEMPTS)
-            self.window.excluded[outcome] = self.window.excluded.get(outcome, 0) + 1
+            self.window.leave_out(now, outcome)
             return None
         if outcome is Outcome.SUCCESS:
             self._good(now, quick)
@@ -163,7 +125,7 @@ class Breaker:
         self.hard_in_a_row = self.hard_in_a_row + 1 if told.hard else 0
         if told.config:
             self.config_in_a_row += 1
-            self._config_code = told.config
+            self.config_code = told.config
         else:
             self.config_in_a_row = 0
         return self._judge(now)
@@ -193,7 +155,7 @@ class Breaker:
             return Reason("hard_failure", self.hard_in_a_row, HARD_IN_A_ROW, self.hard_in_a_row)
         if self.config_in_a_row >= CONFIG_IN_A_ROW:
             run = self.config_in_a_row
-            return Reason(self._config_code, run, CONFIG_IN_A_ROW, run)
+            return Reason(self.config_code, run, CONFIG_IN_A_ROW, run)
         if (
             limit is not None
             and outcomes >= said.min_samples
@@ -255,9 +217,7 @@ class Breaker:
             case State.RAMP:
                 return self._ramp_on(now, rps)
             case State.CLOSED:
-                if now - self._decayed_at >= DECAY_S:
-                    self._decayed_at = now
-                    self.level = max(0, self.level - 1)
+                self.decay(now)
                 return self._judge(now)
             case State.FORCED_OPEN | State.FORCED_CLOSED:
                 if now >= self.until:
@@ -265,6 +225,12 @@ class Breaker:
             case State.LIMITED:  # of no breaker: see `Standing.limited`
                 pass
         return None
+
+    def decay(self, now: float) -> None:
+        """A minute of health forgives one step of the ladder."""
+        if self.state is State.CLOSED and now - self._decayed_at >= DECAY_S:
+            self._decayed_at = now
+            self.level = max(0, self.level - 1)
 
     def _was_long_enough(self, now: float) -> bool:
         return now - self.opened_at >= self.recovery.min_fallback_seconds
@@ -302,6 +268,8 @@ class Breaker:
         if not self.may_probe(now):
             return None
         permit = Permit(now + limit_s + LEASE_GRACE_S, limit_s)
+        if self.grants is not None:
+            permit.number = self.grants.pop(0).number
         self.permits.append(permit)
         return permit
 
@@ -310,6 +278,9 @@ class Breaker:
         if self.state is not State.PROBING:
             return False
         self._expire(now)
+        if self.grants is not None:
+            self.grants = [each for each in self.grants if each.until > now]
+            return bool(self.grants)
         return len(self.permits) < self.recovery.probe_max_concurrent
 
     def may_be_last(self, now: float) -> bool:
@@ -340,13 +311,23 @@ class Breaker:
         told = CONSEQUENCES[outcome]
         if not told.sample or outcome is Outcome.RATE_LIMITED or permit.slow:
             return None  # no verdict, or told when it became slow
+        permit.verdict = "hard" if told.hard else "bad"
         if outcome is Outcome.SUCCESS:
+            permit.verdict = "good"
+        return self.probe_came(now, permit.verdict)
+
+    def probe_came(self, now: float, verdict: str) -> Change | None:
+        """What came of a probe, here or in another process: see `Permit.verdict`."""
+        if verdict == "slow":
+            return self._probe_slow(now)
+        if verdict == "good":
             self.good_probes += 1
+        if verdict not in ("bad", "hard"):
             return None
         self.bad_probes += 1
         most = self.recovery.probe_requests - self.bad_probes
         hopeless = most < self.recovery.probe_success_ratio * self.recovery.probe_requests
-        return self._reopen(now) if told.hard or hopeless else None
+        return self._reopen(now) if verdict == "hard" or hopeless else None
 
     def _probe_slow(self, now: float) -> Change | None:
         self.slow_probes += 1
@@ -388,6 +369,21 @@ class Breaker:
             return None
         return self._become(now, State.CLOSED)
 
+    # ---- other processes
+
+    def adopt(self, now: float, told: Told) -> Change | None:
+        """Stand as another process says, which knows better: `merging.wins`."""
+        before = self.state
+        if told.version != self.version or told.state is not before:
+            self._become(now, told.state, told.reason)
+            self.version, self.reason = told.version, told.reason
+            self.since = now - told.ago_ms / 1000
+            self.opened_at = now - told.opened_ago_ms / 1000
+            self.level = told.level
+        self.until = now + told.left_ms / 1000
+        self.step = told.step
+        return None if self.state is before else Change(before, self.state, told.reason)
+
     # ----
 
     def _become(self, now: float, state: State, reason: Reason | None = None) -> Change:
@@ -404,8 +400,11 @@ class Breaker:
     def _forget_runs(self) -> None:
         self.errors_in_a_row = self.slow_in_a_row = 0
         self.hard_in_a_row = self.config_in_a_row = 0
-        self._config_code = ""
+        self.config_code = ""
+        self.runs_told = [0, 0, 0, 0]
 
     def _forget_probes(self) -> None:
         self.permits = []
+        if self.grants is not None:
+            self.grants = []
         self.good_probes = self.bad_probes = self.slow_probes = 0

@@ -7,14 +7,16 @@ is not made (§3).  Pure: `now` is handed in, what is to be told is returned.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from proxy.model.failover import FailoverPolicy, Outcome
 from proxy.routing.balance import Balance
-from proxy.routing.breaker import Breaker, Change, Permit, Reason, State
+from proxy.routing.breaker import HARD_IN_A_ROW, Breaker, Change, Permit, Reason, State
 from proxy.routing.holds import Holds, Key
+from proxy.routing.merging import told_of, wins
+from proxy.routing.states import Told
 
 FLAP_WINDOW_S: Final = 600.0
 FLAP_SWITCHES: Final = 6
@@ -81,10 +83,10 @@ class Rate:
     def __repr__(self) -> str:
         return f"<Rate {self._sum / RATE_S} a second>"
 
-    def add(self, now: float) -> None:
+    def add(self, now: float, times: int = 1) -> None:
         self._advance(int(now))
-        self._counts[self._newest % RATE_S] += 1
-        self._sum += 1
+        self._counts[self._newest % RATE_S] += times
+        self._sum += times
 
     def per_s(self, now: float) -> float:
         self._advance(int(now))
@@ -158,6 +160,8 @@ class Standing:
         self.switches: deque[float] = deque()
         self.flap_until = 0.0
         self.on_fallback = 0
+        self.follows = False  # another process says what time does
+        self.fresh = [0, 0]  # requests, and those on a fallback, since they were last told
         self.rate = Rate()
         said = policy.request_failover
         self.budget = Budget(said.budget_percent, said.min_concurrency)
@@ -186,8 +190,10 @@ class Standing:
     def asked(self, now: float) -> None:
         """A request came."""
         self.rate.add(now)
+        self.fresh[0] += 1
         if self.active != self.order[0]:
             self.on_fallback += 1
+            self.fresh[1] += 1
 
     def refusal(self, name: str, share: int) -> str:
         """Why that endpoint is not to be asked; "" when it is.  `share`: 0 to 99, where this
@@ -266,6 +272,10 @@ class Standing:
             if now >= until + FORGOTTEN_S:  # nobody asks with that key any more
                 del self.limited[name]
                 effects += self._limits(name, now, Change(State.LIMITED, State.CLOSED))
+        if self.follows:
+            for each in self.breakers.values():
+                each.decay(now)
+            return effects
         rps = self.rate.per_s(now)
         for name in self.order:
             breaker = self.breakers[name]
@@ -293,6 +303,40 @@ class Standing:
             if change is not None:
                 effects.append(StateChanged(each, change))
         return effects + self._settled(now, Reason("manual", said=said))
+
+    # ---- other processes
+
+    def asked_elsewhere(self, now: float, requests: int, on_fallback: int) -> None:
+        """Requests have come to another process."""
+        self.rate.add(now, requests)
+        self.on_fallback += on_fallback
+
+    def probed(self, name: str, now: float, verdict: str) -> list[Effect]:
+        """A probe of another process is over: see `Permit.verdict`."""
+        return self._after(name, now, self.breakers[name].probe_came(now, verdict))
+
+    def adopt(self, told: Iterable[Told], now: float) -> list[Effect]:
+        """Stand as another process says, where it knows better (`merging.wins`)."""
+        effects: list[Effect] = []
+        reason, at = Reason("recovered"), now
+        for each in told:
+            breaker = self.breakers.get(each.endpoint_id)
+            if breaker is None or not wins(each, told_of(each.endpoint_id, breaker, now)):
+                continue
+            change = breaker.adopt(now, each)
+            if change is not None:
+                effects.append(StateChanged(each.endpoint_id, change))
+                reason, at = change.reason or reason, breaker.since
+        return effects + self._settled(at, reason) if effects else effects
+
+    def is_down(self, name: str, now: float, until: float) -> list[Effect]:
+        """Another policy of the workspace has found that nobody is there (failover.md §2)."""
+        breaker = self.breakers.get(name)
+        if breaker is None or breaker.state not in (State.CLOSED, State.RAMP):
+            return []
+        change = breaker.open(now, Reason("hard_failure", HARD_IN_A_ROW, HARD_IN_A_ROW, 0))
+        breaker.until = until
+        return self._after(name, now, change)
 
     # ----
 

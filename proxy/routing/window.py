@@ -4,6 +4,7 @@ Two ratios have denominators of their own (failover.md §4): errors among outcom
 latency verdicts.  Time is handed in, in seconds of a clock that never goes back.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import sqrt
 from statistics import NormalDist
@@ -16,7 +17,7 @@ SLOW: Final = 3
 LIMITED: Final = 4  # 429 without a hint
 ATTEMPTS: Final = 5  # all of them, those without an outcome too
 HINTED: Final = 6  # 429 with one
-_FIELDS: Final = 7
+FIELDS: Final = 7
 EARLY_S: Final = 10
 
 
@@ -44,14 +45,17 @@ def lower_bound(count: int, total: int, confidence: float) -> float:
 class Window:
     """The last `seconds`, with running totals; what is older is taken off as time goes on."""
 
-    __slots__ = ("_buckets", "_newest", "_seconds", "excluded", "totals")
+    __slots__ = ("_buckets", "_fresh", "_fresh_excluded", "_newest", "_seconds", "excluded",
+                 "totals")  # fmt: skip
 
     def __init__(self, seconds: int) -> None:
         self._seconds = seconds
         self._buckets: list[list[int] | None] = []  # made with the first count
         self._newest = 0
-        self.totals = [0] * _FIELDS
+        self.totals = [0] * FIELDS
         self.excluded: dict[str, int] = {}  # by class, since the window was last empty
+        self._fresh = [0] * FIELDS
+        self._fresh_excluded: dict[str, int] = {}
 
     def __repr__(self) -> str:
         told = self.totals
@@ -71,7 +75,7 @@ class Window:
             place = each % self._seconds
             old = self._buckets[place]
             if old is not None:
-                for field in range(_FIELDS):
+                for field in range(FIELDS):
                     self.totals[field] -= old[field]
                 self._buckets[place] = None
         self._newest = second
@@ -80,6 +84,38 @@ class Window:
 
     def add(self, now: float, *fields: int) -> None:
         """Count one in each of the fields."""
+        bucket = self._bucket(now)
+        for field in fields:
+            bucket[field] += 1
+            self.totals[field] += 1
+            self._fresh[field] += 1
+
+    def leave_out(self, now: float, outcome: str) -> None:
+        """Count an attempt that says nothing of the endpoint."""
+        self.add(now, ATTEMPTS)
+        for counts in (self.excluded, self._fresh_excluded):
+            counts[outcome] = counts.get(outcome, 0) + 1
+
+    def put(self, now: float, counts: Sequence[int], excluded: Mapping[str, int]) -> None:
+        """Add what another window has counted."""
+        bucket = self._bucket(now)
+        for field, count in enumerate(counts):
+            bucket[field] += count
+            self.totals[field] += count
+            self._fresh[field] += count
+        for outcome, count in excluded.items():
+            for known in (self.excluded, self._fresh_excluded):
+                known[outcome] = known.get(outcome, 0) + count
+
+    def take(self) -> tuple[list[int], dict[str, int]] | None:
+        """What was counted since it was last taken, for another window; None: nothing."""
+        if not any(self._fresh):
+            return None
+        taken = self._fresh, self._fresh_excluded
+        self._fresh, self._fresh_excluded = [0] * FIELDS, {}
+        return taken
+
+    def _bucket(self, now: float) -> list[int]:
         self.advance(now)
         if not self._buckets:
             self._buckets = [None] * self._seconds
@@ -87,10 +123,8 @@ class Window:
         place = max(int(now), self._newest) % self._seconds
         bucket = self._buckets[place]
         if bucket is None:
-            bucket = self._buckets[place] = [0] * _FIELDS
-        for field in fields:
-            bucket[field] += 1
-            self.totals[field] += 1
+            bucket = self._buckets[place] = [0] * FIELDS
+        return bucket
 
     def recent(self, now: float, seconds: int, field: int) -> int:
         """How many in the last `seconds`."""
@@ -119,5 +153,6 @@ class Window:
     def clear(self) -> None:
         """Forget everything."""
         self._buckets = []
-        self.totals = [0] * _FIELDS
+        self.totals = [0] * FIELDS
         self.excluded = {}
+        self._fresh, self._fresh_excluded = [0] * FIELDS, {}
