@@ -180,6 +180,7 @@ class ControlHalf:
         self._spooling = spawn(self._spooler.run(), name="spooler")
         background(self._beat(), name="loop lag")
         background(self.limits.run(), name="budgets")
+        background(self.standings.run(), name="standings")
         background(self._watch_files(), name="reloader")
         raising = Raising(
             self.store, self.intake, self._clock, self._deps.ids,

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from proxy.app.limits import LimitsOfWorker
-from proxy.gateway.changes import change_of
+from proxy.app.sharing import WorkerShare
 from proxy.gateway.flights import Flights
 from proxy.gateway.handlers import Front
 from proxy.gateway.limits import limited_names
@@ -30,7 +30,6 @@ from proxy.model.observations import (
 )
 from proxy.model.ports import Clock, Ids, TransportFault
 from proxy.model.tenancy import SnapshotDoc
-from proxy.routing.standing import Effect, Standing
 from proxy.runtime.ids import fraction
 from proxy.runtime.tasks import background
 from proxy.settings.secrets import SecretFault, SecretReader
@@ -100,6 +99,7 @@ class DataHalf:
         self._lag_s = 0.0
         self._health = Health()
         self._dropped: dict[str, int] = {}
+        self.share = WorkerShare(clock)
         self.gateway = Gateway(
             rules=self._current,
             clock=clock,
@@ -110,11 +110,12 @@ class DataHalf:
             observe=self._observe,
             off_loop=self._threads,
             server_key=server_key,
-            flights=Flights(clock, fraction, self._endpoint_told),
+            flights=Flights(clock, fraction, self.share.tell),
             draining=lambda: self._draining,
             event=self._happened,
         )
         self.limits = LimitsOfWorker(self.gateway.limiter, self.totals.worker, clock)
+        self.share.of(self.gateway.flights)
         self._front = Front(self.gateway, on_bug)
         self._server: asyncio.Server | None = None
         self._http: FrontServer | None = None
@@ -166,6 +167,7 @@ class DataHalf:
         self._rules = rules
         self.gateway.flights.keep(rules)
         self.gateway.limiter.keep(limited_names(rules))
+        self.share.kept()
         self.totals.models = rules.known_models
         self.transports.retain(
             self.transports.key_of(workspace.id, endpoint)
@@ -222,12 +224,7 @@ class DataHalf:
         while self._http is not None:
             await self._clock.sleep(WATCH_S)
             self.gateway.flights.sweep()
-
-    def _endpoint_told(self, standing: Standing, effect: Effect) -> None:
-        """Something about an endpoint of a policy has changed: an event of its own."""
-        now_ms = self._clock.now_ms()
-        kind, payload = change_of(standing, effect, now_ms)
-        self._happened(standing.workspace_id, kind, standing.policy.route_id, payload)
+            self.share.look()
 
     def _happened(
         self, workspace_id: str, kind: str, route_id: str, payload: Mapping[str, object]

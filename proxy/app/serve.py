@@ -133,6 +133,8 @@ async def _single(
     try:
         control = ControlHalf(loaded, state_dir, clock, ids, log, worker, worker.publish)
         stop.on_hangup(control.reload)
+        control.standings.workers = worker
+        worker.talk(control.standings)
         await control.start(control_listener)
     except CannotOpen as fault:
         log.error("start.failed", {"reason": str(fault)})
@@ -179,6 +181,7 @@ async def _control(loaded: Loaded, options: ControlOptions, log: Log) -> int:
     workers = LinkedWorkers(link)
     try:
         half = ControlHalf(loaded, state_dir, clock, ids, log, workers, workers.publish)
+        half.standings.workers, link.host = link, half.standings
         stop.on_hangup(half.reload)
         await half.start(_adopt(options.listen_fd))
     except CannotOpen as fault:
@@ -210,7 +213,10 @@ async def _worker(options: WorkerOptions, log: Log) -> int:
     secrets = SecretReader(environment())
     data = _data_half(options.slot, options.state_dir, secrets, log)
     apply = learning(log, secrets, data.apply)
-    client = LinkClient(options.state_dir / LINK, options.slot, apply, data.totals_doc, clock)
+    client = LinkClient(
+        options.state_dir / LINK, options.slot, apply, data.totals_doc, clock, data.share
+    )
+    data.share.to(client.send)
     cold = await asyncio.to_thread(read_snapshot, options.state_dir)
     if cold is not None:
         log.learn(await asyncio.to_thread(secret_values, [cold], secrets))

@@ -1,25 +1,53 @@
-"""How the endpoints of every policy stand on this node: kept by the control process."""
+"""How the endpoints of every policy stand on this node: kept by the control process, which adds up
+what its workers count, says what time does, and tells every change once (failover.md §11)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
+from proxy.app.messages import held_key, hold_message, objects, seconds, standing_doc
+from proxy.app.probing import Leave, Probing
+from proxy.link.frames import Message
+from proxy.link.peers import Workers
+from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.model.tenancy import SnapshotDoc
 from proxy.routing.breaker import State
-from proxy.routing.standing import Effect, Standing
+from proxy.routing.holds import Holds
+from proxy.routing.merging import counts_from, put_counts, told_from, told_of, whole, wins
+from proxy.routing.standing import Effect, Standing, down_elsewhere
 from proxy.runtime.ids import fraction
+
+TICK_S: Final = 0.25
+QUIET_TICKS: Final = 4  # where nothing is wrong, time is looked at once a second
+_FORCED: Final = (State.FORCED_OPEN, State.FORCED_CLOSED)
 
 Publish = Callable[[SnapshotDoc], None]
 Tell = Callable[[Standing, Effect, int], None]  # the last one: when, in ms since 1970
 
 
+class Nobody:
+    """No worker is there yet."""
+
+    def slots(self) -> Sequence[int]:
+        return ()
+
+    def send(self, slot: int, message: Message) -> None: ...
+
+
 class NodeStandings:
-    """`routing.standings.Standings` of one node.  `tell` is given every change once."""
+    """`routing.standings.Standings` and `link.peers.Host` of one node.  `tell` is given every
+    change once."""
 
     def __init__(self, clock: Clock, tell: Tell, chance: Callable[[], float] = fraction) -> None:
         self._clock = clock
         self._tell = tell
         self._chance = chance
         self._standings: dict[tuple[str, str], Standing] = {}
+        self._holds = Holds()
+        self._ticks = 0
+        self.workers: Workers = Nobody()
+        self.leave: Leave | None = None  # of the other nodes, None: there are none
+        self.probing = Probing(clock, lambda: self.workers, self._may_probe)
 
     def __repr__(self) -> str:
         return f"<NodeStandings of {len(self._standings)} policies>"
@@ -39,15 +67,14 @@ class NodeStandings:
         if standing is None or endpoint_id not in standing.breakers:
             return False
         now = self._clock.monotonic()
-        self._changed(standing, standing.force(endpoint_id, now, ttl_s=ttl_s, said=reason))
+        self.changed(standing, standing.force(endpoint_id, now, ttl_s=ttl_s, said=reason))
         return True
 
     def release(self, workspace_id: str, policy_id: str, reason: str) -> bool:
         standing = self.of(workspace_id, policy_id)
-        forced = (State.FORCED_OPEN, State.FORCED_CLOSED)
-        if standing is None or not any(b.state in forced for b in standing.breakers.values()):
+        if standing is None or not any(b.state in _FORCED for b in standing.breakers.values()):
             return False
-        self._changed(standing, standing.release(self._clock.monotonic(), said=reason))
+        self.changed(standing, standing.release(self._clock.monotonic(), said=reason))
         return True
 
     # --- policies
@@ -71,14 +98,166 @@ class NodeStandings:
                 name = (rules.id, policy.effective_id)
                 standing = before.get(name)
                 if standing is None:
-                    standing = Standing(policy, self._chance, rules.id)
+                    standing = Standing(policy, self._chance, rules.id, self._holds)
                 self._standings[name] = standing
                 if standing.policy != policy:
-                    self._changed(standing, standing.edit(policy, now))
+                    self.changed(standing, standing.edit(policy, now))
+        self.probing.forget({id(each) for each in self._standings.values()})
+
+    # --- link.peers.Host
+
+    def joined(self, slot: int) -> None:
+        now = self._clock.monotonic()
+        known: list[Json] = [
+            standing_doc(each, now)
+            for each in self._standings.values()
+            if any(breaker.version for breaker in each.breakers.values())
+        ]
+        self.workers.send(slot, {"t": "standings", "of": known})
+        for key in self._holds.own():
+            self.workers.send(slot, hold_message(key, self._holds.of(key), now))
+
+    def left(self, slot: int) -> None:
+        for standing in self.probing.left(slot):
+            self.probing.look(standing)
+
+    def heard(self, slot: int, message: Message) -> None:
+        now = self._clock.monotonic()
+        match message.get("t"):
+            case "counts":
+                for each in objects(message, "of"):
+                    self._counted(slot, each, now)
+            case "changes":
+                for each in objects(message, "of"):
+                    self._told(slot, each, now)
+            case "probing":
+                limit_s = seconds(message, "limit_ms")
+                self.probing.used(slot, whole(message, "number"), limit_s)
+            case "probed":
+                self._probed(slot, message, now)
+            case "hold":
+                self._held(slot, message, now)
+            case "back":  # it was alone for a while, and may have missed something
+                self.joined(slot)
+            case _:
+                raise ValueError("unknown message")
+
+    def _counted(self, slot: int, doc: Message, now: float) -> None:
+        standing = self._named(doc)
+        if standing is None:
+            return
+        requests = whole(doc, "requests")
+        standing.asked_elsewhere(now, requests, whole(doc, "on_fallback"))
+        if requests:
+            self.probing.served(standing, slot)
+        for each in objects(doc, "counts"):
+            counts = counts_from(each)
+            breaker = standing.breakers.get(counts.endpoint_id)
+            if breaker is not None:
+                put_counts(breaker, counts, now)
+        self.move(standing, now)
+
+    def _told(self, slot: int, doc: Message, now: float) -> None:
+        """A worker has seen a change, or tells what it knows."""
+        standing, state = self._named(doc), doc.get("state")
+        if not isinstance(state, dict):
+            raise ValueError("a change has a state")
+        told = told_from(state)
+        breaker = standing.breakers.get(told.endpoint_id) if standing is not None else None
+        if standing is None or breaker is None:
+            return
+        mine = told_of(told.endpoint_id, breaker, now)
+        if wins(told, mine):
+            self.changed(standing, standing.adopt([told], now), told.ago_ms)
+        elif wins(mine, told):
+            self.workers.send(slot, {"t": "standings", "of": [standing_doc(standing, now)]})
+
+    def _probed(self, slot: int, message: Message, now: float) -> None:
+        lent = self.probing.over(slot, whole(message, "number"))
+        if lent is None:
+            return
+        effects = lent.standing.probed(lent.endpoint_id, now, str(message.get("verdict")))
+        if effects:
+            self.changed(lent.standing, effects)
+        self.move(lent.standing, now)
+        self.probing.look(lent.standing)
+
+    def _held(self, slot: int, message: Message, now: float) -> None:
+        key, left_s = held_key(message), seconds(message, "left_ms")
+        standing, quota = self._named(message), message.get("quota") is True
+        effects: list[Effect] = []
+        if left_s <= 0:
+            self._holds.ended(key, well=True)
+            if standing is not None:
+                effects = standing.unlimit(key.endpoint_id, now)
+        else:
+            in_a_row = whole(message, "in_a_row")
+            learned = self._holds.learn(key, now, left_s, in_a_row=in_a_row, quota=quota)
+            if standing is not None:
+                effects = standing.limit(key.endpoint_id, now, now + left_s, quota=quota)
+            if not learned and not effects:
+                return
+        policy_id = ""
+        if standing is not None:
+            policy_id = standing.policy.effective_id
+            for effect in effects:
+                self._tell(standing, effect, self._clock.now_ms())
+        for other in self.workers.slots():
+            if other != slot:
+                told = hold_message(key, self._holds.of(key), now, policy_id)
+                self.workers.send(other, told)
+
+    # --- time
+
+    async def run(self) -> None:
+        """Look at time for ever."""
+        while True:
+            await self._clock.sleep(TICK_S)
+            self.tick()
+
+    def tick(self) -> None:
+        """Every 250 ms."""
+        now = self._clock.monotonic()
+        self._ticks += 1
+        for slot in self.workers.slots():
+            self.workers.send(slot, {"t": "here"})
+        for standing in self.all():
+            if self._ticks % QUIET_TICKS == 0 or not standing.quiet:
+                self.move(standing, now)
+                self.probing.look(standing)
+
+    def move(self, standing: Standing, now: float) -> None:
+        """What time and counts have done to it."""
+        steps = [breaker.step for breaker in standing.breakers.values()]
+        effects = standing.tick(now)
+        if effects:
+            self.changed(standing, effects)
+        elif steps != [breaker.step for breaker in standing.breakers.values()]:
+            self._push(standing)
 
     # ----
 
-    def _changed(self, standing: Standing, effects: Iterable[Effect]) -> None:
-        at_ms = self._clock.now_ms()
+    def changed(self, standing: Standing, effects: Sequence[Effect], ago_ms: int = 0) -> None:
+        """Tell it, and every worker; who is not there at all is there for no policy."""
+        at_ms = self._clock.now_ms() - ago_ms
         for effect in effects:
             self._tell(standing, effect, at_ms)
+        self._push(standing)
+        self.probing.look(standing)
+        now = self._clock.monotonic()
+        for other, more in down_elsewhere(standing, effects, self.all(), now):
+            if more:
+                self.changed(other, more)
+
+    def _push(self, standing: Standing) -> None:
+        message: Message = {
+            "t": "standings", "of": [standing_doc(standing, self._clock.monotonic())]
+        }  # fmt: skip
+        for slot in self.workers.slots():
+            self.workers.send(slot, message)
+
+    def _may_probe(self, standing: Standing, endpoint_id: str) -> bool:
+        return self.leave is None or self.leave(standing, endpoint_id)
+
+    def _named(self, doc: Message) -> Standing | None:
+        return self.of(str(doc.get("workspace_id")), str(doc.get("policy_id")))

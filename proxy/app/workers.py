@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from proxy.app.data import DataHalf
 from proxy.control.readiness import ProcessState, WorkerState
+from proxy.link.frames import Message
+from proxy.link.peers import Host
 from proxy.link.server import LinkServer
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
@@ -47,6 +49,19 @@ class LocalWorker:
         self._data = data
         self._version = 0
         self._rejected: str | None = None
+        self._host: Host | None = None
+
+    def slots(self) -> Sequence[int]:
+        return [0]
+
+    def send(self, slot: int, message: Message) -> None:
+        _soon(self._data.share.heard, message)
+
+    def talk(self, host: Host) -> None:
+        """Both halves in one process talk as two processes do, without the socket."""
+        self._host = host
+        self._data.share.to(lambda message: _soon(host.heard, 0, message))
+        host.joined(0)
 
     def publish(self, snapshot: SnapshotDoc) -> None:
         background(self._apply(snapshot), name="apply snapshot")
@@ -54,6 +69,8 @@ class LocalWorker:
     async def _apply(self, snapshot: SnapshotDoc) -> None:
         self._version, reason = await self._data.apply_snapshot(snapshot)
         self._rejected = reason or None
+        if self._host is not None:
+            self._host.joined(0)
 
     def states(self) -> Sequence[WorkerState]:
         return [WorkerState(0, self._version, True, 0, self._rejected)]
@@ -71,3 +88,8 @@ class LocalWorker:
 
     def flush(self, take: TakeTotals) -> None:
         take(0, self._data.totals_doc())
+
+
+def _soon(hear: Callable[..., None], *said: object) -> None:
+    """Not now: whoever speaks has not finished."""
+    asyncio.get_running_loop().call_soon(hear, *said)

@@ -221,7 +221,8 @@ def _reason(standing: Standing | None, name: str, model: str | None, now: float)
     why = standing.refusal(name, _RAMP_SHARE)
     if why:
         return why
-    held = not standing.holds.admits(Key(name, "", model or ""), now) if model else (
+    key = Key(name, "", model or "", standing.workspace_id)
+    held = not standing.holds.admits(key, now) if model else (
         name in standing.limited
     )  # fmt: skip
     return "rate_limited" if held else ""

@@ -4,8 +4,8 @@
 stands here and waits for nobody.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 from proxy.gateway.snapshot import RouteView, Rules
 from proxy.model.failover import Outcome
@@ -13,13 +13,37 @@ from proxy.model.ports import Clock
 from proxy.routing.balance import Balance, tiers_of
 from proxy.routing.breaker import Permit
 from proxy.routing.holds import Holds, Key
-from proxy.routing.standing import Effect, Standing
+from proxy.routing.standing import Effect, Standing, down_elsewhere
 
 TICK_S: Final = 1.0
 NEVER: Final = float("inf")
 FIRST, WHOLE = "first", "whole"  # to the first content, to the end: what is measured
 
 Tell = Callable[[Standing, Effect], None]
+
+
+class Share(Protocol):
+    """Other workers, as far as an attempt is of interest to them.  Nothing here waits."""
+
+    def held(self, key: Key, standing: Standing) -> None:
+        """An endpoint said no to a request under that policy, or its hold is over."""
+        ...
+
+    def probing(self, flight: "Flight") -> None:
+        """A probe begins."""
+        ...
+
+    def probed(self, flight: "Flight") -> None:
+        """A probe is over: `Permit.verdict` says what came of it."""
+        ...
+
+
+class Alone:
+    """There are no others."""
+
+    def held(self, key: Key, standing: Standing) -> None: ...
+    def probing(self, flight: "Flight") -> None: ...
+    def probed(self, flight: "Flight") -> None: ...
 
 
 class Flight:
@@ -107,15 +131,18 @@ class Flight:
             self.endpoint_id, now, outcome, began=self.began, quick=quick,
             hinted=hint_s is not None, permit=self.permit,
         )  # fmt: skip
-        if self.permit is not None:
-            self.standing.breakers[self.endpoint_id].give_back(self.permit)
         if outcome is Outcome.RATE_LIMITED or outcome is Outcome.QUOTA:
             quota = outcome is Outcome.QUOTA
             effects += self.standing.hit(self.key, now, hint_s, quota=quota)
-        else:
+            self._on.share.held(self.key, self.standing)
+        elif self.standing.holds and self.standing.holds.of(self.key) is not None:
             effects += self.standing.answered(self.key, now, well=outcome is Outcome.SUCCESS)
+            self._on.share.held(self.key, self.standing)
         if effects:
             self._on.told(self.standing, effects)
+        if self.permit is not None:
+            self.standing.breakers[self.endpoint_id].give_back(self.permit)
+            self._on.share.probed(self)
 
     def _landed(self, now: float, outcome: Outcome) -> None:
         assert self._load is not None
@@ -137,7 +164,8 @@ class Flights:
         self._standings: dict[tuple[str, str], Standing] = {}
         self._awake: dict[int, Standing] = {}
         self._tick_at = 0.0
-        self._holds: dict[str, Holds] = {}
+        self.holds = Holds()
+        self.share: Share = Alone()
         self.under_way: set[Flight] = set()
 
     def __repr__(self) -> str:
@@ -147,7 +175,6 @@ class Flights:
         """The policies of these rules, each with what was known of it (failover.md §3)."""
         before, now = self._standings, self._clock.monotonic()
         self._standings = {}
-        self._holds = {name: self._holds.get(name) or Holds() for name in rules.workspaces}
         for space in rules.workspaces.values():
             for view in space.routes.values():
                 if view.policy is None:
@@ -155,8 +182,7 @@ class Flights:
                 name = (space.id, view.policy.effective_id)
                 standing = before.get(name)
                 if standing is None:
-                    holds = self._holds[space.id]
-                    standing = Standing(view.policy, self.chance, space.id, holds)
+                    standing = Standing(view.policy, self.chance, space.id, self.holds)
                 elif standing.policy != view.policy:
                     self.told(standing, standing.edit(view.policy, now))
                 self._standings[name] = standing
@@ -176,9 +202,23 @@ class Flights:
         balance.edit([tier for tier in tiers if tier], weights)
         return balance
 
+    def of(self, workspace_id: str, policy_id: str) -> Standing | None:
+        return self._standings.get((workspace_id, policy_id))
+
+    def all(self) -> Iterable[Standing]:
+        return self._standings.values()
+
+    def awake(self) -> Iterable[Standing]:
+        """Those that were asked, or that time moves."""
+        return self._awake.values()
+
     def asked(self, standing: Standing, now: float) -> None:
         """A request has come for that policy."""
         standing.asked(now)
+        self._awake[id(standing)] = standing
+
+    def wake(self, standing: Standing) -> None:
+        """Time moves it from now on."""
         self._awake[id(standing)] = standing
 
     def start(
@@ -198,6 +238,8 @@ class Flights:
         measured = FIRST if first else "" if said.latency_basis == "ttft" else WHOLE
         flight = Flight(self, standing, key.endpoint_id, key, permit, slow_at, now, measured)
         self.under_way.add(flight)
+        if permit is not None:
+            self.share.probing(flight)
         return flight
 
     def sweep(self) -> None:
@@ -212,7 +254,11 @@ class Flights:
                 if effects:
                     self.told(standing, effects)
 
-    def told(self, standing: Standing, effects: Iterable[Effect]) -> None:
-        """What has changed."""
+    def told(self, standing: Standing, effects: Sequence[Effect]) -> None:
+        """What has changed here; who is not there at all is there for no policy."""
         for effect in effects:
             self._tell(standing, effect)
+        for other, more in down_elsewhere(
+            standing, effects, self._standings.values(), self._clock.monotonic()
+        ):
+            self.told(other, more)

@@ -263,7 +263,7 @@ class Way:
             return None
         now = gateway.clock.monotonic()
         name = candidate.doc.id
-        key = Key(name, self._credential(candidate), model or "")
+        key = Key(name, self._credential(candidate), model or "", standing.workspace_id)
         holds = standing.holds
         if holds and not holds.admits(key, now):
             tried = turn.record.attempts

@@ -1,5 +1,6 @@
-"""A data worker's end: takes snapshots, sends totals.  It waits for nobody: while the control
-process is away the last snapshot stays in force, and the socket is tried again every 250 ms."""
+"""A data worker's end: takes snapshots, sends totals, talks.  It waits for nobody: while the
+control process is away the last snapshot stays in force, and the socket is tried again every
+250 ms."""
 
 import asyncio
 import os
@@ -7,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from proxy.link.frames import LinkBroken, Message, pack, receive
+from proxy.link.frames import UNREAD_BYTES, LinkBroken, Message, pack, receive
+from proxy.link.peers import Talk
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.runtime.tasks import background
@@ -25,14 +27,23 @@ def _not_asked(_: dict[str, Json]) -> None:
 
 class LinkClient:
     """`apply` builds and swaps a snapshot and answers with the version in force, and with the
-    reason when the snapshot was refused."""
+    reason when the snapshot was refused.  `talk` is given every message."""
 
-    def __init__(self, path: Path, slot: int, apply: Apply, totals: Totals, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: Path,
+        slot: int,
+        apply: Apply,
+        totals: Totals,
+        clock: Clock,
+        talk: Talk | None = None,
+    ) -> None:
         self._path = path
         self._slot = slot
         self._apply = apply
         self._totals = totals
         self._clock = clock
+        self._talk = talk
         self._writer: asyncio.StreamWriter | None = None
         self.version = 0
         self.take_limits: Callable[[dict[str, Json]], None] = _not_asked  # ValueError: no answer
@@ -45,16 +56,18 @@ class LinkClient:
         while True:
             try:
                 reader, self._writer = await asyncio.open_unix_connection(str(self._path))
-                self._send({"t": "hello", "slot": self._slot, "pid": os.getpid(),
-                            "version": self.version})  # fmt: skip
+                self.send({"t": "hello", "slot": self._slot, "pid": os.getpid(),
+                           "version": self.version})  # fmt: skip
                 while (message := await receive(reader)) is not None:
                     self._take(message)
-            except (OSError, LinkBroken):
+            except (OSError, LinkBroken, ValueError):
                 pass  # no control process now: try again
             finally:
                 if self._writer is not None:
                     self._writer.close()
                     self._writer = None
+                if self._talk is not None:
+                    self._talk.lost()
             await self._clock.sleep(RETRY_S)
 
     async def report(self) -> None:
@@ -64,33 +77,41 @@ class LinkClient:
             self.flush()
 
     def flush(self) -> None:
-        self._send({"t": "totals", "doc": self._totals()})
+        self.send({"t": "totals", "doc": self._totals()})
 
     def say_limits(self, doc: dict[str, Json]) -> None:
         """What was taken of limits; the answer comes to `take_limits`."""
-        self._send({"t": "limits", "doc": doc})
+        self.send({"t": "limits", "doc": doc})
 
     def _take(self, message: Message) -> None:
+        if self._talk is not None:
+            self._talk.heard(message)
         doc = message.get("doc")
-        if message.get("t") == "limits" and isinstance(doc, dict):
-            try:
-                self.take_limits(doc)
-            except ValueError as why:
-                raise LinkBroken(str(why)) from why
-            return
-        if message.get("t") != "snapshot" or not isinstance(doc, dict):
-            raise LinkBroken("unknown message")
-        background(self._applied(doc), name="apply snapshot")
+        match message.get("t"):
+            case "limits" if isinstance(doc, dict):
+                try:
+                    self.take_limits(doc)
+                except ValueError as why:
+                    raise LinkBroken(str(why)) from why
+            case "snapshot":
+                if not isinstance(doc, dict):
+                    raise LinkBroken("a snapshot without rules")
+                background(self._applied(doc), name="apply snapshot")
+            case _:
+                pass  # of the talk
 
     async def _applied(self, doc: dict[str, Json]) -> None:
         """SECURITY: the link is read on meanwhile: a newer snapshot takes a key away at once."""
         self.version, reason = await self._apply(doc)
         if reason:
-            self._send({"t": "rejected", "reason": reason})
+            self.send({"t": "rejected", "reason": reason})
         else:
-            self._send({"t": "applied", "version": self.version})
+            self.send({"t": "applied", "version": self.version})
 
-    def _send(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
+        """Now or never: nobody waits for a control process that does not read."""
         writer = self._writer
-        if writer is not None and not writer.is_closing():
+        if writer is None or writer.is_closing():
+            return
+        if writer.transport.get_write_buffer_size() < UNREAD_BYTES:
             writer.write(pack(message))

@@ -7,6 +7,7 @@ from proxy.model.exchange import Json
 from proxy.wire.jsonbody import dumps, loads
 
 MAX_BYTES: Final = 64 * 1024 * 1024
+UNREAD_BYTES: Final = 4 * 1024 * 1024  # what a peer that does not read may be behind
 Message = dict[str, Json]
 
 

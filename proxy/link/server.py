@@ -1,12 +1,14 @@
-"""The control process's end: pushes snapshots, collects totals, knows what each worker runs."""
+"""The control process's end: pushes snapshots, collects totals, knows what each worker runs, and
+carries the talk of a host with its workers."""
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.link.frames import LinkBroken, Message, pack, receive
+from proxy.link.frames import UNREAD_BYTES, LinkBroken, Message, pack, receive
+from proxy.link.peers import Host
 from proxy.model.exchange import Json
 
 
@@ -40,6 +42,7 @@ class LinkServer:
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
         self.workers: dict[int, WorkerState] = {}
+        self.host: Host | None = None  # who talks with the workers
 
     def __repr__(self) -> str:
         return f"<LinkServer {len(self._writers)} workers>"
@@ -65,6 +68,20 @@ class LinkServer:
         for writer in self._writers.values():
             writer.write(self._snapshot)
 
+    def slots(self) -> Sequence[int]:
+        """Of the workers that are connected."""
+        return list(self._writers)
+
+    def send(self, slot: int, message: Message) -> None:
+        """A worker that does not read is cut off; it gets everything when it connects again."""
+        writer = self._writers.get(slot)
+        if writer is None or writer.is_closing():
+            return
+        if writer.transport.get_write_buffer_size() > UNREAD_BYTES:
+            writer.transport.abort()
+        else:
+            writer.write(pack(message))
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         slot: int | None = None
         try:
@@ -79,6 +96,8 @@ class LinkServer:
             if slot is not None and self._writers.get(slot) is writer:
                 del self._writers[slot]
                 self.workers[slot].connected = False
+                if self.host is not None:
+                    self.host.left(slot)
             writer.close()
 
     def _hello(self, message: Message, writer: asyncio.StreamWriter) -> int:
@@ -93,6 +112,8 @@ class LinkServer:
         self._writers[slot] = writer
         if self._snapshot is not None:
             writer.write(self._snapshot)
+        if self.host is not None:
+            self.host.joined(slot)
         return slot
 
     def _take(self, slot: int, message: Message) -> None:
@@ -109,7 +130,11 @@ class LinkServer:
                     self._writers[slot].write(pack({"t": "limits", "doc": answer}))
             case "applied":
                 state.version, state.rejected = int(str(message["version"])), ""
+                if self.host is not None:
+                    self.host.joined(slot)
             case "rejected":
                 state.rejected = str(message["reason"])
+            case _ if self.host is not None:
+                self.host.heard(slot, message)
             case _:
                 raise LinkBroken("unknown message")

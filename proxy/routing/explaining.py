@@ -84,7 +84,7 @@ def held_of(standing: Standing, name: str, now: float) -> Held:
     """What is held of that endpoint's own key; what callers' keys have used up is theirs."""
     return [
         (key.model, left_s)
-        for key, left_s in standing.holds.all(name, now)
+        for key, left_s in standing.holds.all(name, now, standing.workspace_id)
         if not key.credential
     ]  # fmt: skip
 

@@ -24,6 +24,7 @@ class Key(NamedTuple):
     endpoint_id: str
     credential: str
     model: str
+    workspace_id: str = "default"
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class Hold:
 
 
 class Holds:
-    """Of one workspace in one process."""
+    """Of one process."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -71,6 +72,23 @@ class Holds:
         hold.trying_until = 0.0
         return hold.until
 
+    def learn(self, key: Key, now: float, left_s: float, *, in_a_row: int, quota: bool) -> bool:
+        """Another process was told no.  True: it holds longer than was known here."""
+        hold = self._holds.get(key)
+        if hold is not None and hold.until >= now + left_s:
+            return False
+        self.hit(key, now, 0.0)
+        hold = self._holds[key]
+        hold.until, hold.in_a_row, hold.quota = now + left_s, in_a_row, quota
+        return True
+
+    def of(self, key: Key) -> Hold | None:
+        return self._holds.get(key)
+
+    def own(self) -> list[Key]:
+        """Those of the endpoints' own credentials."""
+        return [key for key in self._holds if not key.credential]
+
     def left_s(self, key: Key, now: float) -> float:
         """How long it is still held; 0: it may be asked, by one at a time."""
         hold = self._holds.get(key)
@@ -96,10 +114,14 @@ class Holds:
         if well:
             del self._holds[key]
 
-    def all(self, endpoint_id: str, now: float) -> list[tuple[Key, float]]:
+    def all(
+        self, endpoint_id: str, now: float, workspace_id: str = "default"
+    ) -> list[tuple[Key, float]]:
         """Those of an endpoint that still hold, with the seconds that are left."""
         return [
             (key, hold.until - now)
             for key, hold in self._holds.items()
-            if key.endpoint_id == endpoint_id and hold.until > now
+            if key.endpoint_id == endpoint_id
+            and key.workspace_id == workspace_id
+            and hold.until > now
         ]

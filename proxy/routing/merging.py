@@ -181,7 +181,7 @@ def counts_doc(told: Counts) -> dict[str, Json]:
     return {
         "endpoint_id": told.endpoint_id,
         "counts": list[Json](told.counts),
-        "excluded": dict[str, Json](told.excluded),
+        "excluded": {str(outcome): count for outcome, count in told.excluded.items()},
         "runs": [[unbroken, run] for unbroken, run in told.runs],
         "config_code": told.config_code,
     }

@@ -7,7 +7,7 @@ is not made (§3).  Pure: `now` is handed in, what is to be told is returned.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,6 +68,22 @@ class Flapping:
 
 
 Effect = StateChanged | Switched | Recovered | Flapping
+
+
+def down_elsewhere(
+    found_by: "Standing", effects: Iterable[Effect], others: Iterable["Standing"], now: float
+) -> Iterator[tuple["Standing", list[Effect]]]:
+    """An endpoint where nobody is there is closed for every policy of the workspace, to the end of
+    the same cool-down (failover.md §2, §5 d).  What is found so is not found again by others."""
+    for effect in effects:
+        match effect:
+            case StateChanged(name, Change(after=State.OPEN, reason=Reason("hard_failure") as why)):
+                until = found_by.breakers[name].until
+                for other in others if why.samples else ():
+                    if other is not found_by and other.workspace_id == found_by.workspace_id:
+                        yield other, other.is_down(name, now, until)
+            case _:
+                pass
 
 
 class Rate:
@@ -241,8 +257,16 @@ class Standing:
     def hit(self, key: Key, now: float, hint_s: float | None, *, quota: bool) -> list[Effect]:
         """That key was refused with a 429, or because money has run out: it is held."""
         until = self.holds.hit(key, now, hint_s, quota=quota)
-        name = key.endpoint_id
-        if key.credential or self.breakers[name].state is not State.CLOSED:
+        return [] if key.credential else self.limit(key.endpoint_id, now, until, quota=quota)
+
+    def answered(self, key: Key, now: float, *, well: bool) -> list[Effect]:
+        """What came of an attempt with that key that was no 429."""
+        self.holds.ended(key, well=well)
+        return self.unlimit(key.endpoint_id, now) if well and not key.credential else []
+
+    def limit(self, name: str, now: float, until: float, *, quota: bool) -> list[Effect]:
+        """The endpoint's own key is held until then."""
+        if name not in self.breakers or self.breakers[name].state is not State.CLOSED:
             return []
         fresh = name not in self.limited
         self.limited[name] = max(until, self.limited.get(name, 0.0))
@@ -251,17 +275,13 @@ class Standing:
         reason = Reason("quota" if quota else "rate_limited", left_s=until - now)
         return self._limits(name, now, Change(State.CLOSED, State.LIMITED, reason))
 
-    def answered(self, key: Key, now: float, *, well: bool) -> list[Effect]:
-        """What came of an attempt with that key that was no 429."""
-        if not self.holds:
+    def unlimit(self, name: str, now: float) -> list[Effect]:
+        """It answers again."""
+        if self.limited.pop(name, None) is None:
             return []
-        self.holds.ended(key, well=well)
-        if not well or key.credential or self.limited.pop(key.endpoint_id, None) is None:
-            return []
-        return self._limits(key.endpoint_id, now, Change(State.LIMITED, State.CLOSED))
+        return self._limits(name, now, Change(State.LIMITED, State.CLOSED))
 
     def _limits(self, name: str, now: float, change: Change) -> list[Effect]:
-        self.breakers[name].version += 1
         told: list[Effect] = [StateChanged(name, change)]
         return told + self._settled(now, change.reason or Reason("recovered"), counts=False)
 
@@ -270,8 +290,7 @@ class Standing:
         effects: list[Effect] = []
         for name, until in list(self.limited.items()):
             if now >= until + FORGOTTEN_S:  # nobody asks with that key any more
-                del self.limited[name]
-                effects += self._limits(name, now, Change(State.LIMITED, State.CLOSED))
+                effects += self.unlimit(name, now)
         if self.follows:
             for each in self.breakers.values():
                 each.decay(now)

@@ -1,0 +1,231 @@
+"""A worker's share in what the node knows of endpoints (failover.md §11).
+
+While the control process is heard, it says what time does, and gives permits to probe; what this
+worker sees itself (a trip, a hold) is in force here at once and told at once.  When nothing was
+heard for a second the worker acts alone, and what it did is told when somebody listens again.
+Nothing here is waited for by a request.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from proxy.app.messages import held_key, hold_message, named, objects, seconds
+from proxy.gateway.flights import Flight, Flights
+from proxy.link.frames import Message
+from proxy.model.exchange import Json
+from proxy.model.ports import Clock
+from proxy.routing.holds import Key
+from proxy.routing.merging import (
+    counts_doc,
+    later,
+    take_counts,
+    told_doc,
+    told_from,
+    told_of,
+    whole,
+)
+from proxy.routing.standing import Effect, Standing, StateChanged
+from proxy.routing.states import Grant, State, Told
+
+REPORT_S: Final = 0.25
+ALONE_S: Final = 1.0
+GRANT_S: Final = 2.0  # a permit that is not used is somebody else's
+UNTOLD: Final = 256  # changes that are kept for later
+
+
+class WorkerShare:
+    """`gateway.flights.Share` and `link.peers.Talk`; `tell` is what `Flights` says has changed."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._flights: Flights | None = None
+        self._send: Callable[[Message], None] = _nowhere
+        self._heard_at = 0.0
+        self._report_at = 0.0
+        self._untold: deque[tuple[float, Standing, Told]] = deque(maxlen=UNTOLD)
+        self.linked = False
+
+    def __repr__(self) -> str:
+        return f"<WorkerShare {'linked' if self.linked else 'alone'}>"
+
+    def of(self, flights: Flights) -> None:
+        """Share what these know."""
+        self._flights = flights
+        flights.share = self
+
+    def to(self, send: Callable[[Message], None]) -> None:
+        """Send there."""
+        self._send = send
+
+    @property
+    def flights(self) -> Flights:
+        assert self._flights is not None, "`of` was not called"
+        return self._flights
+
+    # --- what happens here
+
+    def tell(self, standing: Standing, effect: Effect) -> None:
+        """The control process makes events of it."""
+        if isinstance(effect, StateChanged) and State.LIMITED not in (
+            effect.change.before, effect.change.after,
+        ):  # fmt: skip
+            now, name = self._clock.monotonic(), effect.endpoint_id
+            self._untold.append((now, standing, told_of(name, standing.breakers[name], now)))
+            self._flush(now)
+
+    def held(self, key: Key, standing: Standing | None = None) -> None:
+        if not key.credential and self.linked:
+            now, policy_id = self._clock.monotonic(), ""
+            if standing is not None:
+                policy_id = standing.policy.effective_id
+            self._send(hold_message(key, self.flights.holds.of(key), now, policy_id))
+
+    def probing(self, flight: Flight) -> None:
+        permit = flight.permit
+        if permit is not None and permit.number:
+            limit_ms = round(permit.limit_s * 1000)
+            self._send(_of_probe("probing", flight, permit.number) | {"limit_ms": limit_ms})
+
+    def probed(self, flight: Flight) -> None:
+        permit = flight.permit
+        if permit is not None and permit.number:
+            self._send_counts([flight.standing])
+            self._send(_of_probe("probed", flight, permit.number) | {"verdict": permit.verdict})
+
+    def kept(self) -> None:
+        """Other policies are in force."""
+        for standing in self.flights.all():
+            self._follow(standing)
+
+    # --- time
+
+    def look(self) -> None:
+        """Every 100 ms."""
+        now = self._clock.monotonic()
+        if self.linked and now - self._heard_at > ALONE_S:
+            self.lost()
+        if now >= self._report_at:
+            self._report_at = now + REPORT_S
+            self.report()
+
+    def report(self) -> None:
+        """Tell what was counted since the last time."""
+        self._send_counts(list(self.flights.awake()))
+
+    # --- the control process
+
+    def lost(self) -> None:
+        """It is away: act alone."""
+        if self.linked:
+            self.linked = False
+            for standing in self.flights.all():
+                self._follow(standing)
+                self.flights.wake(standing)
+
+    def heard(self, message: Message) -> None:
+        self._heard_at = now = self._clock.monotonic()
+        if not self.linked:
+            self._found(now)
+        match message.get("t"):
+            case "standings":
+                for each in objects(message, "of"):
+                    self._adopt(each, now)
+            case "grant":
+                self._granted(message, now)
+            case "hold":
+                self._hold(message, now)
+            case _:
+                pass  # it is there
+
+    def _found(self, now: float) -> None:
+        """Tell what was done alone, in order, and what is known now; old counts are of no use."""
+        self.linked = True
+        for standing in self.flights.all():
+            self._follow(standing)
+            standing.fresh = [0, 0]
+            for name, breaker in standing.breakers.items():
+                take_counts(name, breaker)
+                if breaker.version:
+                    self._untold.append((now, standing, told_of(name, breaker, now)))
+                    self._flush(now)
+        self._flush(now)
+        for key in self.flights.holds.own():
+            self.held(key)
+        self._send({"t": "back"})
+
+    def _follow(self, standing: Standing) -> None:
+        standing.follows = self.linked
+        for breaker in standing.breakers.values():
+            if not self.linked:
+                breaker.grants = None
+            elif breaker.grants is None:
+                breaker.grants = []
+
+    def _adopt(self, doc: Message, now: float) -> None:
+        standing = self._standing(doc)
+        if standing is not None:
+            standing.adopt([told_from(each) for each in objects(doc, "states")], now)
+            standing.flap_until = max(standing.flap_until, now + seconds(doc, "flap_ms"))
+
+    def _granted(self, message: Message, now: float) -> None:
+        standing = self._standing(message)
+        breaker = standing.breakers.get(str(message.get("endpoint_id"))) if standing else None
+        if breaker is not None and breaker.grants is not None:
+            breaker.grants.append(Grant(whole(message, "number"), now + GRANT_S))
+
+    def _hold(self, message: Message, now: float) -> None:
+        key, left_s = held_key(message), seconds(message, "left_ms")
+        standing = self._standing(message)
+        quota = message.get("quota") is True
+        if left_s <= 0:
+            self.flights.holds.ended(key, well=True)
+            if standing is not None:
+                standing.unlimit(key.endpoint_id, now)
+        else:
+            in_a_row = whole(message, "in_a_row")
+            self.flights.holds.learn(key, now, left_s, in_a_row=in_a_row, quota=quota)
+            if standing is not None:
+                standing.limit(key.endpoint_id, now, now + left_s, quota=quota)
+
+    def _standing(self, doc: Message) -> Standing | None:
+        return self.flights.of(str(doc.get("workspace_id")), str(doc.get("policy_id")))
+
+    # --- sending
+
+    def _flush(self, now: float) -> None:
+        if not self.linked or not self._untold:
+            return
+        untold = list(self._untold)
+        self._untold.clear()
+        self._send_counts({id(each): each for _, each, _ in untold}.values())
+        told: list[Json] = [
+            {**named(standing), "state": told_doc(later(told, now - at))}
+            for at, standing, told in untold
+        ]
+        self._send({"t": "changes", "of": told})
+
+    def _send_counts(self, standings: Iterable[Standing]) -> None:
+        found: list[Json] = []
+        for standing in standings if self.linked else ():
+            taken = (take_counts(name, each) for name, each in standing.breakers.items())
+            counts: list[Json] = [counts_doc(each) for each in taken if each is not None]
+            if counts or standing.fresh[0]:
+                requests, on_fallback = standing.fresh
+                standing.fresh = [0, 0]
+                found.append(
+                    {**named(standing), "requests": requests, "on_fallback": on_fallback,
+                     "counts": counts}
+                )  # fmt: skip
+        if found:
+            self._send({"t": "counts", "of": found})
+
+
+def _nowhere(message: Message) -> None:
+    """Nobody is there yet."""
+
+
+def _of_probe(what: str, flight: Flight, number: int) -> Message:
+    return {
+        "t": what, **named(flight.standing), "endpoint_id": flight.endpoint_id, "number": number,
+    }  # fmt: skip
