@@ -13,13 +13,14 @@ from aiohttp import web
 
 from proxy.app import upkeep
 from proxy.app.applying import Applying
-from proxy.app.cluster import Cluster, process_of, warnings_of
+from proxy.app.cluster import Cluster, process_of
 from proxy.app.declared import declared, shipped_packs
 from proxy.app.filewatch import differing, restart_only, stamps
 from proxy.app.gauges import show_storage
 from proxy.app.learning import Learning
 from proxy.app.limits import LimitsOfNode
 from proxy.app.raising import Raising
+from proxy.app.report import NodeReport, RulesSeen
 from proxy.app.standings import NodeStandings
 from proxy.app.telling import Telling
 from proxy.app.version import VERSION
@@ -30,9 +31,6 @@ from proxy.control.key_uses import KeyUses
 from proxy.control.living import Documents, living_documents
 from proxy.control.readiness import (
     ConfigState,
-    NodeStatus,
-    Readiness,
-    SpoolState,
     WorkersView,
 )
 from proxy.control.server import build_control
@@ -51,7 +49,7 @@ from proxy.settings.snapshot import compile_snapshot, read_snapshot, write_snaps
 from proxy.spool.cursors import CursorFile
 from proxy.spool.keeper import Keeper
 from proxy.spool.reader import SpoolReader
-from proxy.storage.choose import limits_of, store_of
+from proxy.storage.choose import limits_of, standings_of, store_of
 from proxy.telemetry.exposition import Registry
 from proxy.telemetry.logs import Log
 from proxy.workers.spooler import Spooler
@@ -63,7 +61,7 @@ Publish = Callable[[SnapshotDoc], None]
 
 
 class ControlHalf:
-    """Also the `StatusSource` of the control API."""
+    """Keeps the parts together, from start to stop."""
 
     def __init__(
         self,
@@ -83,9 +81,6 @@ class ControlHalf:
         self.standings = NodeStandings(clock, self._telling.tell)
         self._publish = self.standings.before(publish)
         self._state_dir = state_dir
-        self._started_at = clock.monotonic()
-        self._lag_s = 0.0
-        self._draining = False
         self._loaded = loaded
         self._listening = restart_only(loaded)
         self._version = 0
@@ -98,10 +93,10 @@ class ControlHalf:
         self.node_id = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64] or "node"
         self._reader = SpoolReader(state_dir)
         key_uses = KeyUses()
-        process = process_of(state_dir, platform.node())
+        self._process = process_of(state_dir, platform.node())
         self.limits = LimitsOfNode(
             self.store, clock, lambda: len(workers.states()), limits_of(self.store),
-            lambda: len(self._cluster.nodes()), process,
+            lambda: len(self._cluster.nodes()), self._process,
         )  # fmt: skip
         self._spooler = Spooler(
             self._reader,
@@ -140,8 +135,12 @@ class ControlHalf:
             self.node_id,
             file_sha256=lambda: self.config_state.sha256,
             changed=self._applying.asked,
-            process=process,
+            process=self._process,
         )
+        self._report = NodeReport(
+            self.node_id, clock, self.store, workers, self._spooler, self._cluster,
+            lambda: RulesSeen(self.config_state, self._version, self._in_force),
+        )  # fmt: skip
         self._keeper = Keeper(state_dir, clock.monotonic) if self.store.shared else None
         self._deps = ControlDeps(
             store=self.store,
@@ -151,7 +150,7 @@ class ControlHalf:
             intake=self.intake,
             config=lambda: self._view,
             metrics=self.metrics,
-            status=self,
+            status=self._report,
             reload=self.reload,
             apply=self._applying.asked,
             server_key=server_key,
@@ -180,6 +179,7 @@ class ControlHalf:
         self._spooling = spawn(self._spooler.run(), name="spooler")
         background(self._beat(), name="loop lag")
         background(self.limits.run(), name="budgets")
+        self.standings.between(standings_of(self.store), self._process)
         background(self.standings.run(), name="standings")
         background(self._watch_files(), name="reloader")
         raising = Raising(
@@ -200,7 +200,7 @@ class ControlHalf:
 
     async def stop(self) -> None:
         """Everything that was written is in the store when this returns."""
-        self._draining = True
+        self._report.is_draining = True
         if self._runner is not None:
             await self._runner.cleanup()
         if self._keeper is not None:
@@ -223,7 +223,7 @@ class ControlHalf:
             self._log.warning("totals.rejected", {"slot": slot, "reason": str(why)})
 
     def begin_drain(self) -> None:
-        self._draining = True
+        self._report.is_draining = True
 
     # --- configuration
 
@@ -362,7 +362,7 @@ class ControlHalf:
         while True:
             before = self._clock.monotonic()
             await self._clock.sleep(0.5)
-            self._lag_s = max(0.0, self._clock.monotonic() - before - 0.5)
+            self._report.lag_s = max(0.0, self._clock.monotonic() - before - 0.5)
             show_storage(self.metrics, self._spooler.progress(), self.store)
             if self.store.restarts != restarts:
                 restarts = self.store.restarts
@@ -370,42 +370,3 @@ class ControlHalf:
             for worker in self._workers.states():
                 slot = (str(worker.slot),)
                 self.metrics.set("worker_restarts_total", slot, worker.restarts)
-
-    # --- StatusSource
-
-    def status(self) -> NodeStatus:
-        spool = self._spooler.progress()
-        return NodeStatus(
-            node_id=self.node_id,
-            version=VERSION,
-            uptime_seconds=self._clock.monotonic() - self._started_at,
-            config=self.config_state,
-            config_version=self._version,
-            workers=list(self._workers.states()),
-            spool=SpoolState(spool.waiting_bytes, spool.lag_s),
-            store=self.store.engine,
-            redis=self.store.link(),
-            processes=list(self._workers.processes()),
-            shadowed=list(self._in_force.shadowed),
-            refused=list(self._in_force.refused),
-            nodes=self._cluster.nodes(),
-            warnings=warnings_of(self._cluster.nodes()),
-        )
-
-    def readiness(self) -> Readiness:
-        states = self._workers.states()
-        writable, link = self.store.writable(), self.store.link()
-        away = link is not None and not writable and self.store.trouble is None
-        return Readiness(
-            config=self._version > 0,
-            storage=writable or away,  # without Redis this node goes on serving callers
-            workers=bool(states) and all(s.connected and s.config_version for s in states),
-            draining=self._draining,
-            degraded=["redis"] if away else [],
-        )
-
-    def draining(self) -> bool:
-        return self._draining
-
-    def loop_lag_s(self) -> float:
-        return self._lag_s

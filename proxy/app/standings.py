@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from proxy.app.messages import held_key, hold_message, objects, seconds, standing_doc
-from proxy.app.probing import Leave, Probing
+from proxy.app.nodes import Nodes
+from proxy.app.probing import Probing
 from proxy.link.frames import Message
 from proxy.link.peers import Workers
 from proxy.model.exchange import Json
@@ -15,7 +16,10 @@ from proxy.routing.breaker import State
 from proxy.routing.holds import Holds
 from proxy.routing.merging import counts_from, put_counts, told_from, told_of, whole, wins
 from proxy.routing.standing import Effect, Standing, down_elsewhere
+from proxy.routing.states import Told
 from proxy.runtime.ids import fraction
+from proxy.runtime.tasks import background
+from proxy.storage.redis.standings import RedisStandings
 
 TICK_S: Final = 0.25
 QUIET_TICKS: Final = 4  # where nothing is wrong, time is looked at once a second
@@ -46,7 +50,7 @@ class NodeStandings:
         self._holds = Holds()
         self._ticks = 0
         self.workers: Workers = Nobody()
-        self.leave: Leave | None = None  # of the other nodes, None: there are none
+        self.nodes: Nodes | None = None  # None: there are no others
         self.probing = Probing(clock, lambda: self.workers, self._may_probe)
 
     def __repr__(self) -> str:
@@ -76,6 +80,10 @@ class NodeStandings:
             return False
         self.changed(standing, standing.release(self._clock.monotonic(), said=reason))
         return True
+
+    def between(self, redis: RedisStandings | None, name: str) -> None:
+        """Share with other nodes over that; `name` is this one's among all."""
+        self.nodes = None if redis is None else Nodes(redis, self._clock, name)
 
     # --- policies
 
@@ -211,6 +219,8 @@ class NodeStandings:
 
     async def run(self) -> None:
         """Look at time for ever."""
+        if self.nodes is not None:
+            background(self.nodes.run(self), name="standings of all nodes")
         while True:
             await self._clock.sleep(TICK_S)
             self.tick()
@@ -235,13 +245,37 @@ class NodeStandings:
         elif steps != [breaker.step for breaker in standing.breakers.values()]:
             self._push(standing)
 
+    # --- app.nodes.Node
+
+    def tell(self, standing: Standing, effects: Sequence[Effect], at_ms: int) -> None:
+        for effect in effects:
+            self._tell(standing, effect, at_ms)
+
+    def follow(self, standing: Standing, told: Sequence[Told]) -> None:
+        if standing.adopt(told, self._clock.monotonic()):
+            self._push(standing)
+            self.probing.look(standing)
+
+    def judge(self, standing: Standing, endpoint_id: str, sums: list[int]) -> None:
+        effects = standing.judge(endpoint_id, self._clock.monotonic(), sums)
+        if effects:
+            self.changed(standing, effects)
+
+    def lends(self, standing: Standing, endpoint_id: str) -> bool:
+        return self.probing.lends(standing, endpoint_id)
+
+    def lend(self, standing: Standing) -> None:
+        self.probing.look(standing)
+
     # ----
 
     def changed(self, standing: Standing, effects: Sequence[Effect], ago_ms: int = 0) -> None:
         """Tell it, and every worker; who is not there at all is there for no policy."""
         at_ms = self._clock.now_ms() - ago_ms
-        for effect in effects:
-            self._tell(standing, effect, at_ms)
+        if self.nodes is not None:
+            self.nodes.changed(standing, effects, at_ms)
+        else:
+            self.tell(standing, effects, at_ms)
         self._push(standing)
         self.probing.look(standing)
         now = self._clock.monotonic()
@@ -257,7 +291,7 @@ class NodeStandings:
             self.workers.send(slot, message)
 
     def _may_probe(self, standing: Standing, endpoint_id: str) -> bool:
-        return self.leave is None or self.leave(standing, endpoint_id)
+        return self.nodes is None or self.nodes.may_probe(standing, endpoint_id)
 
     def _named(self, doc: Message) -> Standing | None:
         return self.of(str(doc.get("workspace_id")), str(doc.get("policy_id")))

@@ -22,6 +22,7 @@ class Telling:
         self._metrics = metrics
         self._ids = ids
         self._spool = SpoolWriter(state_dir, SLOT, _unseen)
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Telling {self._spool.lines} lines>"
@@ -29,7 +30,7 @@ class Telling:
     def tell(self, standing: Standing, effect: Effect, at_ms: int) -> None:
         """`at_ms`: when it happened, since 1970."""
         change = change_of(standing, effect, at_ms)
-        if change is not None:
+        if change is not None and not self._closed:
             kind, payload = change
             line = change_line(
                 standing.workspace_id, self._ids.new("evt-"), at_ms, kind,
@@ -43,6 +44,7 @@ class Telling:
 
     def close(self) -> None:
         """Blocks for the time of a sync."""
+        self._closed = True
         self._spool.close()
 
 

@@ -145,10 +145,10 @@ class Breaker:
 
     # ---- trip
 
-    def trips(self, now: float) -> Reason | None:
-        """The first rule of failover.md §5 that holds."""
-        said, n = self.conditions, self.window.totals
+    def trips(self, now: float, sums: list[int] | None = None) -> Reason | None:
+        """The first rule of failover.md §5 that holds; `sums`: of more than its own window."""
         self.window.advance(now)
+        said, n = self.conditions, self.window.totals if sums is None else sums
         limit = said.error_rate_threshold
         outcomes, errors = n[fields.OUTCOMES], n[fields.ERRORS]
         if self.hard_in_a_row >= HARD_IN_A_ROW:

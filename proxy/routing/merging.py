@@ -45,6 +45,11 @@ def told_of(endpoint_id: str, breaker: Breaker, now: float) -> Told:
     )
 
 
+def care_of(state: State) -> int:
+    """Of two states of one version the greater one wins."""
+    return _CARE[state]
+
+
 def wins(told: Told, mine: Told) -> bool:
     """Whether what is told is to be believed rather than what is known here.
 

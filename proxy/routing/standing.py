@@ -334,6 +334,12 @@ class Standing:
         """A probe of another process is over: see `Permit.verdict`."""
         return self._after(name, now, self.breakers[name].probe_came(now, verdict))
 
+    def judge(self, name: str, now: float, sums: list[int]) -> list[Effect]:
+        """What is known of an endpoint in all processes together."""
+        breaker = self.breakers[name]
+        reason = breaker.trips(now, sums) if breaker.state in (State.CLOSED, State.RAMP) else None
+        return [] if reason is None else self._after(name, now, breaker.open(now, reason))
+
     def adopt(self, told: Iterable[Told], now: float) -> list[Effect]:
         """Stand as another process says, where it knows better (`merging.wins`)."""
         effects: list[Effect] = []

@@ -14,6 +14,7 @@ from proxy.storage.redis.coord import RedisCoord
 from proxy.storage.redis.engine import RedisStore
 from proxy.storage.redis.limits import RedisLimits
 from proxy.storage.redis.server import Tell
+from proxy.storage.redis.standings import RedisStandings
 from proxy.storage.sqlite.engine import SqliteStore
 
 SQLITE: Final = "sqlite"
@@ -96,3 +97,8 @@ def coord_of(said: str, store: Engine, clock: Clock, tell: Tell, process: str = 
         ears = new_listening_client(said)
         return RedisCoord(store.server, ears, clock, tell, process=process)
     return LocalCoord(clock)
+
+
+def standings_of(store: Engine) -> RedisStandings | None:
+    """Where nodes tell each other how endpoints stand; None: there is one node."""
+    return RedisStandings(store.server) if isinstance(store, RedisStore) else None

@@ -142,6 +142,18 @@ class Keys:
         """STRING `<process>:<fingerprint>`: an idempotent request under way, for a minute."""
         return self._key(f"run:{key.hex()}")
 
+    def states(self, policy_id: str) -> bytes:
+        """HASH endpoint -> how it stands (lua/standing.lua), for a day."""
+        return self._key(f"fo:{policy_id}:st")
+
+    def counts(self, policy_id: str, endpoint_id: str) -> bytes:
+        """HASH bucket -> `<number> <counts>`, for two windows."""
+        return self._key(f"fo:{policy_id}:w:{endpoint_id}")
+
+    def probe(self, policy_id: str, endpoint_id: str) -> bytes:
+        """STRING: the node that may probe, while its lease lasts."""
+        return self._key(f"fo:{policy_id}:probe:{endpoint_id}:0")
+
     def everything(self) -> str:
         """A pattern for SCAN.  Workspace ids have no letter that means something in it."""
         return f"{self._prefix}*"

@@ -28,7 +28,7 @@ HINT_S: Final = 0.05  # for a question whose answer may be lost
 PROBE_S: Final = 1.0
 SCRIPTS: Final = (
     "commit", "trim", "forget", "ob_claim", "lease_take", "lease_renew", "lease_free",
-    "gcra", "mark", "unmark", "beat",
+    "gcra", "mark", "unmark", "beat", "standing",
 )  # fmt: skip
 PROBE_MS: Final = 60_000
 _AWAY: Final = (fault.ConnectionError, fault.TimeoutError, TimeoutError, OSError)
@@ -104,10 +104,9 @@ class Server:
 
     def script(self, name: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> Work[Any]:
         """The work of running it."""
-        text, digest = self._scripts[name]
+        text, command = self.text(name), self.called(name, keys, arguments)
 
         async def work(client: Any) -> Any:
-            command = ("EVALSHA", digest, len(keys), *keys, *arguments)
             try:
                 return await client.execute_command(*command)
             except fault.NoScriptError:
@@ -115,6 +114,13 @@ class Server:
                 return await client.execute_command(*command)
 
         return work
+
+    def called(self, name: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """The command that runs it, where its `text` is known."""
+        return ("EVALSHA", self._scripts[name][1], len(keys), *keys, *arguments)
+
+    def text(self, name: str) -> str:
+        return self._scripts[name][0]
 
     async def hint(self, work: Work[T], within_s: float) -> T:
         """Do `work` once, and soon: for what may be lost.  That it took too long says nothing

@@ -1,0 +1,198 @@
+"""What nodes tell each other of endpoints, over Redis (failover.md §11).
+
+Every half second, and at once when something changes here, each policy is said and heard in one
+round trip.  The node that the server believes tells a change, the others follow.  Without an answer
+a node goes by what it knows, tells what it does itself, and gives its own permits.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from proxy.model.batch import StoreUnavailable
+from proxy.model.ports import Clock
+from proxy.routing.merging import care_of, told_doc, told_from, told_of
+from proxy.routing.standing import Effect, Standing, StateChanged
+from proxy.routing.states import State, Told
+from proxy.routing.window import FIELDS
+from proxy.storage.redis.standings import Heard, Policy, Probe, RedisStandings, Said
+from proxy.wire.jsonbody import JsonError, dumps, loads
+
+EXCHANGE_S: Final = 0.5
+LEASE_MS: Final = 5000  # of a permit of the cluster, renewed with every exchange
+_ANEW: Final = (State.RAMP, State.CLOSED)
+
+
+class Node(Protocol):
+    """What the nodes need of this one."""
+
+    def all(self) -> Iterable[Standing]: ...
+    def tell(self, standing: Standing, effects: Sequence[Effect], at_ms: int) -> None: ...
+    def follow(self, standing: Standing, told: Sequence[Told]) -> None:
+        """Other nodes know better: silently."""
+        ...
+
+    def judge(self, standing: Standing, endpoint_id: str, sums: list[int]) -> None:
+        """What all nodes have counted together."""
+        ...
+
+    def lends(self, standing: Standing, endpoint_id: str) -> bool:
+        """A worker of this node has a permit."""
+        ...
+
+    def lend(self, standing: Standing) -> None:
+        """Perhaps it may be probed now."""
+        ...
+
+
+@dataclass(slots=True)
+class _Change:
+    """Something that happened here and is not told yet."""
+
+    standing: Standing
+    effects: Sequence[Effect]
+    at_ms: int
+    endpoints: set[str] = field(default_factory=set)
+
+
+class Nodes:
+    """The other nodes, as this one knows them.  `name` is this one's among all."""
+
+    def __init__(self, redis: RedisStandings, clock: Clock, name: str) -> None:
+        self._redis = redis
+        self._clock = clock
+        self._name = name
+        self._bell = asyncio.Event()
+        self._untold: list[_Change] = []
+        self._wanted: dict[tuple[int, str], Standing] = {}
+        self._probes: dict[tuple[int, str], tuple[Standing, Probe]] = {}
+        self.away = False
+
+    def __repr__(self) -> str:
+        return f"<Nodes {'away' if self.away else 'there'}, {len(self._probes)} permits>"
+
+    def changed(self, standing: Standing, effects: Sequence[Effect], at_ms: int) -> None:
+        """To be told when the server believes it."""
+        endpoints = {each.endpoint_id for each in effects if isinstance(each, StateChanged)}
+        self._untold.append(_Change(standing, effects, at_ms, endpoints))
+        self._bell.set()
+
+    def may_probe(self, standing: Standing, endpoint_id: str) -> bool:
+        """Whether this node has the leave; if not, it is asked for."""
+        key = (id(standing), endpoint_id)
+        if self.away or key in self._probes:
+            return True
+        self._wanted[key] = standing
+        self._bell.set()
+        return False
+
+    async def run(self, node: Node) -> None:
+        """For ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EXCHANGE_S):
+                    await self._bell.wait()
+            self._bell.clear()
+            await self.exchange(node)
+
+    async def exchange(self, node: Node) -> None:
+        """Say and hear once."""
+        untold, self._untold = self._untold, []
+        standings = list(node.all())
+        try:
+            heard = await self._redis.exchange([self._said(each) for each in standings])
+            self.away = False
+        except StoreUnavailable:
+            self.away = True
+            self._probes.clear()
+            for change in untold:
+                node.tell(change.standing, change.effects, change.at_ms)
+            for standing in self._wanted.values():
+                node.lend(standing)
+            self._wanted.clear()
+            return
+        believed = {
+            (id(standing), each.endpoint_id)
+            for standing, told in zip(standings, heard, strict=True)
+            for each in told
+            if each.believed
+        }
+        for change in untold:
+            mine = {(id(change.standing), name) for name in change.endpoints}
+            if not mine or mine & believed:
+                node.tell(change.standing, change.effects, change.at_ms)
+        for standing, told in zip(standings, heard, strict=True):
+            self._hear(node, standing, told)
+        with contextlib.suppress(StoreUnavailable):
+            await self._permits(node)
+
+    def _said(self, standing: Standing) -> Policy:
+        now = self._clock.monotonic()
+        said = []
+        for name, breaker in standing.breakers.items():
+            told = told_of(name, breaker, now)
+            taken = breaker.window.take()
+            said.append(
+                Said(
+                    name,
+                    told.version,
+                    care_of(told.state),
+                    told.step,
+                    told.left_ms,
+                    told.ago_ms,
+                    told.opened_ago_ms,
+                    told.state in _ANEW,
+                    dumps(told_doc(told)),
+                    [0] * FIELDS if taken is None else taken[0],
+                )
+            )
+        policy = standing.policy
+        return Policy(
+            standing.workspace_id, policy.effective_id, policy.conditions.window_seconds, said
+        )
+
+    def _hear(self, node: Node, standing: Standing, heard: Sequence[Heard]) -> None:
+        told = [each for each in map(_told, heard) if each is not None]
+        node.follow(standing, told)
+        for each in heard:
+            if each.endpoint_id in standing.breakers:
+                node.judge(standing, each.endpoint_id, each.sums)
+
+    async def _permits(self, node: Node) -> None:
+        """Renew what is in use, give back what is not, take what is wanted."""
+        for key, (standing, probe) in list(self._probes.items()):
+            breaker = standing.breakers.get(key[1])
+            probing = breaker is not None and breaker.state is State.PROBING
+            if not probing or not node.lends(standing, key[1]):
+                del self._probes[key]
+                await self._redis.free_probe(probe)
+            elif not await self._redis.keep_probe(probe, LEASE_MS):
+                del self._probes[key]
+        wanted, self._wanted = self._wanted, {}
+        for key, standing in wanted.items():
+            breaker = standing.breakers.get(key[1])
+            if breaker is None or breaker.state is not State.PROBING:
+                continue
+            probe = Probe(standing.workspace_id, standing.policy.effective_id, key[1], self._name)
+            if await self._redis.take_probe(probe, LEASE_MS):
+                self._probes[key] = standing, probe
+                node.lend(standing)
+
+
+def _told(heard: Heard) -> Told | None:
+    try:
+        doc = loads(heard.state) if heard.state else None
+        told = told_from(doc) if isinstance(doc, dict) else None
+    except (JsonError, ValueError):
+        return None  # another version of Parapet
+    if told is None:
+        return None
+    return replace(
+        told,
+        version=heard.version,
+        left_ms=heard.left_ms,
+        ago_ms=heard.ago_ms,
+        opened_ago_ms=heard.opened_ago_ms,
+    )
