@@ -22,6 +22,8 @@ from proxy.wire.jsonbody import JsonError, dumps, loads
 
 EXCHANGE_S: Final = 0.5
 LEASE_MS: Final = 5000  # of a permit of the cluster, renewed with every exchange
+TURN_S: Final = 3.0  # without a probe; then it is another node's
+REST_S: Final = 0.6  # longer than others take to ask for it
 _ANEW: Final = (State.RAMP, State.CLOSED)
 
 
@@ -57,6 +59,15 @@ class _Change:
     endpoints: set[str] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Turn:
+    """This node may probe an endpoint; at `until` another one may, unless there was a probe."""
+
+    standing: Standing
+    probe: Probe
+    until: float
+
+
 class Nodes:
     """The other nodes, as this one knows them.  `name` is this one's among all."""
 
@@ -67,11 +78,12 @@ class Nodes:
         self._bell = asyncio.Event()
         self._untold: list[_Change] = []
         self._wanted: dict[tuple[int, str], Standing] = {}
-        self._probes: dict[tuple[int, str], tuple[Standing, Probe]] = {}
+        self._turns: dict[tuple[int, str], _Turn] = {}
+        self._rests: dict[tuple[int, str], float] = {}
         self.away = False
 
     def __repr__(self) -> str:
-        return f"<Nodes {'away' if self.away else 'there'}, {len(self._probes)} permits>"
+        return f"<Nodes {'away' if self.away else 'there'}, {len(self._turns)} turns>"
 
     def changed(self, standing: Standing, effects: Sequence[Effect], at_ms: int) -> None:
         """To be told when the server believes it."""
@@ -81,12 +93,20 @@ class Nodes:
 
     def may_probe(self, standing: Standing, endpoint_id: str) -> bool:
         """Whether this node has the leave; if not, it is asked for."""
-        key = (id(standing), endpoint_id)
-        if self.away or key in self._probes:
+        key, now = (id(standing), endpoint_id), self._clock.monotonic()
+        turn = self._turns.get(key)
+        if self.away or (turn is not None and now < turn.until):
             return True
-        self._wanted[key] = standing
-        self._bell.set()
+        if turn is None and now >= self._rests.get(key, 0.0):
+            self._wanted[key] = standing
+            self._bell.set()
         return False
+
+    def probed(self, standing: Standing, endpoint_id: str) -> None:
+        """A probe is over: requests come here, so the next one may be here, too."""
+        turn = self._turns.get((id(standing), endpoint_id))
+        if turn is not None:
+            turn.until = self._clock.monotonic() + TURN_S
 
     async def run(self, node: Node) -> None:
         """For ever."""
@@ -106,7 +126,7 @@ class Nodes:
             self.away = False
         except StoreUnavailable:
             self.away = True
-            self._probes.clear()
+            self._turns.clear()
             for change in untold:
                 node.tell(change.standing, change.effects, change.at_ms)
             for standing in self._wanted.values():
@@ -162,23 +182,32 @@ class Nodes:
 
     async def _permits(self, node: Node) -> None:
         """Renew what is in use, give back what is not, take what is wanted."""
-        for key, (standing, probe) in list(self._probes.items()):
-            breaker = standing.breakers.get(key[1])
-            probing = breaker is not None and breaker.state is State.PROBING
-            if not probing or not node.lends(standing, key[1]):
-                del self._probes[key]
-                await self._redis.free_probe(probe)
-            elif not await self._redis.keep_probe(probe, LEASE_MS):
-                del self._probes[key]
+        now = self._clock.monotonic()
+        self._rests = {key: until for key, until in self._rests.items() if until > now}
+        for key, turn in list(self._turns.items()):
+            if _is_probed(turn.standing, key[1]) and (
+                now < turn.until or node.lends(turn.standing, key[1])
+            ):
+                if not await self._redis.keep_probe(turn.probe, LEASE_MS):
+                    del self._turns[key]
+                continue
+            del self._turns[key]
+            self._rests[key] = now + REST_S
+            await self._redis.free_probe(turn.probe)
         wanted, self._wanted = self._wanted, {}
         for key, standing in wanted.items():
-            breaker = standing.breakers.get(key[1])
-            if breaker is None or breaker.state is not State.PROBING:
+            if not _is_probed(standing, key[1]):
                 continue
-            probe = Probe(standing.workspace_id, standing.policy.effective_id, key[1], self._name)
+            policy_id = standing.policy.effective_id
+            probe = Probe(standing.workspace_id, policy_id, key[1], self._name)
             if await self._redis.take_probe(probe, LEASE_MS):
-                self._probes[key] = standing, probe
+                self._turns[key] = _Turn(standing, probe, now + TURN_S)
                 node.lend(standing)
+
+
+def _is_probed(standing: Standing, endpoint_id: str) -> bool:
+    breaker = standing.breakers.get(endpoint_id)
+    return breaker is not None and breaker.state is State.PROBING
 
 
 def _told(heard: Heard) -> Told | None:

@@ -185,6 +185,8 @@ class NodeStandings:
         if lent is None:
             return
         effects = lent.standing.probed(lent.endpoint_id, now, str(message.get("verdict")))
+        if self.nodes is not None:
+            self.nodes.probed(lent.standing, lent.endpoint_id)
         if effects:
             self.changed(lent.standing, effects)
         self.move(lent.standing, now)

@@ -172,6 +172,16 @@ async def test_one_node_probes_at_a_time(two: Two) -> None:
     assert (two.one.granted > 0) + (two.other.granted > 0) == 1
 
 
+async def test_a_node_that_does_not_probe_lets_the_other_one(two: Two) -> None:
+    two.one.fail(5)
+    await two.exchange()
+    await two.wait(5.5)
+    for _ in range(24):  # six seconds
+        await two.wait(0.25)
+    assert two.one.granted > 0
+    assert two.other.granted > 0
+
+
 async def test_an_operator_moves_all_nodes(two: Two) -> None:
     two.other.node.force("default", "fo", "spare", 60, "maintenance")
     await two.other.exchange()
