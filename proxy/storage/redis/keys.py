@@ -14,6 +14,11 @@ COMMIT_MS: Final = 3_600_000  # how long the result of a commit is told again
 BEHIND: Final = "inf"  # the due of a row of the outbox that waits for another one
 
 
+def limits(minute: int) -> bytes:
+    """HASH `<process>|<scope>|<workspace>|<id>` -> what it took of that limit in that minute."""
+    return b"parapet:{_limits}:%d" % minute
+
+
 def number_of(number: int) -> str:
     """A row of the outbox in a sorted set: rows of the same score go by their numbers."""
     return f"{number:016}"

@@ -7,6 +7,7 @@ twice it says the same, so a question that was cut off may be asked again.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from proxy.storage.redis import keys
 from proxy.storage.redis.server import Server
 
 KEPT_MS: Final = 240_000  # a minute's hash; nobody looks further back than one
@@ -37,19 +38,15 @@ class RedisLimits:
         for name, sums in mine:
             said += (_SEP.join((process, *name)), ":".join(map(str, sums)))
         if said:
-            commands.append(("HSET", _key(minute), *said))
-            commands.append(("PEXPIRE", _key(minute), KEPT_MS))
-        commands += [("HGETALL", _key(each)) for each in minutes]
+            commands.append(("HSET", keys.limits(minute), *said))
+            commands.append(("PEXPIRE", keys.limits(minute), KEPT_MS))
+        commands += [("HGETALL", keys.limits(each)) for each in minutes]
         answers = await self._server.together(*commands)
         found = answers[len(commands) - len(minutes) :]
         return {
             each: list(_rows(answer.items() if isinstance(answer, dict) else _pairs(answer)))
             for each, answer in zip(minutes, found, strict=True)
         }
-
-
-def _key(minute: int) -> bytes:
-    return b"parapet:{limits}:%d" % minute
 
 
 def _pairs(answer: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
