@@ -105,6 +105,27 @@ async def test_nodes_know_of_each_other(two: Two) -> None:
     await until_nodes(two[0], 1)
 
 
+async def test_a_routes_limit_is_one_for_both(two: Two) -> None:
+    """All on one machine, then, a moment later, on the other one: nothing is left there."""
+    tight = {"id": "tight", "endpoint": "main", "limits": {"rpm": 20}}
+    made = await two[0].control("POST", "/v1/workspaces/default/routes", tight)
+    assert made.status == 201, made.text
+
+    async def status(parapet: Parapet) -> int:
+        return (await post(f"{parapet.url}/r/tight/v1/chat/completions", BODY)).status
+
+    began = time.monotonic()
+    for each in two:
+        while await status(each) == 404:
+            assert time.monotonic() - began < 2 * LOOKED_S
+            await asyncio.sleep(0.05)
+    while await status(two[0]) == 200:
+        assert time.monotonic() - began < 5 * LOOKED_S
+    await asyncio.sleep(1.5 * LOOKED_S)  # one free request in three seconds, on both together
+    answers = [await status(two[1]) for _ in range(6)]
+    assert answers.count(200) <= 2, answers
+
+
 async def test_a_key_has_its_limit_once_over_both_and_its_share_without_redis(
     two: Two, server: RedisServer
 ) -> None:
