@@ -12,6 +12,7 @@ import asyncio
 import gc
 import hashlib
 import json
+from random import random
 from time import perf_counter_ns as now_ns
 
 from proxy.gateway.admission import admit
@@ -21,14 +22,15 @@ from proxy.gateway.limits import claim, settle
 from proxy.gateway.reach import reach
 from proxy.gateway.read import read
 from proxy.gateway.relay import relay
-from proxy.gateway.snapshot import build_guards, build_rules
+from proxy.gateway.snapshot import Rules, build_guards, build_rules
 from proxy.gateway.tell import open_record, tell
 from proxy.gateway.turn import Gateway
 from proxy.model.exchange import Inbound, Outgoing, RawHeaders
 from proxy.model.ports import Call, Sink
 from proxy.model.tenancy import ApiKey, Endpoint, Limits, Route, SnapshotDoc, WorkspaceRules
+from proxy.routing.standing import Effect, Standing
 from proxy.runtime.clock import SystemClock
-from proxy.runtime.ids import UlidIds, fraction
+from proxy.runtime.ids import UlidIds
 from proxy.settings.packs import builtin_packs
 from proxy.spool.record import is_critical, line_of
 from proxy.telemetry.metrics import Totals
@@ -81,6 +83,10 @@ class Everywhere:
         return AtOnce()
 
 
+def untold(_standing: Standing, _effect: Effect) -> None:
+    """What changes about endpoints is of no interest."""
+
+
 class Nowhere:
     """A journal that keeps nothing."""
 
@@ -113,10 +119,18 @@ def gateway_with(packs: list[str], limits: Limits) -> Gateway:
     rules = build_rules(
         document, build_guards(document), Everywhere(), lambda s: s if isinstance(s, str) else None
     )
+    return gateway_over(rules)
+
+
+def gateway_over(rules: Rules) -> Gateway:
+    """A gateway whose journal keeps nothing."""
+    clock = SystemClock()
+    flights = Flights(clock, random, untold)
+    flights.keep(rules)
     return Gateway(
-        rules=lambda: rules, clock=SystemClock(), ids=UlidIds(), journal=Nowhere(),
+        rules=lambda: rules, clock=clock, ids=UlidIds(), journal=Nowhere(),
         line_of=line_of, is_critical=is_critical, observe=Totals("bench").count, off_loop=InLine(),
-        server_key=b"k" * 32, flights=Flights(SystemClock(), fraction, lambda *_: None),
+        server_key=b"k" * 32, flights=flights,
     )  # fmt: skip
 
 

@@ -111,7 +111,7 @@ class WorkerShare:
 
     def report(self) -> None:
         """Tell what was counted since the last time."""
-        self._send_counts(list(self.flights.awake()))
+        self._send_counts(list(self.flights.awake))
 
     # --- the control process
 

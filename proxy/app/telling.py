@@ -29,9 +29,8 @@ class Telling:
 
     def tell(self, standing: Standing, effect: Effect, at_ms: int) -> None:
         """`at_ms`: when it happened, since 1970."""
-        change = change_of(standing, effect, at_ms)
-        if change is not None and not self._closed:
-            kind, payload = change
+        if not self._closed:
+            kind, payload = change_of(standing, effect, at_ms)
             line = change_line(
                 standing.workspace_id, self._ids.new("evt-"), at_ms, kind,
                 standing.policy.route_id, payload,

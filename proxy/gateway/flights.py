@@ -4,18 +4,21 @@
 stands here and waits for nobody.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 from proxy.gateway.snapshot import RouteView, Rules
 from proxy.model.failover import Outcome
 from proxy.model.ports import Clock
-from proxy.routing.balance import Balance, tiers_of
+from proxy.routing.balance import Balance, Load, tiers_of
 from proxy.routing.breaker import Permit
 from proxy.routing.holds import Holds, Key
 from proxy.routing.standing import Effect, Standing, down_elsewhere
 
 TICK_S: Final = 1.0
+SWEEPS_A_TICK: Final = 9  # within a second, with one to spare
+LEAST_TICKS: Final = 100  # that a sweep does at once
 NEVER: Final = float("inf")
 FIRST, WHOLE = "first", "whole"  # to the first content, to the end: what is measured
 
@@ -52,15 +55,16 @@ class Flight:
     Slow is told when it becomes older than the threshold, not when it ends: what hangs ends never
     (failover.md §4.2)."""
 
-    __slots__ = ("_heard", "_judged", "_load", "_on", "began", "endpoint_id", "key", "measured",
-                 "permit", "slow_at", "standing")  # fmt: skip
+    __slots__ = ("_heard", "_judged", "_load", "_on", "began", "credential", "endpoint_id",
+                 "measured", "model", "permit", "slow_at", "standing")  # fmt: skip
 
     def __init__(
         self,
         on: "Flights",
         standing: Standing,
         endpoint_id: str,
-        key: Key,
+        credential: str,
+        model: str,
         permit: Permit | None,
         slow_at: float,
         began: float,
@@ -69,20 +73,27 @@ class Flight:
         self._on = on
         self.standing = standing
         self.endpoint_id = endpoint_id
-        self.key = key
+        self.credential = credential
+        self.model = model
         self.permit = permit
         self.slow_at = slow_at
         self.began = began
         self.measured = measured
         self._judged = slow_at == NEVER
         self._heard = False
-        balance = standing.balance
-        self._load = balance.loads.get(endpoint_id) if balance is not None else None
-        if self._load is not None:
-            self._load.began(began)
+        self._load: Load | None = None
+        if standing.balance is not None:
+            self._load = standing.balance.loads.get(endpoint_id)
+            if self._load is not None:
+                self._load.began(began)
 
     def __repr__(self) -> str:
         return f"<Flight to {self.endpoint_id}>"
+
+    @property
+    def key(self) -> Key:
+        """What a 429 holds."""
+        return Key(self.endpoint_id, self.credential, self.model, self.standing.workspace_id)
 
     def look(self, now: float) -> None:
         """Time has gone by."""
@@ -113,16 +124,16 @@ class Flight:
 
     def ended(self, now: float, outcome: Outcome, *, hint_s: float | None = None) -> None:
         """What became of it; the first time counts."""
-        if self not in self._on.under_way:
+        under_way = self._on.under_way
+        if self not in under_way:
             return
-        self._on.under_way.discard(self)
+        under_way.discard(self)
         if outcome is Outcome.BLOCKED:
             outcome = Outcome.SUCCESS  # the endpoint did its part
         if self._load is not None:
             self._landed(now, outcome)
-        if outcome is Outcome.NO_ANSWER and not self._judged:
+        if not self._judged and (now >= self.slow_at or outcome is Outcome.NO_ANSWER):
             self._slow(now)
-        self.look(now)
         if outcome is Outcome.SUCCESS and self.measured == WHOLE:
             self._took(now)
             self.standing.breakers[self.endpoint_id].latencies.wholes += 1
@@ -163,6 +174,8 @@ class Flights:
         self._tell = tell
         self._standings: dict[tuple[str, str], Standing] = {}
         self._awake: dict[int, Standing] = {}
+        self._due: deque[Standing] = deque()  # for a tick, a part of them at a time
+        self._part = 0
         self._tick_at = 0.0
         self.holds = Holds()
         self.share: Share = Alone()
@@ -189,6 +202,7 @@ class Flights:
                 view.standing = standing
                 standing.balance = self._balance(view, standing.balance)
         alive = {id(each) for each in self._standings.values()}
+        self._due = deque(each for each in self._due if id(each) in alive)
         self._awake = {key: each for key, each in self._awake.items() if key in alive}
 
     def _balance(self, view: RouteView, before: Balance | None) -> Balance | None:
@@ -208,7 +222,8 @@ class Flights:
     def all(self) -> Iterable[Standing]:
         return self._standings.values()
 
-    def awake(self) -> Iterable[Standing]:
+    @property
+    def awake(self) -> Collection[Standing]:
         """Those that were asked, or that time moves."""
         return self._awake.values()
 
@@ -224,38 +239,53 @@ class Flights:
     def start(
         self,
         standing: Standing,
-        key: Key,
+        endpoint_id: str,
+        credential: str,
+        model: str,
+        now: float,
         *,
         stream: bool,
         permit: Permit | None,
     ) -> Flight:
-        """An attempt begins."""
-        said, now = standing.policy.conditions, self._clock.monotonic()
+        """An attempt begins.  `credential`: see `Key`."""
+        said, slow_at = standing.policy.conditions, NEVER
         threshold_ms = said.latency_threshold_ms
-        timed = threshold_ms is not None and (stream or said.latency_basis != "ttft")
-        slow_at = now + (threshold_ms or 0) / 1000 if timed else NEVER
-        first = stream and said.latency_basis != "total"
-        measured = FIRST if first else "" if said.latency_basis == "ttft" else WHOLE
-        flight = Flight(self, standing, key.endpoint_id, key, permit, slow_at, now, measured)
+        if threshold_ms is not None and (stream or said.latency_basis != "ttft"):
+            slow_at = now + threshold_ms / 1000
+        measured = WHOLE
+        if said.latency_basis != "total":
+            measured = FIRST if stream else "" if said.latency_basis == "ttft" else WHOLE
+        flight = Flight(
+            self, standing, endpoint_id, credential, model, permit, slow_at, now, measured
+        )
         self.under_way.add(flight)
         if permit is not None:
             self.share.probing(flight)
         return flight
 
     def sweep(self) -> None:
-        """Every 100 ms: which attempts have become slow, and once a second what time has done."""
+        """Every 100 ms: which attempts have become slow, and what time has done to policies: each
+        of those to which something happens once a second, a part of them at a time."""
         now = self._clock.monotonic()
         for flight in [each for each in self.under_way if each.slow_at <= now]:
             flight.look(now)
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
-            for standing in list(self._awake.values()):
-                effects = standing.tick(now)
-                if effects:
-                    self.told(standing, effects)
+            self._due += self._awake.values()
+            self._part = max(LEAST_TICKS, -(-len(self._due) // SWEEPS_A_TICK))
+        for _ in range(min(self._part, len(self._due))):
+            self._tick(self._due.popleft(), now)
+
+    def _tick(self, standing: Standing, now: float) -> None:
+        effects = standing.tick(now)
+        if effects:
+            self.told(standing, effects)
+        elif standing.is_idle:  # until somebody asks
+            self._awake.pop(id(standing), None)
 
     def told(self, standing: Standing, effects: Sequence[Effect]) -> None:
         """What has changed here; who is not there at all is there for no policy."""
+        self._awake[id(standing)] = standing
         for effect in effects:
             self._tell(standing, effect)
         for other, more in down_elsewhere(

@@ -25,6 +25,7 @@ OTHER_VECTORS: Final = "different_embedding_model"
 RATE_LIMITED: Final = "rate_limited"
 _OVER: Final = (Outcome.SUCCESS, Outcome.BLOCKED)
 _CLOSED_BY_US: Final = ("open", "probing", "ramping")
+_PROBING: Final = State.PROBING
 _FIRST: Final = Now(0.0)
 _PRIMARY: Final = Send(0)
 
@@ -33,29 +34,29 @@ class Way:
     """Of one request.  `once`: it is tried once, whatever the policy says, and gives no samples."""
 
     __slots__ = (
-        "_bound", "_gateway", "_held_until", "_let_in", "_refused", "_skipped", "_sticks_to",
-        "_turn", "broke", "charged", "names", "once", "places", "standing",
+        "_bound", "_gateway", "_held_until", "_let_in", "_names", "_refused", "_skipped",
+        "_sticks_to", "_turn", "broke", "charged", "once", "places", "standing",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, gateway: Gateway, once: bool) -> None:
         self._turn = turn
         self._gateway = gateway
         self.once = once
-        self.names = [view.doc.id for view in turn.order]
+        self._names: list[str] | None = None
         self.places: list[int] | None = None  # the order of this request, where it is its own
         self._skipped: dict[int, str] = {}  # for good
-        self._refused: dict[int, str] = self._skipped  # at the last move
-        self._let_in: set[str] = set()  # whatever their breakers say
+        self._refused = self._skipped  # at the last move
+        self._let_in: tuple[str, ...] = ()  # whatever their breakers say
         self._bound: bool | None = None
         self._sticks_to: str | None = None
-        self._held_until: list[float] = []
+        self._held_until: list[float] | None = None
         self.charged = False
         self.broke = False  # the budget has kept it from a retry
-        self.standing = None if once else turn.standing
-        if self.standing is not None:
-            gateway.flights.asked(self.standing, gateway.clock.monotonic())
-            self.standing.budget.in_flight += 1
-            turn.entered = self.standing
+        self.standing = standing = None if once else turn.standing
+        if standing is not None:
+            gateway.flights.asked(standing, gateway.clock.monotonic())
+            standing.budget.in_flight += 1
+            turn.entered = standing
         elif turn.exchange.surface.operation == "pass" and turn.rerouted is None:
             for place in range(1, len(self.names)):  # what it makes or names is at the primary
                 self._skipped[place] = PINNED
@@ -63,9 +64,16 @@ class Way:
     def __repr__(self) -> str:
         return f"<Way over {self.names}>"
 
+    @property
+    def names(self) -> list[str]:
+        """Its endpoints, in the order of their places."""
+        if self._names is None:
+            self._names = [view.doc.id for view in self._turn.order]
+        return self._names
+
     def next_move(self) -> Move:
         """What to do next."""
-        turn, standing = self._turn, self.standing
+        standing, turn = self.standing, self._turn
         tried = turn.record.attempts
         if standing is None:
             each = turn.rerouted is not None and not self.once
@@ -179,7 +187,7 @@ class Way:
         if self.is_bound:
             if place:
                 return PINNED
-            self._let_in.add(name)  # failover.md §6: whatever its breaker says
+            self._let_in = (name,)  # failover.md §6: whatever its breaker says
             return ""
         if name in standing.breakers:
             why = standing.refusal(name, share)
@@ -216,15 +224,14 @@ class Way:
         if any(place not in found for place in places):
             return
         for place in places:
-            if found[place] in ("probing", "ramping") and standing.breakers[
-                names[place]
-            ].may_be_last(now):
-                self._let_in.add(names[place])
+            returns = found[place] in ("probing", "ramping")
+            if returns and standing.may_be_last(names[place], now):
+                self._let_in = (names[place],)
                 del found[place]
                 return
         tries = policy is not None and policy.on_exhausted == "try_primary" and not asked
         if tries and found.get(0) in _CLOSED_BY_US:
-            self._let_in.add(names[0])
+            self._let_in = (names[0],)
             del found[0]
 
     def _in_order(self) -> Sequence[int]:
@@ -263,18 +270,15 @@ class Way:
             return None
         now = gateway.clock.monotonic()
         name = candidate.doc.id
-        key = Key(name, self._credential(candidate), model or "", standing.workspace_id)
+        credential = "" if candidate.own_credential else str(hash(turn.visit.credential))
         holds = standing.holds
-        if holds and not holds.admits(key, now):
-            tried = turn.record.attempts
-            if not tried or tried[-1].endpoint_id != name:  # else it has waited
-                self._held_until.append(now + holds.left_s(key, now))
-                return RATE_LIMITED
+        if holds and self._is_held(Key(name, credential, model or "", standing.workspace_id), now):
+            return RATE_LIMITED
         breaker = standing.breakers.get(name)
         if breaker is None:
             return "disabled"  # the policy was edited meanwhile
         permit: Permit | None = None
-        if breaker.state is State.PROBING:
+        if breaker.state is _PROBING:
             permit = standing.permit(name, now, standing.probe_limit_s(limit_s))
             if permit is None and name not in self._let_in:
                 return "probing"
@@ -284,28 +288,39 @@ class Way:
             return BUDGET
         self.charged = charged
         if holds:
-            holds.try_now(key, now, limit_s)
+            holds.try_now(Key(name, credential, model or "", standing.workspace_id), now, limit_s)
         turn.flight = gateway.flights.start(
-            standing, key, stream=turn.exchange.stream, permit=permit
+            standing, name, credential, model or "", now, stream=turn.exchange.stream, permit=permit
         )
         return turn.flight
 
-    def _credential(self, candidate: EndpointView) -> str:
-        return "" if candidate.own_credential else str(hash(self._turn.visit.credential))
+    def _is_held(self, key: Key, now: float) -> bool:
+        assert self.standing is not None
+        holds, tried = self.standing.holds, self._turn.record.attempts
+        if holds.admits(key, now) or (tried and tried[-1].endpoint_id == key.endpoint_id):
+            return False  # or it has waited
+        self._hold(now + holds.left_s(key, now))
+        return True
+
+    def _hold(self, until: float) -> None:
+        if self._held_until is None:
+            self._held_until = []
+        self._held_until.append(until)
 
     def came(self, attempt: Attempt, *, stream: bool) -> None:
         """The answer has begun, or the attempt is over."""
-        self.left()
+        if self.charged:
+            self.left()
         flight, standing = self._turn.flight, self.standing
-        if flight is None or standing is None:
-            return
+        if flight is None or standing is None or (attempt.outcome in _OVER and not stream):
+            return  # a whole answer is judged when it has been handed on
         now = self._gateway.clock.monotonic()
         if attempt.outcome not in _OVER:
             flight.ended(now, attempt.outcome, hint_s=attempt.retry_after_s)
             self._turn.flight = None
             if attempt.outcome is Outcome.RATE_LIMITED:
-                self._held_until.append(now + standing.holds.left_s(flight.key, now))
-        elif stream:
+                self._hold(now + standing.holds.left_s(flight.key, now))
+        else:
             flight.answered(now)
 
     def left(self) -> None:
@@ -328,7 +343,7 @@ class Way:
         if standing is None:
             return 1.0
         now = self._gateway.clock.monotonic()
-        waits = [until - now for until in self._held_until]
+        waits = [until - now for until in self._held_until or ()]
         for name in self.names:
             breaker = standing.breakers.get(name)
             if breaker is not None and breaker.state in (State.OPEN, State.FORCED_OPEN):

@@ -33,6 +33,10 @@ QUIET_RPS: Final = 1.0
 LEASE_GRACE_S: Final = 5.0
 
 
+_CLOSED: Final = State.CLOSED
+_SUCCESS: Final = Outcome.SUCCESS
+
+
 class Breaker:
     """Of one policy and one endpoint."""
 
@@ -103,6 +107,9 @@ class Breaker:
     ) -> Change | None:
         """An attempt that `began` then has ended.  `quick`: a success below the latency threshold;
         `hinted`: a 429 that says until when; `permit`: it was this probe."""
+        if outcome is _SUCCESS and permit is None and self.state is _CLOSED:
+            self.good(now, quick)
+            return None
         if permit is not None:
             return self._probed(now, outcome, permit)
         if not self._counts or (self.state is State.RAMP and began < self.since):
@@ -111,8 +118,8 @@ class Breaker:
         if not told.sample:
             self.window.leave_out(now, outcome)
             return None
-        if outcome is Outcome.SUCCESS:
-            self._good(now, quick)
+        if outcome is _SUCCESS:
+            self.good(now, quick)
             return None
         if told.error:
             self.errors_in_a_row += 1
@@ -130,14 +137,13 @@ class Breaker:
             self.config_in_a_row = 0
         return self._judge(now)
 
-    def _good(self, now: float, quick: bool) -> None:
+    def good(self, now: float, quick: bool) -> None:
+        """A success of an endpoint that is closed or ramps: the commonest end by far."""
         if self.errors_in_a_row or self.hard_in_a_row or self.config_in_a_row:
             self.errors_in_a_row = self.hard_in_a_row = self.config_in_a_row = 0
         if quick:
             self.slow_in_a_row = 0
-            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES, fields.VERDICTS)
-        else:
-            self.window.add(now, fields.ATTEMPTS, fields.OUTCOMES)
+        self.window.add_good(now, quick)
 
     @property
     def _counts(self) -> bool:
@@ -218,7 +224,8 @@ class Breaker:
                 return self._ramp_on(now, rps)
             case State.CLOSED:
                 self.decay(now)
-                return self._judge(now)
+                self.window.advance(now)
+                return None if self.is_well else self._judge(now)
             case State.FORCED_OPEN | State.FORCED_CLOSED:
                 if now >= self.until:
                     return self.release(now)
@@ -231,6 +238,12 @@ class Breaker:
         if self.state is State.CLOSED and now - self._decayed_at >= DECAY_S:
             self._decayed_at = now
             self.level = max(0, self.level - 1)
+
+    @property
+    def is_well(self) -> bool:
+        """Nothing of late speaks against it."""
+        runs = self.errors_in_a_row or self.hard_in_a_row or self.config_in_a_row
+        return self.window.is_clean and not (runs or self.slow_in_a_row)
 
     def _was_long_enough(self, now: float) -> bool:
         return now - self.opened_at >= self.recovery.min_fallback_seconds
@@ -282,16 +295,6 @@ class Breaker:
             self.grants = [each for each in self.grants if each.until > now]
             return bool(self.grants)
         return len(self.permits) < self.recovery.probe_max_concurrent
-
-    def may_be_last(self, now: float) -> bool:
-        """Whether it may take what nobody else takes, though it is not back: it shows that it is
-        well (it ramps; or a probe was good and none was bad), or what was known of it is older
-        than any cool-down, because nobody has asked."""
-        if self.state is not State.PROBING:
-            return self.state is State.RAMP
-        if self.bad_probes or self.slow_probes:
-            return False
-        return self.good_probes > 0 or now - self.since >= self.recovery.max_cooldown_seconds
 
     def is_steady(self, now: float) -> bool:
         """Closed, and of the last ten seconds' samples (five at least) not half have failed."""

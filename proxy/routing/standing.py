@@ -23,6 +23,8 @@ FLAP_SWITCHES: Final = 6
 RATE_S: Final = 10
 FORGOTTEN_S: Final = 30.0
 FLAP_HOLD: Final = "flap_hold"  # the reason that is told of a return that is not made
+_CLOSED: Final = State.CLOSED
+_SUCCESS: Final = Outcome.SUCCESS
 _ADMIT: Final = (State.CLOSED, State.FORCED_CLOSED)
 _REFUSALS: Final = {
     State.OPEN: "open",
@@ -100,9 +102,14 @@ class Rate:
         return f"<Rate {self._sum / RATE_S} a second>"
 
     def add(self, now: float, times: int = 1) -> None:
-        self._advance(int(now))
+        if now >= self._newest + 1:
+            self._advance(int(now))
         self._counts[self._newest % RATE_S] += times
         self._sum += times
+
+    @property
+    def is_some(self) -> bool:
+        return self._sum > 0
 
     def per_s(self, now: float) -> float:
         self._advance(int(now))
@@ -203,6 +210,18 @@ class Standing:
 
     # ---- a request
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing happens to it, and time alone changes nothing about it."""
+        if self.rate.is_some or self.limited:
+            return False
+        for each in self.breakers.values():
+            if each.state is not _CLOSED or each.level or not each.window.is_empty:
+                return False
+            if not each.is_well:
+                return False
+        return True
+
     def asked(self, now: float) -> None:
         """A request came."""
         self.rate.add(now)
@@ -224,6 +243,18 @@ class Standing:
     def permit(self, name: str, now: float, limit_s: float) -> Permit | None:
         """The leave to probe it."""
         return self.breakers[name].permit(now, limit_s)
+
+    def may_be_last(self, name: str, now: float) -> bool:
+        """Whether it may take what nobody else takes, though it is not back: it shows that it is
+        well (it ramps; or a probe was good and none was bad), or what was known of it is older
+        than any cool-down, because nobody has asked."""
+        breaker = self.breakers[name]
+        if breaker.state is not State.PROBING:
+            return breaker.state is State.RAMP
+        if breaker.bad_probes or breaker.slow_probes:
+            return False
+        idle_s = now - breaker.since
+        return breaker.good_probes > 0 or idle_s >= breaker.recovery.max_cooldown_seconds
 
     def probe_limit_s(self, first_content_s: float) -> float:
         """How long a probe may take: it costs its caller that much (§7.1)."""
@@ -249,7 +280,11 @@ class Standing:
         permit: Permit | None = None,
     ) -> list[Effect]:
         """An attempt has ended: see `Breaker.observe`."""
-        change = self.breakers[name].observe(
+        breaker = self.breakers[name]
+        if outcome is _SUCCESS and permit is None and breaker.state is _CLOSED:
+            breaker.good(now, quick)
+            return []
+        change = breaker.observe(
             now, outcome, began=began, quick=quick, hinted=hinted, permit=permit
         )
         return [] if change is None else self._after(name, now, change)
@@ -291,13 +326,19 @@ class Standing:
         for name, until in list(self.limited.items()):
             if now >= until + FORGOTTEN_S:  # nobody asks with that key any more
                 effects += self.unlimit(name, now)
+        rps = self.rate.per_s(now)
         if self.follows:
             for each in self.breakers.values():
                 each.decay(now)
+                each.window.advance(now)
             return effects
-        rps = self.rate.per_s(now)
         for name in self.order:
             breaker = self.breakers[name]
+            if breaker.state is State.CLOSED:
+                change = breaker.tick(now, rps=rps)
+                if change is not None:
+                    effects += self._after(name, now, change)
+                continue
             returns = breaker.state is State.PROBING and self._is_before_active(name)
             change = breaker.tick(
                 now, rps=rps, may_return=not returns or self._may_return(name, now, effects)
@@ -429,6 +470,6 @@ class Standing:
     def quiet(self) -> bool:
         """Nothing is known that a request would have to look at."""
         for each in self.breakers.values():  # noqa: SIM110 - on the path of every request
-            if each.state is not State.CLOSED:
+            if each.state is not _CLOSED:
                 return False
         return True

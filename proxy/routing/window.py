@@ -45,13 +45,14 @@ def lower_bound(count: int, total: int, confidence: float) -> float:
 class Window:
     """The last `seconds`, with running totals; what is older is taken off as time goes on."""
 
-    __slots__ = ("_buckets", "_fresh", "_fresh_excluded", "_newest", "_seconds", "excluded",
-                 "totals")  # fmt: skip
+    __slots__ = ("_bucket", "_buckets", "_fresh", "_fresh_excluded", "_newest", "_seconds",
+                 "excluded", "totals")  # fmt: skip
 
     def __init__(self, seconds: int) -> None:
         self._seconds = seconds
         self._buckets: list[list[int] | None] = []  # made with the first count
         self._newest = 0
+        self._bucket: list[int] | None = None  # of the newest second
         self.totals = [0] * FIELDS
         self.excluded: dict[str, int] = {}  # by class, since the window was last empty
         self._fresh = [0] * FIELDS
@@ -79,12 +80,13 @@ class Window:
                     self.totals[field] -= old[field]
                 self._buckets[place] = None
         self._newest = second
+        self._bucket = None
         if not self.totals[ATTEMPTS]:
             self.excluded.clear()
 
     def add(self, now: float, *fields: int) -> None:
         """Count one in each of the fields."""
-        bucket = self._bucket(now)
+        bucket = self._current(now)
         for field in fields:
             bucket[field] += 1
             self.totals[field] += 1
@@ -98,7 +100,7 @@ class Window:
 
     def put(self, now: float, counts: Sequence[int], excluded: Mapping[str, int]) -> None:
         """Add what another window has counted."""
-        bucket = self._bucket(now)
+        bucket = self._current(now)
         for field, count in enumerate(counts):
             bucket[field] += count
             self.totals[field] += count
@@ -115,7 +117,26 @@ class Window:
         self._fresh, self._fresh_excluded = [0] * FIELDS, {}
         return taken
 
-    def _bucket(self, now: float) -> list[int]:
+    def add_good(self, now: float, quick: bool) -> None:
+        """Count a success; `quick`: with the verdict that it was not slow.  The commonest sample:
+        it has a way of its own."""
+        bucket, totals = self._bucket, self.totals
+        if bucket is None or now >= self._newest + 1:
+            bucket = self._current(now)
+            totals = self.totals
+        fresh = self._fresh
+        bucket[ATTEMPTS] += 1
+        totals[ATTEMPTS] += 1
+        fresh[ATTEMPTS] += 1
+        bucket[OUTCOMES] += 1
+        totals[OUTCOMES] += 1
+        fresh[OUTCOMES] += 1
+        if quick:
+            bucket[VERDICTS] += 1
+            totals[VERDICTS] += 1
+            fresh[VERDICTS] += 1
+
+    def _current(self, now: float) -> list[int]:
         self.advance(now)
         if not self._buckets:
             self._buckets = [None] * self._seconds
@@ -124,7 +145,19 @@ class Window:
         bucket = self._buckets[place]
         if bucket is None:
             bucket = self._buckets[place] = [0] * FIELDS
+        self._bucket = bucket
         return bucket
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing in it counts."""
+        return not self.totals[ATTEMPTS] and not self.totals[VERDICTS]
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing in it speaks against the endpoint."""
+        totals = self.totals
+        return not totals[ERRORS] and not totals[SLOW] and not totals[LIMITED]
 
     def recent(self, now: float, seconds: int, field: int) -> int:
         """How many in the last `seconds`."""
@@ -153,6 +186,7 @@ class Window:
     def clear(self) -> None:
         """Forget everything."""
         self._buckets = []
+        self._bucket = None
         self.totals = [0] * FIELDS
         self.excluded = {}
         self._fresh, self._fresh_excluded = [0] * FIELDS, {}

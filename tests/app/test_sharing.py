@@ -68,8 +68,7 @@ class Worker:
             permit = standing.permit(name, now, 4.0)
             if permit is None:
                 return None
-        key = Key(name, "", "m")
-        return self.flights.start(standing, key, stream=True, permit=permit)
+        return self.flights.start(standing, name, "", "m", now, stream=True, permit=permit)
 
     def ask(
         self, outcome: Outcome, times: int = 1, name: str = "openai", route_id: str = "chat",
@@ -378,7 +377,9 @@ def test_a_callers_own_key_is_nobody_elses_matter() -> None:
     net = Net()
     worker = net.workers[0]
     standing = worker.standing()
-    flight = worker.flights.start(standing, Key("openai", "x", "m"), stream=True, permit=None)
+    flight = worker.flights.start(
+        standing, "openai", "x", "m", worker.clock.monotonic(), stream=True, permit=None
+    )
     flight.ended(worker.clock.monotonic(), Outcome.RATE_LIMITED, hint_s=20.0)
     net.settle()
     assert not net.workers[1].flights.holds

@@ -299,27 +299,3 @@ def test_an_edit_keeps_state_and_samples() -> None:
     breaker.edit(said, breaker.recovery)
     assert breaker.state is State.OPEN
     assert breaker.conditions.min_samples == 20
-
-
-def test_one_on_its_way_back_may_take_what_nobody_else_takes() -> None:
-    bench = Bench()
-    bench.see(Outcome.UPSTREAM_5XX, 5)
-    assert not bench.breaker.may_be_last(bench.now)
-    bench.wait(6)
-    assert bench.state is State.PROBING
-    assert not bench.breaker.may_be_last(bench.now)  # nothing is known yet
-    bench.probe(Outcome.SUCCESS)
-    assert bench.breaker.may_be_last(bench.now)
-    bench.probe(Outcome.SUCCESS)
-    bench.probe(Outcome.SUCCESS)
-    bench.wait(10)
-    assert bench.state is State.RAMP
-    assert bench.breaker.may_be_last(bench.now)
-
-
-def test_what_was_known_of_one_that_nobody_probes_grows_old() -> None:
-    bench = Bench()
-    bench.see(Outcome.UPSTREAM_5XX, 5)
-    bench.wait(6)
-    assert not bench.breaker.may_be_last(bench.now + 10)
-    assert bench.breaker.may_be_last(bench.now + 21)

@@ -167,6 +167,31 @@ def test_t_fo_30_a_budget(in_flight: int, percent: int, least: int, granted: int
     assert granted == 0 or budget.charge()
 
 
+def test_one_on_its_way_back_may_take_what_nobody_else_takes() -> None:
+    story = Story("b")
+    story.fail("a", 5)
+    assert not story.standing.may_be_last("a", story.now)
+    story.wait(6)
+    breaker = story.standing.breakers["a"]
+    assert breaker.state is State.PROBING
+    assert not story.standing.may_be_last("a", story.now)  # nothing is known yet
+    for _ in range(3):
+        permit = story.standing.permit("a", story.now, 4)
+        story.standing.observe("a", story.now, OK, began=story.now, quick=True, permit=permit)
+        assert story.standing.may_be_last("a", story.now)
+    story.wait(10, rps=5)
+    assert breaker.state is State.RAMP
+    assert story.standing.may_be_last("a", story.now)
+
+
+def test_what_was_known_of_one_that_nobody_probes_grows_old() -> None:
+    story = Story("b")
+    story.fail("a", 5)
+    story.wait(6)
+    assert not story.standing.may_be_last("a", story.now + 10)
+    assert story.standing.may_be_last("a", story.now + 21)
+
+
 # --- holds of an endpoint's own key
 
 OWN, CALLERS, OTHER_MODEL = Key("a", "", "m"), Key("a", "digest", "m"), Key("a", "", "n")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.routing.window import ATTEMPTS, ERRORS, OUTCOMES, Window, lower_bound
+from proxy.routing.window import ATTEMPTS, ERRORS, OUTCOMES, VERDICTS, Window, lower_bound
 
 # fmt: off
 BOUNDS = [
@@ -65,3 +65,20 @@ def test_a_clock_that_stands_still_or_jumps_far() -> None:
     assert window.totals[ATTEMPTS] == 2
     window.add(1e9, ATTEMPTS)
     assert window.totals[ATTEMPTS] == 1
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_good_sample_counts_like_any_other(quick: bool) -> None:
+    short, long = Window(10), Window(10)
+    told = [ATTEMPTS, OUTCOMES, *([VERDICTS] if quick else [])]
+    for now in (5.0, 5.5, 6.0, 14.9, 15.0, 16.2, 40.0, 40.1):
+        short.add_good(now, quick)
+        long.add(now, *told)
+        assert short.totals == long.totals
+    short.add(41.0, ERRORS)
+    assert not short.is_clean
+    short.advance(60.0)
+    assert short.is_clean
+    assert short.is_empty
+    short.add_good(61.0, quick)
+    assert short.totals[OUTCOMES] == 1

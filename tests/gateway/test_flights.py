@@ -1,0 +1,80 @@
+"""What time does to policies: only those to which something happens cost anything."""
+
+import pytest
+
+from proxy.gateway.flights import LEAST_TICKS, Flights
+from proxy.model.failover import Outcome
+from proxy.routing.breaker import State
+from proxy.routing.standing import Standing
+from tests.kit.builders import OPENAI, SPARE, World, policy, world
+
+
+def standing_of(w: World) -> Standing:
+    found = w.gateway.rules().workspaces["default"].routes["chat"].standing
+    assert found is not None
+    return found
+
+
+def watched() -> tuple[World, Flights, Standing]:
+    w = world([OPENAI, SPARE], failover=policy("openai", "spare"))
+    return w, w.gateway.flights, standing_of(w)
+
+
+def wait(w: World, seconds: float) -> None:
+    for _ in range(round(seconds * 10)):
+        w.clock.advance(0.1)
+        w.gateway.flights.sweep()
+
+
+def test_a_policy_that_nobody_uses_falls_asleep_and_wakes_with_a_request() -> None:
+    w, flights, standing = watched()
+    flights.asked(standing, w.clock.monotonic())
+    standing.observe(
+        "openai", w.clock.monotonic(), Outcome.SUCCESS, began=w.clock.monotonic(), quick=True
+    )
+    wait(w, 5)
+    assert len(flights.awake) == 1
+    wait(w, 70)
+    assert len(flights.awake) == 0
+    flights.asked(standing, w.clock.monotonic())
+    assert len(flights.awake) == 1
+
+
+def test_one_that_is_open_stays_awake_until_it_is_well() -> None:
+    w, flights, standing = watched()
+    flights.asked(standing, w.clock.monotonic())
+    for _ in range(3):
+        effects = standing.observe(
+            "openai", w.clock.monotonic(), Outcome.CONNECT, began=w.clock.monotonic()
+        )
+        flights.told(standing, effects)
+    wait(w, 100)
+    assert standing.breakers["openai"].state is State.PROBING
+    assert len(flights.awake) == 1
+
+
+def test_what_is_told_of_a_sleeper_wakes_it() -> None:
+    w, flights, standing = watched()
+    assert len(flights.awake) == 0
+    flights.told(standing, standing.force("spare", w.clock.monotonic(), ttl_s=5))
+    assert len(flights.awake) == 1
+    wait(w, 8)
+    assert standing.breakers["spare"].state is State.CLOSED
+
+
+@pytest.mark.parametrize("count", [1, 5 * LEAST_TICKS])
+def test_each_policy_is_looked_at_within_a_second_a_part_of_them_at_a_time(count: int) -> None:
+    w, flights, _ = watched()
+    many = [Standing(policy("openai", "spare"), lambda: 0.5) for _ in range(count)]
+    for each in many:
+        each.force("openai", w.clock.monotonic(), ttl_s=0.01)
+        flights.asked(each, w.clock.monotonic())
+
+    def looked_at() -> int:
+        return sum(each.breakers["openai"].state is State.CLOSED for each in many)
+
+    w.clock.advance(0.1)
+    flights.sweep()
+    assert looked_at() == min(count, LEAST_TICKS)
+    wait(w, 0.9)
+    assert looked_at() == count
