@@ -14,12 +14,11 @@ from proxy.model.ports import Clock
 from proxy.routing.balance import Balance, Load, tiers_of
 from proxy.routing.breaker import Permit
 from proxy.routing.holds import Holds, Key
-from proxy.routing.standing import Effect, Standing, down_elsewhere
+from proxy.routing.standing import NEVER, Effect, Standing, down_elsewhere
 
 TICK_S: Final = 1.0
 SWEEPS_A_TICK: Final = 9  # within a second, with one to spare
 LEAST_TICKS: Final = 100  # that a sweep does at once
-NEVER: Final = float("inf")
 FIRST, WHOLE = "first", "whole"  # to the first content, to the end: what is measured
 
 Tell = Callable[[Standing, Effect], None]
@@ -108,7 +107,7 @@ class Flight:
         self.look(now)
         if self.measured == FIRST:
             self._took(now)
-        if not self._judged and self.standing.policy.conditions.latency_basis != "total":
+        if not self._judged and self.standing.basis != "total":
             self._judged = True
             self.slow_at = NEVER
             self.standing.breakers[self.endpoint_id].mark_quick(now, self.permit)
@@ -248,13 +247,10 @@ class Flights:
         permit: Permit | None,
     ) -> Flight:
         """An attempt begins.  `credential`: see `Key`."""
-        said, slow_at = standing.policy.conditions, NEVER
-        threshold_ms = said.latency_threshold_ms
-        if threshold_ms is not None and (stream or said.latency_basis != "ttft"):
-            slow_at = now + threshold_ms / 1000
+        slow_at, basis = standing.slow_at(now, stream=stream), standing.basis
         measured = WHOLE
-        if said.latency_basis != "total":
-            measured = FIRST if stream else "" if said.latency_basis == "ttft" else WHOLE
+        if basis != "total":
+            measured = FIRST if stream else "" if basis == "ttft" else WHOLE
         flight = Flight(
             self, standing, endpoint_id, credential, model, permit, slow_at, now, measured
         )

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.model.failover import FailoverPolicy, Outcome
+from proxy.model.failover import Conditions, FailoverPolicy, Outcome
 from proxy.routing.balance import Balance
 from proxy.routing.breaker import HARD_IN_A_ROW, Breaker, Change, Permit, Reason, State
 from proxy.routing.holds import Holds, Key
 from proxy.routing.merging import told_of, wins
 from proxy.routing.states import Told
 
+NEVER: Final = float("inf")
 FLAP_WINDOW_S: Final = 600.0
 FLAP_SWITCHES: Final = 6
 RATE_S: Final = 10
@@ -170,6 +171,9 @@ class Standing:
         holds: Holds | None = None,
     ) -> None:
         self.policy = policy
+        self._slow_stream_s = self._slow_unary_s = NEVER
+        self.basis: str = "auto"
+        self._read(policy.conditions)
         self.workspace_id = workspace_id
         self.holds = Holds() if holds is None else holds
         self.limited: dict[str, float] = {}
@@ -198,6 +202,7 @@ class Standing:
     def edit(self, policy: FailoverPolicy, now: float) -> list[Effect]:
         """Take an edited policy: what is known of endpoints that stay is kept (§3)."""
         self.policy = policy
+        self._read(policy.conditions)
         self.order = (policy.primary_endpoint, *policy.fallback_endpoints)
         kept = self.breakers
         self.breakers = {name: kept.get(name) or self._breaker() for name in self.order}
@@ -255,6 +260,17 @@ class Standing:
             return False
         idle_s = now - breaker.since
         return breaker.good_probes > 0 or idle_s >= breaker.recovery.max_cooldown_seconds
+
+    def slow_at(self, now: float, *, stream: bool) -> float:
+        """When an attempt that begins now is slow: never, where no latency is judged (§4.2)."""
+        return now + (self._slow_stream_s if stream else self._slow_unary_s)
+
+    def _read(self, conditions: Conditions) -> None:
+        threshold_ms = conditions.latency_threshold_ms
+        self._slow_stream_s = NEVER if threshold_ms is None else threshold_ms / 1000
+        self.basis = conditions.latency_basis
+        unary = self.basis != "ttft"
+        self._slow_unary_s = self._slow_stream_s if unary else NEVER
 
     def probe_limit_s(self, first_content_s: float) -> float:
         """How long a probe may take: it costs its caller that much (§7.1)."""
