@@ -25,6 +25,8 @@ OTHER_VECTORS: Final = "different_embedding_model"
 RATE_LIMITED: Final = "rate_limited"
 _OVER: Final = (Outcome.SUCCESS, Outcome.BLOCKED)
 _CLOSED_BY_US: Final = ("open", "probing", "ramping")
+_CLOSED: Final = State.CLOSED
+_FORCED_CLOSED: Final = State.FORCED_CLOSED
 _PROBING: Final = State.PROBING
 _FIRST: Final = Now(0.0)
 _PRIMARY: Final = Send(0)
@@ -80,8 +82,10 @@ class Way:
             policy = None if self.once else turn.policy
             left = Now(turn.total_due - self._gateway.clock.monotonic())
             return next_move(self.names, tried, self._skipped, policy, left, each=each)
-        if not tried and not self._skipped and standing.quiet and standing.balance is None:
-            return _PRIMARY
+        if not tried and not self._skipped and standing.balance is None:
+            first = standing.breakers.get(turn.order[0].doc.id)
+            if first is not None and (first.state is _CLOSED or first.state is _FORCED_CLOSED):
+                return _PRIMARY
         refused = self.refused()
         now = _FIRST if not tried else self._now(tried)
         return next_move(self.names, tried, refused, turn.policy, now, places=self.places)
@@ -185,7 +189,7 @@ class Way:
         standing, name = self.standing, self.names[place]
         assert standing is not None
         if self.is_bound:
-            if place:
+            if name != standing.policy.primary_endpoint:
                 return PINNED
             self._let_in = (name,)  # failover.md §6: whatever its breaker says
             return ""

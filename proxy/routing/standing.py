@@ -481,11 +481,3 @@ class Standing:
         if self.active == self.order[0]:
             return "normal"
         return "recovering" if primary in (State.PROBING, State.RAMP) else "failed_over"
-
-    @property
-    def quiet(self) -> bool:
-        """Nothing is known that a request would have to look at."""
-        for each in self.breakers.values():  # noqa: SIM110 - on the path of every request
-            if each.state is not _CLOSED:
-                return False
-        return True

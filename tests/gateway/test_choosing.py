@@ -13,7 +13,7 @@ from proxy.model.observations import RetryBudgetSpent
 from proxy.model.ports import TransportFault
 from proxy.model.tenancy import Endpoint, Timeouts
 from proxy.routing.breaker import Reason, State
-from proxy.routing.standing import Standing
+from proxy.routing.standing import Standing, Switched
 from proxy.runtime.tasks import spawn
 from tests.kit.builders import ANTHROPIC, BEDROCK, JSON, OPENAI, SPARE, World, policy, world
 from tests.kit.fakes import RecordingDownstream, Step
@@ -323,6 +323,14 @@ async def test_r24_fail_fast_says_until_when_in_the_callers_dialect(
     assert words in caller.received
     assert caller.header("retry-after") == "5"
     assert caller.header("x-should-retry") == "false"
+
+
+async def test_that_nobody_is_left_is_told_once_and_not_for_each_request() -> None:
+    w = between([DEAD] * 3, [DEAD] * 3)
+    for _ in range(10):
+        await asked(w)
+    ends = [e for e in w.notes.effects if isinstance(e, Switched) and e.after is None]
+    assert (len(ends), sent(w)) == (1, [3, 3])
 
 
 async def test_try_primary_asks_it_as_if_nothing_were_known() -> None:

@@ -38,6 +38,7 @@ workspaces:
       - policy_pack_id: s
         mode: shadow
         rules: [{rule_id: r, pattern: shadow-x, action: block, scope: {roles: [tool]}}]
+smtp: {host: mail}
 """
 
 EXPECTED = """\
@@ -88,10 +89,7 @@ def test_the_text(load: Load) -> None:
     text = as_text(report_on(found)).replace(f"{found.base}/", "")
     assert squeezed(text.partition("\nwarnings")[0]) == squeezed(EXPECTED)
     assert "BEDROCK is not set" in text.partition("\nwarnings")[2]
-    assert (
-        "accepted, not acted on in this version\n  workspaces[0].failover_policies[0].conditions"
-        in text
-    )
+    assert "accepted, not acted on in this version\n  smtp: " in text
 
 
 def test_columns_are_aligned(load: Load) -> None:
