@@ -133,14 +133,13 @@ def _view(one: Stored, shown: Object, passage: Passage, deps: ControlDeps) -> Ob
     """With how its endpoints stand; one that is asked for alone is explained, too."""
     rules = passage.config.workspaces[passage.workspace]
     standing = standing_of(deps, passage.workspace, policy_of(one.said))
-    told = {
+    alone = FAILOVER_POLICY.parameter in passage.params
+    return {
         **shown,
         **told_of(deps, standing, rules),
         "last_decision": one.state.get("last_decision"),
+        "explain": explained(deps, standing, rules) if alone else None,
     }
-    if FAILOVER_POLICY.parameter in passage.params:
-        told["explain"] = explained(deps, standing, rules)
-    return told
 
 
 async def list_decisions(passage: Passage, deps: ControlDeps) -> Reply:
@@ -164,7 +163,7 @@ class FailoverPolicyTold(BaseModel):
 
     `since`: when it came into its `state`; null: it was always so.  `active_endpoint`: where none
     admits (`exhausted`), the primary.  `last_decision`: the last one of our gateways.  `stats`,
-    `explain`: by endpoint, the latter where one policy is asked for."""
+    `explain`: by endpoint, the latter where one policy is asked for (else null)."""
 
     fallback_endpoints: list[FallbackTold]
     primary_status: EndpointHealth
@@ -174,7 +173,7 @@ class FailoverPolicyTold(BaseModel):
     forced: ForcedTold | None
     last_decision: FailoverDecisionTold | None
     stats: dict[str, EndpointStats]
-    explain: dict[str, EndpointExplainedTold] | None = None
+    explain: dict[str, EndpointExplainedTold] | None
 
 
 FAILOVER_POLICY: Final = Kind(

@@ -87,8 +87,8 @@ def standing_of(deps: ControlDeps, workspace_id: str, policy: FailoverPolicy) ->
     """How its endpoints stand; of a policy that is paused, or not in force yet, as if nothing were
     known."""
     found = deps.standings.of(workspace_id, policy.effective_id)
-    order = (policy.primary_endpoint, *policy.fallback_endpoints)
-    if found is None or found.order != order or policy.status != "active":
+    names = {policy.primary_endpoint, *policy.fallback_endpoints}
+    if found is None or found.breakers.keys() != names or policy.status != "active":
         return Standing(policy, lambda: 0.5, workspace_id)
     return found
 
