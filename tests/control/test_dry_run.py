@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from proxy.model.failover import Outcome
+from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import Endpoint, Route, WorkspaceRules
 from proxy.routing.holds import Key
 from proxy.routing.standing import Standing
@@ -190,6 +191,29 @@ async def test_what_cannot_be_explained(asked: dict[str, Any], field: str, code:
     async with running(workspaces=(SPACE,)) as world:
         answer = await world.post(EXPLAIN, asked)
         assert (answer.status, answer.codes()[0]) == (422, (field, code))
+
+
+async def test_endpoints_whose_model_a_pack_forbids() -> None:
+    """A pack allows a model by the name that its provider has for it."""
+    pack = PolicyPack.model_validate(
+        {
+            "policy_pack_id": "access",
+            "rules": [
+                {
+                    "rule_id": "models", "kind": "model_access", "action": "block",
+                    "config": {"allow": ["claude", "claude-3"]},
+                }
+            ],
+        }
+    )  # fmt: skip
+    guarded = SPACE.routes[0].model_copy(update={"policy_packs": ["access"]})
+    space = SPACE.model_copy(update={"policies": [pack], "routes": [guarded]})
+    async with running(workspaces=(space,)) as world:
+        doc = await told(world, model="claude")
+        assert (doc["answers"], doc["fault"]) == ("anthropic-claude", None)
+        doc = await told(world, model="opus")
+        assert (doc["answers"], doc["endpoints"][0]["reason"]) == (None, "forbidden")
+        assert doc["fault"].startswith("its packs refuse the request: ")
 
 
 async def test_who_may_ask_and_how_often() -> None:
