@@ -5,7 +5,7 @@ own clock, so that clocks that differ neither extend nor cut a cool-down.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.model.exchange import Json
@@ -143,6 +143,7 @@ class Counts:
     excluded: dict[str, int]
     runs: list[tuple[bool, int]]
     config_code: str = ""
+    latencies: dict[int, int] = field(default_factory=dict)  # by bucket of `Latencies`
 
 
 def take_counts(endpoint_id: str, breaker: Breaker) -> Counts | None:
@@ -164,7 +165,8 @@ def take_counts(endpoint_id: str, breaker: Breaker) -> Counts | None:
         unbroken = bad == all_of_them and after - before == bad
         runs.append((unbroken, after - before if unbroken else after))
     breaker.runs_told = now_runs
-    return Counts(endpoint_id, counts, excluded, runs, breaker.config_code)
+    latencies = breaker.latencies.take()
+    return Counts(endpoint_id, counts, excluded, runs, breaker.config_code, latencies)
 
 
 def put_counts(breaker: Breaker, told: Counts, now: float) -> None:
@@ -172,6 +174,7 @@ def put_counts(breaker: Breaker, told: Counts, now: float) -> None:
     if breaker.state not in _COUNTS:
         return
     breaker.window.put(now, told.counts, told.excluded)
+    breaker.latencies.put(now, told.latencies)
     runs = _runs(breaker)
     for at, (unbroken, run) in enumerate(told.runs):
         runs[at] = runs[at] + run if unbroken else run
@@ -189,6 +192,7 @@ def counts_doc(told: Counts) -> dict[str, Json]:
         "excluded": {str(outcome): count for outcome, count in told.excluded.items()},
         "runs": [[unbroken, run] for unbroken, run in told.runs],
         "config_code": told.config_code,
+        "latencies": [[place, count] for place, count in told.latencies.items()],
     }
 
 
@@ -210,7 +214,18 @@ def counts_from(doc: Mapping[str, Json]) -> Counts:
         {outcome: _whole(count) for outcome, count in excluded.items()},
         found,
         str(doc.get("config_code", "")),
+        _latencies(doc.get("latencies")),
     )
+
+
+def _latencies(told: Json) -> dict[int, int]:
+    """Raises ValueError."""
+    found = {}
+    for each in told if isinstance(told, list) else ():
+        if not isinstance(each, list) or len(each) != 2 or type(each[0]) is not int:
+            raise ValueError("a count of latencies is a pair")
+        found[each[0]] = _whole(each[1])
+    return found
 
 
 _RUNS: Final = ("errors", "slow", "hard", "config")

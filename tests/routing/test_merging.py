@@ -263,3 +263,16 @@ def test_probes_elsewhere_count() -> None:
     one.tick(121.0)
     assert one.breakers["a"].state is State.RAMP
     assert one.probed("a", 121.0, "hard") == []  # its time is over
+
+
+def test_what_answers_took_is_told_too() -> None:
+    worker, node = breaker(), breaker()
+    for _ in range(3):
+        worker.mark_quick(1000.0)
+        worker.latencies.add(1000.0, 0.4)
+    worker.latencies.wholes += 1
+    counts = take_counts("a", worker)
+    assert counts is not None
+    put_counts(node, counts_from(counts_doc(counts)), 5.0)
+    assert node.latencies.median_ms(5.0) == worker.latencies.median_ms(1000.0)
+    assert node.latencies.wholes == 1
