@@ -67,7 +67,8 @@ class SseFramer:
         return self._cut_carriage() if self._carriage else self._cut()
 
     def finish(self) -> list[WireEvent]:
-        """The body has ended: what has no blank line behind it counts all the same."""
+        """The body has ended: what has no blank line behind it counts all the same, but for data
+        that had only begun to come (`data:`), on which SDKs choke."""
         rest = bytes(self._buffer).lstrip(b"\r\n")
         self._buffer.clear()
         self.pending = self._searched = 0
@@ -75,7 +76,9 @@ class SseFramer:
             return []
         end = b"" if _BLANK.search(rest[-2:]) else b"\n" if rest[-1:] in b"\r\n" else b"\n\n"
         event = _event(rest.rstrip(b"\r\n"), rest + end)
-        return [event] if event is not None else []
+        if event is None or not (event.data or event.raw.startswith(b":")):
+            return []
+        return [event]
 
     def _begin(self, data: bytes) -> bool:
         """Skip a byte order mark.  False: it may still be on its way."""

@@ -55,6 +55,13 @@ def test_what_has_no_blank_line_counts_and_is_completed() -> None:
     assert framer.pending == 0
 
 
+@pytest.mark.parametrize("rest", [b"data", b"data:", b"data: ", b"event: end\ndata:", b"data:\n"])
+def test_data_that_had_only_begun_to_come_is_no_event(rest: bytes) -> None:
+    framer = SseFramer()
+    assert framer.feed(rest) == []
+    assert framer.finish() == []
+
+
 @pytest.mark.parametrize("piece", [b"data: ", b"x", b"y\n", b"z\r"])
 def test_an_event_has_a_limit(piece: bytes) -> None:
     framer = SseFramer(limit_bytes=100)
