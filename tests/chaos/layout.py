@@ -18,10 +18,11 @@ ROLES: Mapping[str, Mapping[str, object]] = {
     "noprefill": {"max_context": 8192},
     "liar": {"supports_prefill": True, "max_context": 8192},
     "gone": {},
+    "dead": {},
     "third": {},
 }
-"""What the endpoints declare.  `liar` says that it continues answers, and refuses to; `gone` is a
-port where nobody listens."""
+"""What the endpoints declare.  `liar` says that it continues answers, and refuses to; `gone` and
+`dead` are a port where nobody listens; of `dead` it is known after a while."""
 CONDITIONS = {"latency_threshold_ms": 2000, "error_rate_threshold": 0.1}
 ALIVE = "alive"
 RECOVERY = get_args(Route.model_fields["stream_recovery"].annotation)
@@ -61,7 +62,7 @@ def _endpoints(lanes: Sequence[str], url: str, dozing_url: str) -> list[dict[str
     for provider, healthy in HEALTHY.items():
         for role, declared in ROLES.items():
             name = endpoint_id(role, provider)
-            base = f"http://127.0.0.1:{nobody}" if role == "gone" else f"{url}/{name}"
+            base = f"http://127.0.0.1:{nobody}" if role in ("gone", "dead") else f"{url}/{name}"
             models = dict.fromkeys(lanes, healthy)
             if role == "wall":
                 models = {lane: f"anthropic.{lane}" for lane in lanes if provider == "bedrock"}

@@ -59,7 +59,7 @@ class Tally:
 
 async def every(
     stage: Stage, row: Row, dialect: Dialect, lane: str, *, count: int, every_s: float,
-    judge: Judge = "sdk",
+    judge: Judge = "raw",
 ) -> list[Said]:  # fmt: skip
     """So many requests, one each `every_s` seconds whatever became of those before."""
     caller = stage.caller(dialect)
@@ -97,10 +97,11 @@ async def heals(stage: Stage, row: Row, dialect: Dialect) -> Result:
     outage = for_seconds(profile.outage_s, dialect.faults.overloaded, ok(row.text))
     lane = opened(stage, row, dialect, outage)
     answers = await every(
-        stage, row, dialect, lane, count=profile.outage_requests, every_s=profile.outage_every_s
-    )
+        stage, row, dialect, lane, count=profile.outage_requests, every_s=profile.outage_every_s,
+        judge="sdk",
+    )  # fmt: skip
     while await _is_away(stage, dialect, lane, PUBLIC_AGAIN_S):
-        answers += await every(stage, row, dialect, lane, count=1, every_s=0)
+        answers += await every(stage, row, dialect, lane, count=1, every_s=0, judge="sdk")
         await asyncio.sleep(profile.outage_every_s)
     tally.served(answers)
     asked = at_primary(stage, dialect, lane)

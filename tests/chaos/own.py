@@ -84,9 +84,9 @@ async def slow_primary(stage: Stage, row: Row, dialect: Dialect) -> Result:
     """P12: the seed's policy leaves a primary that is 3 s slow, after ten requests at most."""
     tally = Tally(row, dialect)
     lane = opened(stage, row, dialect, ok(row.text).first_content_after(3.0))
-    first = asyncio.gather(every(stage, row, dialect, lane, count=10, every_s=0.05))
+    first = asyncio.gather(every(stage, row, dialect, lane, count=10, every_s=0.05, judge="sdk"))
     await asyncio.sleep(2.8)
-    later = await every(stage, row, dialect, lane, count=5, every_s=0.05)
+    later = await every(stage, row, dialect, lane, count=5, every_s=0.05, judge="sdk")
     tally.served([*(await first)[0], *later])
     slow = len(at_primary(stage, dialect, lane))
     tally.need(slow <= 10, f"{slow} requests met the slow primary, not 10")

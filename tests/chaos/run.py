@@ -12,11 +12,12 @@ from tests.chaos.dialects import BY_NAME, Dialect
 from tests.chaos.own import OWN
 from tests.chaos.play import played, worse
 from tests.chaos.profile import Profile
+from tests.chaos.reliability import RELIABILITY
 from tests.chaos.rows import Result, Row
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Stage, staged
 
-ROWS: Sequence[Row] = (*SCENARIOS, *OWN)
+ROWS: Sequence[Row] = (*SCENARIOS, *OWN, *RELIABILITY)
 QUIET = "quiet"
 START_EVERY_S = 0.1
 IDLE_CPU = 0.2

@@ -42,6 +42,8 @@ class Lanes:
     def __init__(self, provider: FakeProvider) -> None:
         self._provider = provider
         self._casts: dict[str, Casting] = {}
+        self._entries: dict[str, list[Entry]] = {}
+        self._sorted = 0
         provider.play(self._reply)
 
     def __repr__(self) -> str:
@@ -53,11 +55,11 @@ class Lanes:
 
     def asked(self, lane: str, endpoint: str | None = None) -> list[Entry]:
         """The requests of a lane, in the order in which they arrived; None: at any endpoint."""
-        return [
-            entry
-            for entry in self._provider.journal
-            if lane_of(entry.request) == lane and endpoint in (None, endpoint_of(entry.request))
-        ]
+        for entry in self._provider.journal[self._sorted :]:
+            self._entries.setdefault(lane_of(entry.request), []).append(entry)
+        self._sorted = len(self._provider.journal)
+        found = self._entries.get(lane, [])
+        return [each for each in found if endpoint in (None, endpoint_of(each.request))]
 
     def _reply(self, request: Request) -> Reply:
         cast = self._casts.get(lane_of(request))
