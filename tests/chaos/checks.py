@@ -150,12 +150,14 @@ def _is_stale(entry: Entry) -> bool:
 
 
 def told_as_seen(seen: Evidence) -> Iterator[str]:
-    """T-FO-73: the event and the header count the attempts that the providers saw."""
+    """T-FO-73: the event and the header count the attempts that the providers saw.  A header that
+    left before the last attempt cannot."""
     saw = sum(not _is_stale(entry) for found in seen.asked.values() for entry in found)
     if seen.payload.get("attempts") != saw or len(seen.attempts) != saw:
         yield f"the event tells {seen.payload.get('attempts')} attempts, {saw} arrived"
     header = seen.said.headers.get("x-parapet-attempts")
-    late = seen.payload.get("recovered") or seen.said.took_s > 10
+    broken = seen.said.status == 200 and bool(seen.said.error)
+    late = seen.payload.get("recovered") or seen.said.took_s > 10 or broken
     if seen.said.judge == "raw" and header is not None and int(header) != saw and not late:
         yield f"x-parapet-attempts {header}, {saw} arrived"
     if seen.said.judge == "raw" and header is None and seen.said.status == 200 and not late:

@@ -34,6 +34,12 @@ def endpoint_id(role: str, provider: str) -> str:
     return "-".join(part for part in parts if part)
 
 
+def spare_id(role: str, provider: str, lane: str) -> str:
+    """The fallback of that role.  What is learnt of a `liar` holds for the endpoint, so every lane
+    has its own."""
+    return f"wall-liar-{lane}" if role == "liar" else endpoint_id(role, provider)
+
+
 def policy_id(lane: str) -> str:
     return f"over-{lane}"
 
@@ -44,9 +50,17 @@ def settings(
     """The whole document."""
     lanes = [(row, dialect, name) for row, dialect in rows for name in row.lanes]
     named = [row.lane(dialect, name) for row, dialect, name in lanes]
+    liars = [
+        (row.lane(dialect, name), dialect.fallback)
+        for row, dialect, name in lanes
+        if "liar" in row.spares
+    ]
     routes = [{"id": ALIVE, "endpoint": endpoint_id("ok", "openai")}]
     whole = workspace(
-        _endpoints(named, url, dozing_url),
+        [
+            *_endpoints(named, url, dozing_url),
+            *(_endpoint("liar", provider, [lane], url, lane) for lane, provider in liars),
+        ],
         [*routes, *(_route(row, dialect, name, profile) for row, dialect, name in lanes)],
         *(_policy(row, dialect, row.lane(dialect, name)) for row, dialect, name in lanes),
         policies=[HOLDING],
@@ -59,16 +73,10 @@ def _endpoints(lanes: Sequence[str], url: str, dozing_url: str) -> list[dict[str
     """At the primaries each lane has a model of its own, so that holds do not leak either."""
     (nobody,) = free_ports(1)
     found = []
-    for provider, healthy in HEALTHY.items():
-        for role, declared in ROLES.items():
-            name = endpoint_id(role, provider)
-            base = f"http://127.0.0.1:{nobody}" if role in ("gone", "dead") else f"{url}/{name}"
-            models = dict.fromkeys(lanes, healthy)
-            if role == "wall":
-                models = {lane: f"anthropic.{lane}" for lane in lanes if provider == "bedrock"}
-            more = {**declared, "models": models, "pricing": PRICE}
-            tail = "/v1" if provider == "openai" else ""
-            found.append(endpoint(name, provider, base + tail, **more))
+    for provider in HEALTHY:
+        for role in ROLES.keys() - {"liar"}:
+            base = f"http://127.0.0.1:{nobody}" if role in ("gone", "dead") else url
+            found.append(_endpoint(role, provider, lanes, base))
     bedrock = dict.fromkeys(lanes, HEALTHY["bedrock"])
     return [
         *found,
@@ -76,6 +84,17 @@ def _endpoints(lanes: Sequence[str], url: str, dozing_url: str) -> list[dict[str
         endpoint("bedrock-claude", "bedrock", f"{url}/wall-ok-bedrock", models=bedrock),
         endpoint("wall-dozing", "openai", f"{dozing_url}/v1"),
     ]
+
+
+def _endpoint(
+    role: str, provider: str, lanes: Sequence[str], url: str, lane: str = ""
+) -> dict[str, object]:
+    models = dict.fromkeys(lanes, HEALTHY[provider])
+    if role == "wall":
+        models = {lane: f"anthropic.{lane}" for lane in lanes if provider == "bedrock"}
+    name = spare_id(role, provider, lane)
+    more = {**ROLES[role], "models": models, "pricing": PRICE}
+    return endpoint(name, provider, f"{url}/{name}{'/v1' * (provider == 'openai')}", **more)
 
 
 def _route(row: Row, dialect: Dialect, name: str, profile: Profile) -> dict[str, object]:
@@ -96,7 +115,7 @@ def _policy(row: Row, dialect: Dialect, lane: str) -> dict[str, object]:
         "id": policy_id(lane),
         "route_id": lane,
         "primary_endpoint": endpoint_id("wall", dialect.primary),
-        "fallback_endpoints": [endpoint_id(each, dialect.fallback) for each in row.spares],
+        "fallback_endpoints": [spare_id(each, dialect.fallback, lane) for each in row.spares],
         "conditions": CONDITIONS,
         **row.policy,
     }

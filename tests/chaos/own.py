@@ -36,7 +36,7 @@ async def killed_everywhere(stage: Stage, row: Row, dialect: Dialect) -> Result:
     for mode in row.lanes:
         lane = row.lane(dialect, mode)
         primary = endpoint_id("wall", dialect.primary)
-        stage.lanes.open(lane, {primary: _cut_as_asked, "*": ok(SHORT)})
+        stage.lanes.open(lane, {primary: _cut_as_asked, "*": ok(SHORT).continuing("exact")})
         at = 0
         while not ends[mode]:
             places = range(at, at + KILLS_AT_ONCE * step, step)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tests.chaos.checks import told_as_seen
 from tests.chaos.dialects import Dialect
-from tests.chaos.layout import endpoint_id
+from tests.chaos.layout import endpoint_id, spare_id
 from tests.chaos.rows import LEVELS, Evidence, Level, Result, Row
 from tests.chaos.said import Judge, Said
 from tests.chaos.stage import Stage
@@ -50,7 +50,7 @@ async def evidence(stage: Stage, row: Row, dialect: Dialect, judge: Judge) -> Ev
     events = await stage.event(lane)
     asked = {"wall": stage.lanes.asked(lane, endpoint_id("wall", dialect.primary))}
     for role in row.spares:
-        asked[role] = stage.lanes.asked(lane, endpoint_id(role, dialect.fallback))
+        asked[role] = stage.lanes.asked(lane, spare_id(role, dialect.fallback, lane))
     requests = [each for each in events if "upstream_attempts" in each["payload"]]
     decisions = [each for each in events if each["type"] == "runtime.failover.decision"]
     return Evidence(

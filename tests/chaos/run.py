@@ -19,7 +19,6 @@ from tests.chaos.stage import Stage, staged
 
 ROWS: Sequence[Row] = (*SCENARIOS, *OWN, *RELIABILITY)
 QUIET = "quiet"
-START_EVERY_S = 0.1
 IDLE_CPU = 0.2
 IDLE_OVER_S = 2.0
 Pair = tuple[Row, Dialect]
@@ -48,7 +47,10 @@ async def run(
         together = [pair for pair in chosen if not pair[0].alone]
         together.sort(key=lambda pair: -pair[0].lasts(profile))
         found = await asyncio.gather(
-            *(_after(at * START_EVERY_S, stage, pair, tell) for at, pair in enumerate(together))
+            *(
+                _after(at * profile.start_every_s, stage, pair, tell)
+                for at, pair in enumerate(together)
+            )
         )
         for pair in chosen:
             if pair[0].alone:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.chaos.callers import Ask, Caller
 from tests.chaos.dialects import BY_NAME, Dialect
-from tests.chaos.layout import ALIVE, endpoint_id, policy_id, settings
+from tests.chaos.layout import ALIVE, endpoint_id, policy_id, settings, spare_id
 from tests.chaos.profile import Profile
 from tests.chaos.rows import Row
 from tests.kit.httpclient import post
@@ -47,7 +47,7 @@ class Stage:
         }
         for role in row.spares:
             spare = row.answers(dialect, self.profile)
-            scripts[endpoint_id(role, dialect.fallback)] = spare
+            scripts[spare_id(role, dialect.fallback, lane)] = spare
         self.lanes.open(lane, scripts)
 
     async def event(self, lane: str, count: int = 1) -> list[dict[str, Any]]:
