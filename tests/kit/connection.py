@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
     # --- answers
 
     async def send(self, data: bytes) -> None:
-        if self._gone.is_set():
+        if self._gone.is_set() or self._transport.is_closing():
             raise Gone
         self._transport.write(data)
         await self._writable.wait()
