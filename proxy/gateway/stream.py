@@ -147,7 +147,7 @@ class Pump(Intake):
                     must_be_unique(event.data)
             seens = self.reader.read(event)
         except ValueError:
-            if self.reader.structural(event):
+            if self.reader.structural(event) and not self.terminal:
                 self._break(f"unreadable {event.name or 'event'}")
             else:
                 self.dropped += 1
