@@ -216,3 +216,18 @@ async def test_its_panel() -> None:
         await wire.ask("POST", "/v1/chat/completions", json.dumps(CHAT).encode())
         await wire.answer()
         assert repr(provider) == f"<FakeProvider :{provider.port} 1 asked, 1 open>"
+
+
+async def test_a_body_that_is_shorter_than_its_cut_stays_whole() -> None:
+    async with FakeProvider(ok().cut_bytes(1_000_000)) as provider:
+        answer = await ask(provider, stream=True)
+        (entry,) = await provider.settled()
+        assert (answer.ended, entry.end) == ("whole", "served")
+
+
+async def test_who_comes_on_a_used_connection_is_told() -> None:
+    async with FakeProvider() as provider, opened(provider.url) as wire:
+        for _ in range(2):
+            await wire.ask("POST", "/v1/chat/completions", json.dumps(CHAT).encode())
+            await wire.answer()
+        assert [entry.request.reused for entry in provider.journal] == [False, True]
