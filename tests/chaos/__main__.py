@@ -24,6 +24,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="faults as long as in the field")
     parser.add_argument("--only", default="", help="S08,S09-messages,P04: these rows alone")
     parser.add_argument("--workers", type=int, default=1, help="of the Parapet that is tried")
+    parser.add_argument("--tries", type=int, default=2, help="of a row that falls short")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the scorecard for programs")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leaves state and log there")
     parser.add_argument("--list", action="store_true", help="names the rows")
@@ -45,9 +46,11 @@ def main() -> int:
     def tell(result: Result) -> None:
         nonlocal done
         done += 1
-        say(f"[{done}/{len(chosen) + 1}] {line(result)}")
+        say(f"[{done}] {line(result)}")
 
-    results = asyncio.run(run(chosen, profile, tell=tell, workers=said.workers, keep=said.keep))
+    results = asyncio.run(
+        run(chosen, profile, tell=tell, workers=said.workers, tries=said.tries, keep=said.keep)
+    )
     say("\n" + table(results))
     if said.json:
         write(results, profile.name, said.json)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tests.chaos.checks import told_as_seen
 from tests.chaos.dialects import Dialect
@@ -24,9 +25,7 @@ async def played(stage: Stage, row: Row, dialect: Dialect) -> Result:
 
 def worse(result: Result, level: Level, why: str) -> Result:
     found = max(result.level, level, key=LEVELS.index)
-    return Result(
-        result.row, result.dialect, found, result.attempts, result.took_s, (*result.short, why)
-    )
+    return replace(result, level=found, short=(*result.short, why))
 
 
 async def one_request(stage: Stage, row: Row, dialect: Dialect) -> Result:

@@ -65,6 +65,7 @@ class Result:
     attempts: str
     took_s: float
     short: tuple[str, ...] = ()
+    tries: int = 1
 
     @property
     def id(self) -> str:

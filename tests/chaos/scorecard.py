@@ -13,7 +13,8 @@ _SHORT_CHARS = 110
 
 def line(result: Result) -> str:
     """One row of the table; everything that fell short beneath it."""
-    head = f"{result.row:<17}{result.dialect:<10}{result.level:<9}{result.attempts:>11}"
+    level = result.level + "*" * (result.tries - 1)
+    head = f"{result.row:<17}{result.dialect:<10}{level:<9}{result.attempts:>11}"
     first, *more = result.short or ("",)
     lines = [f"{head}{result.took_s:>8.1f} s  {first[:_SHORT_CHARS]}".rstrip()]
     return "\n".join([*lines, *(" " * 58 + each[:_SHORT_CHARS] for each in more)])
@@ -22,7 +23,8 @@ def line(result: Result) -> str:
 def summary(results: Sequence[Result]) -> str:
     counts = Counter(result.level for result in results)
     told = ", ".join(f"{counts[level]} {level}" for level in LEVELS if counts[level])
-    return f"{len(results)} rows: {told}"
+    again = sum(result.tries > 1 for result in results)
+    return f"{len(results)} rows: {told}" + (f"; {again} of them played again (*)" if again else "")
 
 
 def table(results: Sequence[Result]) -> str:

@@ -17,7 +17,7 @@ IDS = [*(f"{row.id}-{dialect.name}" for row, dialect in pairs()), QUIET]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    found = await run(pairs(), FAST, tell=_tell, keep=tmp_path_factory.mktemp("chaos"))
+    found = await run(pairs(), FAST, tell=_tell, tries=2, keep=tmp_path_factory.mktemp("chaos"))
     return {f"{each.row}-{each.dialect}".rstrip("-"): each for each in found}
 
 
