@@ -58,7 +58,7 @@ _BEDROCK = replace(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dialect:
     """`primary` and `fallback` are providers.  `same_grammar`: both write the caller's own, so the
     model's name in the body is judged."""

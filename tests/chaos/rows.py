@@ -86,7 +86,7 @@ def _ten_s(profile: Profile) -> float:
     return 10.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """`attempts`: at the primary, then at each of `spares`, which are the roles of the fallbacks.
 
