@@ -21,6 +21,7 @@ from tests.kit.script import Request, ToolCall
 
 SHORT = "One small flame burns."
 KILLS_AT_ONCE = 12
+DECIDED_WITHIN_S = 10.0
 NO_USAGE = "0 × usage"
 SDK_EVERY = 10  # so many cuts are read by the raw client, then one by the SDK
 _MARK = re.compile(rb"cut (\d+)")
@@ -90,7 +91,7 @@ async def slow_primary(stage: Stage, row: Row, dialect: Dialect) -> Result:
     tally = Tally(row, dialect)
     lane = opened(stage, row, dialect, ok(row.text).first_content_after(3.0))
     first = asyncio.gather(every(stage, row, dialect, lane, count=10, every_s=0.05, judge="sdk"))
-    await asyncio.sleep(2.8)
+    await stage.decided(lane, DECIDED_WITHIN_S)
     later = await every(stage, row, dialect, lane, count=5, every_s=0.05, judge="sdk")
     tally.served([*(await first)[0], *later])
     slow = len(at_primary(stage, dialect, lane))

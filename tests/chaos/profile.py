@@ -8,7 +8,7 @@ class Profile:
     """Seconds of the faults, and the limits of the routes that bear them (failover.md §12)."""
 
     name: str
-    start_every_s: float = 0.25
+    start_every_s: float = 0.2
     silence_s: float = 120.0
     slow_start_s: float = 20.0
     stall_s: float = 30.0
@@ -33,7 +33,7 @@ class Profile:
 FULL = Profile("full")
 FAST = Profile(
     "fast",
-    start_every_s=0.15,
+    start_every_s=0.08,
     silence_s=15.0,
     slow_start_s=3.0,
     stall_s=4.0,

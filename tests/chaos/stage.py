@@ -80,6 +80,16 @@ class Stage:
         found = [each for each in answer.json["data"] if each.get("scope") == scope]
         return list(reversed(found))
 
+    async def decided(self, lane: str, within_s: float) -> bool:
+        """Whether the policy decides in time."""
+        until = time.monotonic() + within_s
+        while True:
+            if await self.decisions(lane):
+                return True
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(_POLL_S)
+
     async def policy(self, lane: str) -> dict[str, Any]:
         """The policy of the lane as the API tells it."""
         path = f"/v1/workspaces/default/failover-policies/{policy_id(lane)}"

@@ -41,6 +41,7 @@ CALLERS: Mapping[str, type[Caller]] = {"openai": OpenAIChat, "anthropic": Anthro
 HEALTHY_SHARE, FAULT_SHARE = 0.05, 0.3
 FIRST_CONTENT_MS = 4000
 TRIPS_AFTER_S = 5.0
+PROBES_AFTER_S = 2.5
 MOST_PER_REQUEST = 1.2
 
 
@@ -168,10 +169,18 @@ async def found_in(phase: Phase, field_: Field) -> Found:
         switches=sum([await _switches(field_.parapet, lane) for lane in phase.lanes]),
         p50_ms=statistics.median(took),
         p99_ms=took[int(len(took) * 0.99)],
-        away_s=max(out) - phase.broken_at if out else None,
+        away_s=_last_before_gap(out) - phase.broken_at if out else None,
         back_s=min(back) - phase.healed_at if back else None,
         all_back_s=max(elsewhere) - phase.healed_at if elsewhere else None,
     )
+
+
+def _last_before_gap(times: Sequence[float]) -> float:
+    """When the primary was left: what comes after a while are probes."""
+    for at, later in itertools.pairwise(times):
+        if later - at > PROBES_AFTER_S:
+            return at
+    return times[-1]
 
 
 def _asked(provider: FakeProvider, lanes: Sequence[str]) -> list[tuple[float, str]]:
