@@ -11,15 +11,17 @@ from pathlib import Path
 from setuptools import setup
 
 HOT = {
-    "gateway": "account admission answer arguments ask backlog blocks downstream flights front "
-    "handlers heads intake judging noting opening pipeline reach read relay slices stream "
-    "streamed tell texts threshold turn waiting way whole",
-    "guardrails": "automaton context engine external findings fold gates linear look matching memo "
+    "gateway": "account admission answer arguments ask backlog blocks downstream ends flights "
+    "front going handlers heads intake judging noting opening outlet pipeline reach "
+    "read relay slices splice stream streamed streaming tell texts threshold tops "
+    "turn waiting way whole",
+    "guardrails": "automaton context engine external findings fold gates lanestate linear look "
+    "matching memo "
     "placeholders program redact restoring rules sampling search signs spans stream view watch "
     "whole",
     "guardrails/checks": "digits national secrets steps unicode validators",
     "model": "records",
-    "routing": "balance breaker failover holds match outcomes standing window",
+    "routing": "balance breaker failover holds latencies match outcomes recovery standing window",
     "runtime": "ids",
     "spool": "record",
     "telemetry": "metrics",

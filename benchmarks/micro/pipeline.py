@@ -159,7 +159,7 @@ async def one(body: bytes, gateway: Gateway, spent: list[int]) -> None:
     answer = await reach(turn, rules, gateway)
     f = now_ns()
     assert answer is not None
-    await relay(turn, answer, gateway)
+    await relay(turn, answer, rules, gateway)
     g = now_ns()
     tell(record, caller, gateway, rules, started)
     if turn.hold is not None:

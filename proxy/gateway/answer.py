@@ -14,7 +14,7 @@ from typing import Final
 from proxy.gateway.coding import Decoder
 from proxy.gateway.streamed import HOLD_BYTES, Streamed
 from proxy.model.exchange import Dialect, RawHeaders
-from proxy.model.ports import Call, Downstream, TransportFault
+from proxy.model.ports import Call, Outflow, TransportFault
 
 ERROR_BYTES: Final = 256 * 1024
 
@@ -156,7 +156,7 @@ class Answer(Streamed):
         self._held.clear()
         return held
 
-    async def flow(self, caller: Downstream) -> None:
+    async def flow(self, caller: Outflow) -> None:
         """From here on what comes is written to the caller as it comes; returns at the end."""
         self.finished = asyncio.get_running_loop().create_future()
         caller.write(self.take_held())

@@ -14,6 +14,7 @@ from proxy.model.ports import Clock
 from proxy.routing.balance import Balance, Load, tiers_of
 from proxy.routing.breaker import Permit
 from proxy.routing.holds import Holds, Key
+from proxy.routing.recovery import PREFILL_OFF_S
 from proxy.routing.standing import NEVER, Effect, Standing, down_elsewhere
 
 TICK_S: Final = 1.0
@@ -178,6 +179,7 @@ class Flights:
         self._tick_at = 0.0
         self.holds = Holds()
         self.share: Share = Alone()
+        self.prefill_off_until: dict[tuple[str, str], float] = {}  # by workspace and endpoint
         self.under_way: set[Flight] = set()
 
     def __repr__(self) -> str:
@@ -258,6 +260,22 @@ class Flights:
         if permit is not None:
             self.share.probing(flight)
         return flight
+
+    def limited(self, flight: Flight, now: float, hint_s: float | None) -> None:
+        """The provider said in its stream, after content, that it is asked too much."""
+        effects = flight.standing.hit(flight.key, now, hint_s, quota=False)
+        self.share.held(flight.key, flight.standing)
+        self.told(flight.standing, effects)
+
+    def takes_prefill(self, workspace_id: str, endpoint_id: str) -> bool:
+        """It has not refused to go on with an answer, of late."""
+        until = self.prefill_off_until.get((workspace_id, endpoint_id), 0.0)
+        return until <= self._clock.monotonic()
+
+    def prefill_refused(self, workspace_id: str, endpoint_id: str) -> None:
+        """An endpoint that says that it supports prefills has refused one (failover.md §10.2)."""
+        until = self._clock.monotonic() + PREFILL_OFF_S
+        self.prefill_off_until[workspace_id, endpoint_id] = until
 
     def sweep(self) -> None:
         """Every 100 ms: which attempts have become slow, and what time has done to policies: each

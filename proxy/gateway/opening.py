@@ -2,6 +2,7 @@
 
 from proxy.gateway.arguments import around_arguments, leaves_live, may_flow
 from proxy.gateway.gates import stream_calls
+from proxy.gateway.going import GoingOn
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.stream import Pump
 from proxy.gateway.texts import Wrap
@@ -43,8 +44,10 @@ def open_pump(
     restoration: Restoration | None,
     limit_bytes: int,
     wrap: Wrap | None = None,
+    going_on: GoingOn | None = None,
 ) -> Pump:
-    """`limit_bytes`: how much of an answer may be held.  `wrap`: what goes around its lanes."""
+    """`limit_bytes`: how much of an answer may be held.  `wrap`: what goes around its lanes.
+    `going_on`: the answer that it goes on with."""
     framer, reader = open_ear(turn, candidate, plan, restoration)
     guard = turn.route.guard if turn.guarded else None
     if guard is None:
@@ -52,6 +55,10 @@ def open_pump(
     if leaves_live(guard, restoration):
         wrap = around_arguments(guard, turn.draw, wrap)
     operation, calls = turn.exchange.surface.operation, stream_calls(turn)
+    if going_on is not None and going_on.texts is not None:
+        texts = going_on.texts
+        texts.go_on(going_on.lane, reader, calls)
+        return Pump(framer, reader, guard, turn.draw, calls, restoration, wrap, texts)
     if guard.schemas and operation in SPEAKING:
         return WholePump(
             framer, reader, guard, turn.draw, calls, restoration, wrap,

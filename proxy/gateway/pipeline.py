@@ -58,7 +58,7 @@ async def serve(
                 await turn.beside.verdict()
             answer_here(turn)  # a list of models, a count of tokens
         else:
-            await relay(turn, answer, gateway)  # 6 relay
+            await relay(turn, answer, rules, gateway)  # 6 relay
         settled = True
     except ProxyError as fault:
         refuse(inbound, turn, fault, record, caller)

@@ -12,6 +12,7 @@ from proxy.gateway.answer import ERROR, PASS, STREAM, UNARY, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES
 from proxy.gateway.faults import fault_of, nothing_admits
 from proxy.gateway.gates import SKIPPED, all_forbidden, may_send
+from proxy.gateway.going import GoingOn
 from proxy.gateway.local import ANSWERED_HERE
 from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
@@ -21,6 +22,7 @@ from proxy.model.failover import Attempt, FailoverDecision, Outcome
 from proxy.model.observations import RetryBudgetSpent
 from proxy.routing.failover import BUDGET, Fail, Send, final_attempt
 from proxy.routing.outcomes import judge_refusal, judge_transport
+from proxy.routing.recovery import REFUSED_STATUSES
 from proxy.routing.saying import why_sent_on
 from proxy.wire.failures import read_error
 from proxy.wire.jsonbody import loads_event, strict_object
@@ -48,7 +50,7 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
             case Send(place, after_s, charged):
                 if after_s:
                     await gateway.clock.sleep(after_s)
-                answer = await _attempt(turn, place, rules, gateway, way, charged=charged)
+                answer = await attempt_at(turn, place, rules, gateway, way, charged=charged)
                 if isinstance(answer, Refused):
                     way.skip(place, answer.reason)
                     continue
@@ -60,11 +62,20 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
                 assert_never(never)
 
 
-async def _attempt(
-    turn: Turn, place: int, rules: Rules, gateway: Gateway, way: Way, *, charged: bool
+async def attempt_at(
+    turn: Turn,
+    place: int,
+    rules: Rules,
+    gateway: Gateway,
+    way: Way,
+    *,
+    charged: bool,
+    going_on: GoingOn | None = None,
 ) -> Answer | Refused:
-    """Plan, send, wait until the answer has begun or failed, judge."""
-    route, exchange, candidate = turn.route, turn.exchange, turn.order[place]
+    """Plan, send, wait until the answer has begun or failed, judge.  `going_on`: the answer that it
+    is to go on with."""
+    route, exchange = turn.route, turn.exchange if going_on is None else going_on.exchange
+    candidate = turn.order[place]
     plan = candidate.adapter.plan(
         exchange,
         turn.visit.credential,
@@ -86,7 +97,9 @@ async def _attempt(
         return Refused(flight)
     if turn.record.attempts:
         _tell_switch(turn, place, gateway, way)
-    answer = Answer(turn, candidate, plan, gateway, rules.doc.guard.max_answer_bytes)
+    limit_bytes = rules.doc.guard.max_answer_bytes
+    answer = Answer(turn, candidate, plan, gateway, limit_bytes, going_on)
+    answer.way = way
     if flight is not None and flight.permit is not None:
         limit_s = min(limit_s, flight.permit.limit_s)
     due = answer.started + limit_s
@@ -112,6 +125,8 @@ async def _attempt(
         if answer.over:
             gateway.answers.discard(answer)
     judged(turn, answer, attempt, gateway.clock.monotonic())
+    if going_on is not None and answer.status in REFUSED_STATUSES:
+        attempt.outcome = Outcome.CALLER  # it does not take such a request: no fault, no sample
     way.came(attempt, stream=answer.mode == STREAM)
     return answer
 

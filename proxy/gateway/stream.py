@@ -60,11 +60,13 @@ class Pump(Intake):
         calls: StreamCalls | None = None,
         restoration: Restoration | None = None,
         wrap: Wrap | None = None,
+        texts: Texts | None = None,
     ) -> None:
         self.reader = reader
         self._take: Callable[[Seen, list[bytes]], None]
         self._take = self._pass if guard is None else self._judge
-        texts = None if guard is None else Texts(guard, reader, draw, calls, restoration, wrap)
+        if texts is None and guard is not None:
+            texts = Texts(guard, reader, draw, calls, restoration, wrap)
         super().__init__(texts, framer)
         self._queue = self._texts.room.entries if self._texts is not None else _NO_ENTRIES
         self._out: list[bytes] = []

@@ -14,15 +14,17 @@ from typing import Final
 from proxy.gateway.backlog import Backlog, Brake, Station, Then
 from proxy.gateway.coding import Decoder
 from proxy.gateway.gate import Gate
+from proxy.gateway.going import GoingOn
 from proxy.gateway.opening import open_ear, open_pump
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.stream import Pump
 from proxy.gateway.threshold import Threshold
 from proxy.gateway.turn import Gateway, Turn
+from proxy.gateway.way import Way
 from proxy.guardrails.engine import Judgement
 from proxy.guardrails.placeholders import Restoration
 from proxy.model.exchange import Json, Plan, RawHeaders
-from proxy.model.ports import Call, Clock, Downstream, TransportFault
+from proxy.model.ports import Call, Clock, Outflow, TransportFault
 from proxy.model.records import HELD_BOUNDS
 
 HOLD_BYTES: Final = 4 * 1024 * 1024
@@ -33,10 +35,11 @@ class Streamed:
     """The state of an answer, its streams and its ends; `Answer` is the rest of it."""
 
     __slots__ = (
-        "_attached", "_backlog", "_brake", "_clock", "_coming", "_decoder", "_gateway", "_held",
-        "_limit", "_threshold", "_turn", "bad", "body", "call", "candidate", "complete", "decided",
-        "doc", "fault", "finished", "first_content_at", "gate", "guard_s", "headers", "held_counts",
-        "is_read", "mode", "plan", "pump", "restoration", "size", "started", "status", "too_big",
+        "_attached", "_backlog", "_brake", "_clock", "_coming", "_decoder", "_gateway",
+        "_going_on", "_held", "_limit", "_threshold", "_turn", "bad", "body", "call", "candidate",
+        "complete", "decided", "doc", "fault", "finished", "first_content_at", "gate", "guard_s",
+        "headers", "held_counts", "is_read", "mode", "plan", "pump", "restoration", "size",
+        "started", "status", "too_big", "way",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +49,7 @@ class Streamed:
         plan: Plan,
         gateway: Gateway,
         limit_bytes: int,
+        going_on: GoingOn | None = None,
     ) -> None:
         self._turn = turn
         self._gateway = gateway
@@ -54,7 +58,7 @@ class Streamed:
         self.candidate = candidate
         self.plan = plan
         self._held: list[bytes] = []
-        self._attached: Downstream | None = None
+        self._attached: Outflow | None = None
         self._decoder: Decoder | None = None
         self._coming: Backlog | None = None  # before the gate
         self._backlog: Backlog | None = None  # before the pump of a guarded stream
@@ -76,7 +80,10 @@ class Streamed:
         self.pump: Pump | None = None
         self.gate: Gate | None = None  # before the pump, where checks outside look at answers
         self.restoration: Restoration | None = None
-        if turn.placeholders is not None:
+        self._going_on = going_on
+        if going_on is not None and going_on.restoration is not None:
+            self.restoration = going_on.restoration
+        elif turn.placeholders is not None:
             self.restoration = turn.placeholders.restoration()
         self.fault: TransportFault | None = None
         self.complete = False
@@ -84,6 +91,7 @@ class Streamed:
         self.bad = ""  # why a 2xx answer cannot be used
         self.doc: dict[str, Json] | None = None  # the parse of a whole unary body
         self.is_read = False  # and it was tried
+        self.way: Way | None = None  # on which the request came to it
 
     @property
     def over(self) -> bool:
@@ -108,7 +116,9 @@ class Streamed:
                     stop=self._stop_stream,
                 )
                 wrap = gate.wrap if checks.holding else None
-        self.pump = open_pump(turn, self.candidate, self.plan, self.restoration, self._limit, wrap)
+        self.pump = open_pump(
+            turn, self.candidate, self.plan, self.restoration, self._limit, wrap, self._going_on
+        )
         if turn.guarded and self.call is not None:
             self.pump.defers = True
             self._brake = Brake(self.call)
@@ -285,6 +295,13 @@ class Streamed:
         self.cancel()
         if not self.over:
             self.fault = TransportFault("bad_http", "the sink failed")
+            self._settle()
+
+    def leave(self) -> None:
+        """What it says is of no use: it ends here."""
+        self.cancel()
+        if not self.over:
+            self.fault = TransportFault("left")
             self._settle()
 
     def give_up(self) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway
-from proxy.model.exchange import Inbound
+from proxy.model.exchange import Inbound, Usage
 from proxy.model.observations import RequestFinished
 from proxy.model.ports import Downstream
 from proxy.model.records import RequestRecord
@@ -71,11 +71,36 @@ def _price(record: RequestRecord, rules: Rules) -> None:
     usage, last = record.usage, record.attempts[-1]
     if usage is None or record.endpoint_id is None:
         return
+    if any(attempt.usage is not None for attempt in record.attempts):
+        _price_each(record, rules)
+        return
     endpoint = rules.workspaces[record.workspace_id].endpoints[record.endpoint_id].doc
     record.cost_nano, record.cost_basis, record.price_version = rules.prices.cost(
         endpoint.provider, record.model or "", usage, endpoint.pricing
     )
     last.cost_nano = record.cost_nano
-    last.tokens = {"input": usage.all_input, "output": usage.output}
+    last.tokens = _tokens(usage)
+
+
+def _price_each(record: RequestRecord, rules: Rules) -> None:
+    """A stream that several attempts have answered: each at the price of its endpoint."""
+    endpoints = rules.workspaces[record.workspace_id].endpoints
+    costs: list[int | None] = []
+    for attempt in record.attempts:
+        if attempt.usage is None:
+            continue
+        endpoint = endpoints[attempt.endpoint_id].doc
+        attempt.cost_nano, record.cost_basis, record.price_version = rules.prices.cost(
+            endpoint.provider, attempt.model or "", attempt.usage, endpoint.pricing
+        )
+        attempt.tokens = _tokens(attempt.usage)
+        costs.append(attempt.cost_nano)
+    known = [cost for cost in costs if cost is not None]
+    record.cost_nano = sum(known) if len(known) == len(costs) else None
+
+
+def _tokens(usage: Usage) -> dict[str, int | bool]:
+    tokens: dict[str, int | bool] = {"input": usage.all_input, "output": usage.output}
     if usage.estimated:
-        last.tokens["estimated"] = True
+        tokens["estimated"] = True
+    return tokens

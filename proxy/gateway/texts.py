@@ -6,6 +6,7 @@ have any number of blocks.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from proxy.gateway.gates import StreamCalls
 from proxy.gateway.slices import SLICE_CHARS, fed_in_slices
@@ -22,6 +23,7 @@ from proxy.wire.leaves import json_text_leaves, rewrite_json_text
 
 # what is put around the lane of a text, which may have none
 Wrap = Callable[[LaneKey, Lane | None], Lane | None]
+_FIRST_TEXT: Final[tuple[Part, int]] = ("text", 0)
 
 
 class Texts:
@@ -190,6 +192,27 @@ class Texts:
         if lane is not None and lane.blocked is not None and self.blocked is None:
             self.blocked, self.message = lane.blocked, lane.message
         return text
+
+    # --- another answer goes on
+
+    def last_lane(self) -> LaneKey | None:
+        """Of the one text under way.  None: there is none, or several, or events wait."""
+        found = [key for key in self.lanes if key[1:] == _FIRST_TEXT]
+        return found[0] if len(found) == 1 and not self.room.entries else None
+
+    def go_on(self, key: LaneKey, reader: StreamReader, calls: StreamCalls | None) -> None:
+        """The text of that lane goes on in another answer, from what has left; what was held is
+        forgotten, and nothing else of this answer goes on."""
+        lane = self.lanes.pop(key)
+        for other in self._open():
+            self._retire(other)
+        if self._calls is not None:
+            self._calls.settle()
+        self._reader, self._calls = reader, calls
+        self.room = WaitingRoom(self._begun, self._retire, reader.render)
+        if lane is not None:
+            lane.rewind()
+        self.lanes = {(0, *_FIRST_TEXT): lane}
 
     # --- the account
 

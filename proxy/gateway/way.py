@@ -90,6 +90,10 @@ class Way:
         now = _FIRST if not tried else self._now(tried)
         return next_move(self.names, tried, refused, turn.policy, now, places=self.places)
 
+    def now(self) -> Now:
+        """What is known at this moment, once something has been tried."""
+        return self._now(self._turn.record.attempts)
+
     def _now(self, tried: list[Attempt]) -> Now:
         standing, turn, route = self.standing, self._turn, self._turn.route
         assert standing is not None

@@ -160,10 +160,12 @@ class Restoration:
 class Restorer:
     """One growing text: feed() what the rules let out, emit what it returns, finish() once."""
 
-    __slots__ = ("_answer", "_held", "_left")
+    __slots__ = ("_answer", "_chars", "_held", "_left", "_undone")
 
     def __init__(self, answer: Restoration) -> None:
         self._answer = answer
+        self._chars = 0  # that have left
+        self._undone: list[tuple[int, str, int]] = []  # place, placeholder, characters of its value
         self._held = ""  # how a placeholder begins
         self._left = ""  # what has left as it came and was not looked at
 
@@ -174,6 +176,26 @@ class Restorer:
     def held(self) -> int:
         return len(self._held)
 
+    @property
+    def held_text(self) -> str:
+        return self._held
+
+    def rewind(self) -> None:
+        """Forget what is held."""
+        self._held = ""
+
+    def as_judged(self, left: str) -> str | None:
+        """The text that has left with its placeholders back in it.  None: `left` is not all that
+        has left."""
+        if len(left) != self._chars:
+            return None
+        out: list[str] = []
+        done = 0
+        for place, placeholder, size in self._undone:
+            out += (left[done:place], placeholder)
+            done = place + size
+        return "".join([*out, left[done:]])
+
     def feed(self, text: str) -> str:
         """Take the next piece; return what may leave now."""
         if self._held:
@@ -181,6 +203,7 @@ class Restorer:
         begun = text.rfind("[")
         if begun < 0:
             self._leave(text)
+            self._chars += len(text)
             return text
         if len(text) - begun <= MAX_HELD and self._answer.begins(text[begun:]):
             text, self._held = text[:begun], text[begun:]
@@ -189,10 +212,14 @@ class Restorer:
         for found in _BRACKET.finditer(text):
             value = self._answer.value_of(found[0])
             if value is not None:
-                self._leave(text[at : found.start()] + "[")
-                out += (text[at : found.start()], value)
+                before = text[at : found.start()]
+                self._leave(before + "[")
+                self._undone.append((self._chars + len(before), found[0], len(value)))
+                self._chars += len(before) + len(value)
+                out += (before, value)
                 at = found.end()
         self._leave(text[at:])
+        self._chars += len(text) - at
         out.append(text[at:])
         return "".join(out)
 
@@ -201,6 +228,7 @@ class Restorer:
         text, self._held = self._held, ""
         self._answer.count(self._left + text)
         self._left = ""
+        self._chars += len(text)
         return text
 
     def _leave(self, text: str) -> None:

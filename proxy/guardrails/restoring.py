@@ -49,6 +49,19 @@ class RestoringLane(Lane):
         text = self._restorer.feed(judging.finish())
         return text + self._stopped(judging)
 
+    @property
+    def held_text(self) -> str:
+        judging = self._judging
+        return self._restorer.held_text + (judging.held_text if judging is not None else "")
+
+    def rewind(self, back: int = 0) -> None:
+        if self._judging is not None:
+            self._judging.rewind(self._restorer.held + back)
+        self._restorer.rewind()
+
+    def as_judged(self, left: str) -> str | None:
+        return self._restorer.as_judged(left)
+
     def _stopped(self, judging: Lane) -> str:
         """No more comes: what looked like the beginning of a placeholder is text."""
         self.blocked, self.message = judging.blocked, judging.message

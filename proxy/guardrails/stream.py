@@ -16,66 +16,24 @@ once (*commit*); one that stays undecided too long is taken as a match (*overflo
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from proxy.guardrails.automaton import ENDED, Row
-from proxy.guardrails.findings import Finding, Findings, sentence
+from proxy.guardrails.automaton import ENDED
+from proxy.guardrails.findings import Finding, sentence
+from proxy.guardrails.lanestate import LaneState
 from proxy.guardrails.matching import Breaks
-from proxy.guardrails.program import Program
 from proxy.guardrails.redact import Hit, rewrite, without_exempted
-from proxy.guardrails.rules import LiveRule
-from proxy.guardrails.scoring import Score
 from proxy.guardrails.surrogates import UNPAIRED, mended
 from proxy.guardrails.view import View
-from proxy.model.exchange import Part
-from proxy.model.policy import PolicyResult
 
 TAIL: Final = 512  # characters of left context at which it is cut to what is needed
 
 
-class Lane:
+class Lane(LaneState):
     """One growing string of an answer: feed() what comes, emit what it returns, finish() once.
 
     After a block nothing more comes out; `blocked` and `message` say why.
     """
 
-    __slots__ = (
-        "_auto", "_carry", "_committed", "_done", "_findings", "_folds", "_grid", "_held",
-        "_kept", "_limits", "_mode", "_open", "_out", "_part", "_pending", "_plain", "_pos", "_row",
-        "_rules", "_score", "_sync", "_tail", "blocked", "message", "overflows",
-    )  # fmt: skip
-
-    def __init__(self, program: Program, part: Part) -> None:
-        self._rules = program.rules
-        self._auto, self._limits = program.automaton, program.limits
-        self._grid = program.limits.grid
-        self._folds = bool(program.rules.foldings)
-        self._part: Part = part
-        self._findings = Findings("response")
-        self._score = Score(lane=True) if program.rules.counted else None
-        self._row: Row = self._auto.empty
-        self._plain = True  # nothing is open but the hold, and no rule has ended in it
-        self._held = ""  # from the last sync point on
-        self._tail = ""  # what was released last, as it came: left context
-        self._kept = program.rules.left_chars
-        self._pos = self._sync = self._pending = 0
-        self._done = self._open = 0  # rules that may have ended before, after the sync point
-        self._committed: LiveRule | None = None  # its replacement left for the match on hold
-        self._mode: Literal["hold", "swallow", "pass"] = "hold"  # after an overflow: up to a sync
-        self._carry = ""  # a high surrogate that waits for its other half
-        self._out: list[str] = []
-        self.blocked: PolicyResult | None = None
-        self.message = ""
-        self.overflows: list[tuple[str, str]] = []
-
-    @property
-    def held(self) -> int:
-        return len(self._held) + len(self._carry)
-
-    @property
-    def scanned_chars(self) -> int:
-        return self._pos
-
-    def results(self) -> list[PolicyResult]:
-        return self._findings.results()
+    __slots__ = ()
 
     def feed(self, text: str) -> str:
         """Take the next piece; return what may leave now."""

@@ -59,6 +59,12 @@ class Watch:
             self._search(self._begin + PIECE, self._begin + PIECE - OVERLAP)
         self._search(len(self._text), len(self._text))
 
+    def forget(self, count: int) -> None:
+        """The last so many characters did not come after all; those that were searched stay."""
+        text = "".join(self._unseen)
+        self._unseen = [text[: max(0, len(text) - count)]]
+        self._unseen_chars = len(self._unseen[0])
+
     def results(self) -> list[PolicyResult]:
         return self._findings.results()
 
@@ -116,6 +122,10 @@ class WatchedLane(Lane):
     def finish(self) -> str:
         self._watch.finish()
         return Lane.finish(self) if self._enforcing else ""
+
+    def rewind(self, back: int = 0) -> None:
+        self._watch.forget(len(self.held_text) + back)
+        Lane.rewind(self, back)
 
     def results(self) -> list[PolicyResult]:
         return (Lane.results(self) + self._watch.results())[:MAX_RESULTS]

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from proxy.model.documents import Doc, Name, Slug, slug
+from proxy.model.exchange import Usage
 
 
 class Outcome(StrEnum):
@@ -164,6 +165,8 @@ class Attempt:
     why: str = ""  # `status 503`, `first_content > 10000ms`, `connect: refused`
     timed_out: str = ""  # the limit that expired: connect, first_content, idle, total, unary
     retry_after_s: float | None = None
+    usage: Usage | None = None  # where more than one attempt of a request was answered
+    model: str | None = None  # that its answer named
 
 
 @dataclass(slots=True)
@@ -178,7 +181,8 @@ class Observed:
 
 @dataclass(slots=True)
 class FailoverDecision:
-    """The seed's five members, then ours (failover.md §14)."""
+    """The seed's five members, then ours (failover.md §14).  `resumed_at_chars`, `recovery`: of a
+    stream that another answer went on with, what the caller had of it, and how."""
 
     failover_policy_id: str
     trigger_condition: str

@@ -38,6 +38,15 @@ class StreamEventDropped:
 
 
 @dataclass(slots=True)
+class StreamRecovery:
+    """A stream had died after its content went out.  `mode`: `prefill`, `restart`, `buffer`; `none`
+    where nobody was asked.  `result`: what came of it."""
+
+    mode: str
+    result: str
+
+
+@dataclass(slots=True)
 class GuardOverflowed:
     """A candidate match stayed undecided beyond `guard.hold_max_chars`."""
 
@@ -102,6 +111,7 @@ Observation = (
     | UpstreamStale
     | RetryBudgetSpent
     | StreamEventDropped
+    | StreamRecovery
     | GuardOverflowed
     | GuardAsked
     | GuardAskingEnded

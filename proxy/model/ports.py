@@ -97,7 +97,16 @@ class Upstreams(Protocol):
     def of(self, workspace_id: str, endpoint: Endpoint) -> Upstream: ...
 
 
-class Downstream(Protocol):
+class Outflow(Protocol):
+    """Where an answer flows to."""
+
+    def write(self, data: bytes) -> None: ...
+    def follow(self, call: "Call | None") -> None:
+        """Pause this call while the caller does not read."""
+        ...
+
+
+class Downstream(Outflow, Protocol):
     """The caller's side of one request.
 
     `begin` says the head, which leaves with the first bytes of the body; `write` sends at once;
@@ -118,15 +127,10 @@ class Downstream(Protocol):
         ...
 
     def begin(self, status: int, head: bytes, *, length: int | None) -> None: ...
-    def write(self, data: bytes) -> None: ...
     def hold(self, last: bytes, *, cut: bool = False) -> None: ...
     def end(self) -> None: ...
     def release(self) -> None:
         """Write what is held, for once before the end: nothing of the answer waits any more."""
-        ...
-
-    def follow(self, call: "Call | None") -> None:
-        """Pause this call while the caller does not read."""
         ...
 
 

@@ -149,6 +149,10 @@ _TIMEOUT_PHASES: Final = {"first_content", "idle", "total", "unary", "connect"}
 
 def reason_of(attempt: Attempt) -> tuple[str, str]:
     """(reason_code, trigger_condition) of a request-scope decision (failover.md §14)."""
+    if attempt.outcome is Outcome.CUT:
+        return "stream_cut", attempt.why
+    if attempt.outcome is Outcome.STALL:
+        return "stream_stall", attempt.why
     if attempt.timed_out in _TIMEOUT_PHASES:
         return "timeout", attempt.why
     if attempt.outcome is Outcome.RATE_LIMITED:

@@ -39,17 +39,10 @@ def trigger_condition(reason: Reason, said: Conditions | None, at_ms: int) -> st
             return code
 
 
-def why_sent_on(attempt: Attempt, at_ms: int, *, sent_chars: int = 0) -> tuple[str, str]:
-    """(reason_code, trigger_condition) of one request that left an endpoint.  `sent_chars`: of a
-    stream that died, what its caller had by then."""
+def why_sent_on(attempt: Attempt, at_ms: int) -> tuple[str, str]:
+    """(reason_code, trigger_condition) of one request that left an endpoint."""
     code, why = reason_of(attempt)
     left_s = 0.0
-    if attempt.outcome is Outcome.CUT:
-        code, why = "stream_cut", f"stream cut after {sent_chars} chars"
-    elif attempt.outcome is Outcome.STALL:
-        code, why = "stream_stall", f"stream {attempt.why}"
-    elif attempt.outcome is Outcome.CONTEXT_WINDOW:
-        code, why = "context_window", "context_length_exceeded"
-    elif attempt.outcome is Outcome.RATE_LIMITED:
+    if attempt.outcome is Outcome.RATE_LIMITED:
         left_s = attempt.retry_after_s or 0.0
     return code, trigger_condition(Reason(code, left_s=left_s, said=why), None, at_ms)

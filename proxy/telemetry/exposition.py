@@ -98,6 +98,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Stream events that did not parse.", "stream_events_dropped"),
     Metric("limited_total", "counter", ("workspace", "scope", "limit"),
            "Requests refused by a limit of their key or route.", "limited"),
+    Metric("stream_recoveries_total", "counter", ("mode", "result"),
+           "Streams that died after content, and what came of going on.", "stream_recoveries"),
     Metric("spool_lost_total", "counter", ("reason",),
            "Records that could not be written to a spool.", "spool_lost"),
     Metric("config_rejected_total", "counter", (), "Snapshots that a worker refused.",

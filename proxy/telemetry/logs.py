@@ -25,6 +25,7 @@ from proxy.model.observations import (
     SpoolDropped,
     SpoolLost,
     StreamEventDropped,
+    StreamRecovery,
     UpstreamStale,
 )
 from proxy.telemetry.redaction import Redactor
@@ -130,7 +131,7 @@ class Log:
         match what:
             case RequestFinished() | UpstreamStale() | StreamEventDropped() | GuardAskingEnded():
                 return
-            case RetryBudgetSpent() | LimitReached():
+            case RetryBudgetSpent() | LimitReached() | StreamRecovery():
                 return
             case GuardOverflowed(policy_id, rule_id):
                 self.warning("guard.overflowed", {"policy": policy_id, "rule": rule_id})

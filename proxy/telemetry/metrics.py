@@ -25,6 +25,7 @@ from proxy.model.observations import (
     SpoolDropped,
     SpoolLost,
     StreamEventDropped,
+    StreamRecovery,
     UpstreamStale,
 )
 from proxy.model.records import REASONING_OFF, RequestRecord
@@ -107,6 +108,8 @@ class Totals:
                 self._add("retry_budget", (policy_id,))
             case StreamEventDropped(endpoint_id):
                 self._add("stream_events_dropped", (endpoint_id,))
+            case StreamRecovery(mode, result):
+                self._add("stream_recoveries", (mode, result))
             case GuardOverflowed(policy_id, rule_id):
                 self._add("guard_overflows", (policy_id, rule_id))
             case GuardAsked(policy_id, rule_id, result):

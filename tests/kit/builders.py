@@ -131,8 +131,10 @@ def world(
     routes: Sequence[Route] | None = None,
     timeouts: Timeouts | None = None,
     policy_header: Literal["off", "verdict", "rules"] = "off",
+    upstreams: dict[str, ScriptedUpstream] | None = None,
 ) -> World:
-    """One route `chat` over the first endpoint, unless told otherwise."""
+    """One route `chat` over the first endpoint, unless told otherwise.  `upstreams`: those that do
+    not follow `scripts`."""
     chosen = list(routes) if routes is not None else [
         Route(
             id="chat", endpoint=endpoints[0].id,
@@ -156,6 +158,7 @@ def world(
         ],
     )
     fakes = {e.id: ScriptedUpstream(*(scripts or {}).get(e.id, [])) for e in endpoints}
+    fakes |= upstreams or {}
     rules = build_rules(
         document,
         build_guards(document, warm=False),
