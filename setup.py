@@ -11,14 +11,13 @@ from pathlib import Path
 from setuptools import setup
 
 HOT = {
-    "gateway": "account admission answer arguments ask backlog blocks downstream ends flights "
-    "front going handlers heads intake judging noting opening outlet pipeline reach "
-    "read relay slices splice stream streamed streaming tell texts threshold tops "
-    "turn waiting way whole",
+    "gateway": "account admission answer arguments ask backlog blocks downstream early ends "
+    "flights front going handlers heads intake judging noting opening outlet pipeline "
+    "reach read relay slices splice stream streamed streaming tell texts threshold "
+    "tops turn waiting way whole",
     "guardrails": "automaton context engine external findings fold gates lanestate linear look "
-    "matching memo "
-    "placeholders program redact restoring rules sampling search signs spans stream view watch "
-    "whole",
+    "matching memo placeholders program redact restoring rules sampling search "
+    "signs spans stream view watch whole",
     "guardrails/checks": "digits national secrets steps unicode validators",
     "model": "records",
     "routing": "balance breaker failover holds latencies match outcomes recovery standing window",

@@ -1,123 +1,72 @@
-"""What an event of a stream costs inside the gateway, without sockets.
+"""What one plain event of a stream costs between the transport and the caller, without sockets.
 
     .venv/bin/python -m benchmarks.micro.events
 
-One event comes per chunk, as a provider sends them.  `frame` is the framer alone, `bare` and `pack`
-the whole pump without and with secrets-core.  For comparing two versions
-of the code on one machine; the figure of record is `python -m benchmarks`.
+In µs: on a route alone, under a failover policy with `stream_recovery: off`, and with `resume`,
+where what the caller has is kept for the case that the stream dies; each also with a pack that
+looks at the answer.  For comparing two versions of the code on one machine.
 """
 
+import asyncio
 import gc
-import json
-import random
-from collections.abc import Callable
 from time import perf_counter_ns as now_ns
 
-from proxy.gateway.stream import Pump
-from proxy.guardrails.compile import compile_guard
-from proxy.guardrails.engine import Guard
-from proxy.model.tenancy import GuardSettings
-from proxy.settings.packs import builtin_packs
-from proxy.wire.dialect import StreamReader
-from proxy.wire.dialects.anthropic_stream import MessagesStream
-from proxy.wire.dialects.openai_stream import ChatStream
-from proxy.wire.providers.adapter import Framer
-from proxy.wire.providers.bedrock_stream import ClaudeFramer
-from proxy.wire.sse import SseFramer
-from tests.guardrails.texts import WORDS
-from tests.kit import frames
+from proxy.gateway.pipeline import serve
+from proxy.model.policy import PolicyPack
+from proxy.model.tenancy import Route
+from proxy.runtime.tasks import spawn
+from tests.kit.builders import OPENAI, SECRET_RULE, SPARE, SSE, pack, policy, world
+from tests.kit.fakes import RecordingDownstream
+from tests.kit.shapes import ROLE, STREAM, chunk
 
-ROUNDS, STREAMS, EVENTS = 15, 10, 200
-Json = dict[str, object]
+EVENTS, ROUNDS = 2_000, 40
+PACK = pack(SECRET_RULE)
+PIECES = [chunk({"content": f" word{number}"}) for number in range(EVENTS)]
 
 
-def openai(words: list[str]) -> list[bytes]:
-    """What OpenAI sends: a role, then one piece of text per event, padded to 200 bytes or so."""
-    frame: Json = {
-        "id": "chatcmpl-CZx1ZpbX0BmG7YwVQ4Lk2tHn8RfSd", "object": "chat.completion.chunk",
-        "created": 1760000000, "model": "gpt-4o-mini-2024-07-18", "system_fingerprint": "fp_5f3a1",
-    }  # fmt: skip
-
-    def event(delta: Json) -> bytes:
-        choice: Json = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
-        text = json.dumps({**frame, "choices": [choice]}, separators=(",", ":"))
-        return f"data: {text}\n\n".encode()
-
-    first = event({"role": "assistant", "content": "", "refusal": None})
-    return [first, *(event({"content": word}) for word in words)]
-
-
-def anthropic(words: list[str]) -> list[bytes]:
-    return [f"event: {doc['type']}\ndata: {json.dumps(doc)}\n\n".encode() for doc in _docs(words)]
-
-
-def bedrock(words: list[str]) -> list[bytes]:
-    """The same inside AWS frames."""
-    return [frames.chunk(json.dumps(doc, separators=(",", ":")).encode()) for doc in _docs(words)]
-
-
-def _docs(words: list[str]) -> list[Json]:
-    usage: Json = {"input_tokens": 9, "output_tokens": 1}
-    message: Json = {"id": "msg_1", "type": "message", "role": "assistant", "content": [],
-                     "model": "claude", "usage": usage}  # fmt: skip
-    block: Json = {"type": "text", "text": ""}
-    return [
-        {"type": "message_start", "message": message},
-        {"type": "content_block_start", "index": 0, "content_block": block},
-        *(
-            {"type": "content_block_delta", "index": 0,
-             "delta": {"type": "text_delta", "text": word}}
-            for word in words
-        ),
-    ]  # fmt: skip
+async def one_round(mode: str | None, packs: list[PolicyPack]) -> float:
+    """µs per event.  Mode None: there is no policy."""
+    recovery = "off" if mode in (None, "off") else "resume"
+    route = Route.model_validate(
+        {
+            "id": "chat", "endpoint": "openai", "stream_recovery": recovery,
+            "policy_packs": [each.policy_pack_id for each in packs],
+        }
+    )  # fmt: skip
+    failover = policy("openai", "spare") if mode is not None else None
+    w = world([OPENAI, SPARE], routes=[route], failover=failover, packs=packs)
+    caller = RecordingDownstream(request_body=STREAM)
+    task = spawn(serve(w.inbound("/v1/chat/completions"), caller, w.gateway), name="caller")
+    await asyncio.sleep(0)
+    sink = w.upstreams["openai"].sinks[0]
+    sink.head(200, SSE)
+    for piece in (ROLE, *PIECES[:3]):
+        sink.data(piece)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    feed = sink.data
+    began = now_ns()
+    for piece in PIECES:
+        feed(piece)
+    spent = (now_ns() - began) / EVENTS / 1000
+    assert len(caller.pieces) >= EVENTS, "all of it has left"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return spent
 
 
-Way = tuple[
-    str, Callable[[list[str]], list[bytes]], Callable[[], Framer], Callable[[], StreamReader]
-]
-WAYS: list[Way] = [
-    ("OpenAI", openai, SseFramer, lambda: ChatStream(hold_tools=False, want_usage=True)),
-    ("Anthropic", anthropic, SseFramer,
-     lambda: MessagesStream(hold_tools=False, hold_reasoning=False)),
-    ("Bedrock", bedrock, ClaudeFramer,
-     lambda: MessagesStream(hold_tools=False, hold_reasoning=False)),
-]  # fmt: skip
-
-
-def feeder(kind: str, way: Way, guard: Guard) -> Callable[[bytes], object]:
-    """What takes the chunks of one stream."""
-    framer, reader = way[2](), way[3]()
-    if kind == "frame":
-        return framer.feed
-    return Pump(framer, reader, guard if kind == "pack" else None).feed
-
-
-def measure(kind: str, way: Way, guard: Guard) -> float:
-    """Microseconds per event, best round."""
-    chance, best = random.Random(7), float("inf")
-    for _ in range(ROUNDS):
-        spent = 0
-        for _ in range(STREAMS):
-            chunks = way[1]([word + " " for word in chance.choices(WORDS, k=EVENTS)])
-            feed = feeder(kind, way, guard)
-            begin = now_ns()
-            for chunk in chunks:
-                feed(chunk)
-            spent += now_ns() - begin
-        best = min(best, spent / STREAMS / EVENTS / 1000)
-    return best
-
-
-def main() -> None:
-    guard = compile_guard([builtin_packs()["secrets-core"].effective], GuardSettings())
-    guard.warm()
-    gc.collect()
-    gc.freeze()
-    kinds = ("frame", "bare", "pack")
-    print("µs per event" + "".join(f"{kind:>8}" for kind in kinds))
-    for way in WAYS:
-        print(f"{way[0]:12}" + "".join(f"{measure(kind, way, guard):8.2f}" for kind in kinds))
+async def measure() -> None:
+    for packs in ([], [PACK]):
+        best = dict.fromkeys((None, "off", "resume"), 1e9)
+        for _ in range(ROUNDS):
+            for mode, before in best.items():
+                best[mode] = min(before, await one_round(mode, packs))
+        named = {None: "no policy", "off": "off", "resume": "resume"}
+        found = "  ".join(f"{named[mode]} {spent:.2f}" for mode, spent in best.items())
+        print(f"{'guarded' if packs else 'plain':8} {found} µs per event")
 
 
 if __name__ == "__main__":
-    main()
+    gc.collect()
+    gc.freeze()
+    asyncio.run(measure())

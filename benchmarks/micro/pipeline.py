@@ -17,6 +17,7 @@ from time import perf_counter_ns as now_ns
 
 from proxy.gateway.admission import admit
 from proxy.gateway.ask import ask
+from proxy.gateway.early import Early
 from proxy.gateway.flights import Flights
 from proxy.gateway.limits import claim, settle
 from proxy.gateway.reach import reach
@@ -130,7 +131,7 @@ def gateway_over(rules: Rules) -> Gateway:
     return Gateway(
         rules=lambda: rules, clock=clock, ids=UlidIds(), journal=Nowhere(),
         line_of=line_of, is_critical=is_critical, observe=Totals("bench").count, off_loop=InLine(),
-        server_key=b"k" * 32, flights=flights,
+        server_key=b"k" * 32, flights=flights, early=Early(),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from proxy.app.limits import LimitsOfWorker
 from proxy.app.sharing import WorkerShare
+from proxy.gateway.early import Early
 from proxy.gateway.flights import Flights
 from proxy.gateway.handlers import Front
 from proxy.gateway.limits import limited_names
@@ -111,6 +112,7 @@ class DataHalf:
             off_loop=self._threads,
             server_key=server_key,
             flights=Flights(clock, fraction, self.share.tell),
+            early=Early(),
             draining=lambda: self._draining,
             event=self._happened,
         )
@@ -224,6 +226,7 @@ class DataHalf:
         while self._http is not None:
             await self._clock.sleep(WATCH_S)
             self.gateway.flights.sweep()
+            self.gateway.early.sweep(self._clock.monotonic())
             self.share.look()
 
     def _happened(

@@ -147,8 +147,7 @@ class Answer(Streamed):
     def begun(self) -> bool:
         """The answer goes on: a stream at its commit point, a body too long to be held."""
         if self.mode == STREAM:
-            assert self.pump is not None
-            return self.pump.released
+            return self.may_begin
         return self.mode == PASS
 
     def take_held(self) -> bytes:

@@ -56,7 +56,9 @@ def answer_blocked(turn: Turn, fault: Blocked) -> bool:
             said, record.request_id, model, usage=record.usage, choices=choices
         )
     record.status_code = 200
-    turn.caller.begin(200, _lines(turn, kind), length=None if exchange.stream else len(body))
+    if not turn.early:
+        length = None if exchange.stream else len(body)
+        turn.caller.begin(200, _lines(turn, kind), length=length)
     turn.caller.hold(body)
     return True
 

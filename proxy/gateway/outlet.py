@@ -6,7 +6,7 @@ from proxy.model.ports import Call, Downstream
 from proxy.model.recovery import Misfit
 from proxy.wire.continuing import Joiner
 
-KEPT_BYTES: Final = 4 * 1024 * 1024
+KEPT_BYTES: Final = 8 * 1024 * 1024
 
 
 class Source(Protocol):

@@ -52,6 +52,8 @@ async def serve(
         if turn.route.asks:
             await ask(turn, rules, gateway)  # 4 ask
             note_unread(turn)
+        if turn.exchange.stream:
+            gateway.early.waits(turn)
         answer = await reach(turn, rules, gateway)  # 5 reach
         if answer is None:
             if turn.beside is not None:
@@ -68,6 +70,7 @@ async def serve(
         raise
     finally:
         if turn is not None:
+            gateway.early.over(turn)
             give_up(turn)
             turn.land(gateway.clock.monotonic())
             tell_permits(turn, gateway)

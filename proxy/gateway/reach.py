@@ -10,6 +10,7 @@ from typing import Final, assert_never
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, UNARY, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES
+from proxy.gateway.ends import judge_death
 from proxy.gateway.faults import fault_of, nothing_admits
 from proxy.gateway.gates import SKIPPED, all_forbidden, may_send
 from proxy.gateway.going import GoingOn
@@ -19,10 +20,10 @@ from proxy.gateway.turn import Gateway, Turn
 from proxy.gateway.way import OTHER_VECTORS, PINNED, Way
 from proxy.model.exchange import ErrorSeen, Refused
 from proxy.model.failover import Attempt, FailoverDecision, Outcome
-from proxy.model.observations import RetryBudgetSpent
+from proxy.model.observations import RetryBudgetSpent, StreamRecovery
 from proxy.routing.failover import BUDGET, Fail, Send, final_attempt
 from proxy.routing.outcomes import judge_refusal, judge_transport
-from proxy.routing.recovery import REFUSED_STATUSES
+from proxy.routing.recovery import DIED, REFUSED_STATUSES
 from proxy.routing.saying import why_sent_on
 from proxy.wire.failures import read_error
 from proxy.wire.jsonbody import loads_event, strict_object
@@ -139,7 +140,15 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
         attempt.ttft_ms = (answer.first_content_at - answer.started) * 1000
     own = answer.candidate.own_credential
     pump = answer.pump
-    if answer.fault is not None:
+    if (
+        answer.buffers
+        and pump is not None
+        and pump.content
+        and not answer.begun
+        and (pump.blocked is None)
+    ):
+        judge_death(turn, answer, attempt)
+    elif answer.fault is not None:
         phase = answer.fault.phase
         attempt.outcome = judge_transport(
             phase, response_bytes=answer.fault.response_bytes, content_sent=False
@@ -158,7 +167,7 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
         attempt.outcome = Outcome.SUCCESS
         if answer.status >= 400:
             attempt.outcome = judge_refusal(ErrorSeen(answer.status), own_credential=own)
-    elif answer.mode == STREAM and pump is not None and not pump.released:
+    elif answer.mode == STREAM and pump is not None and not answer.begun:
         if pump.blocked is not None:
             attempt.outcome = Outcome.BLOCKED
         elif pump.error is not None:
@@ -240,6 +249,9 @@ def _tell_switch(turn: Turn, place: int, gateway: Gateway, way: Way) -> None:
         return
     now_ms = gateway.clock.now_ms()
     code, trigger = why_sent_on(last, now_ms)
+    buffered = last.outcome in DIED and turn.buffers
+    if buffered:
+        gateway.observe(StreamRecovery("buffer", "failed_over"))
     turn.record.decisions.append(
         FailoverDecision(
             failover_policy_id=policy.effective_id,
@@ -249,6 +261,7 @@ def _tell_switch(turn: Turn, place: int, gateway: Gateway, way: Way) -> None:
             timestamp_ms=now_ms,
             reason_code=code,
             skipped=way.skipped_before(place),
+            recovery="buffer" if buffered else None,
         )
     )
 

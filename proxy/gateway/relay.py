@@ -45,6 +45,10 @@ async def relay(turn: Turn, answer: Answer, rules: Rules, gateway: Gateway) -> N
     record.provider = answer.candidate.doc.provider
     record.upstream_status = answer.status
     record.ttft_ms = attempt.ttft_ms
+    if turn.early and answer.mode != STREAM:
+        if attempt.outcome is Outcome.SUCCESS:
+            attempt.outcome, attempt.why = Outcome.BAD_ANSWER, "no stream"
+        raise fault_of(attempt, answer.status)
     if turn.beside is not None:
         await wait_beside(turn.beside, answer, attempt, gateway)
     if answer.mode in (STREAM, PASS):
@@ -178,6 +182,11 @@ def refuse(
         record.outcome = CONSEQUENCES[record.attempts[-1].outcome].told_as
     elif record.outcome == "gateway_error" and fault.status < 500:
         record.outcome = "rate_limited" if fault.status == 429 else "invalid_request"
+    if turn is not None and turn.early and turn.dialect is not None:
+        record.status_code = 200
+        reader = turn.dialect.stream(hold_tools=False, hold_reasoning=False, want_usage=False)
+        caller.hold(reader.error_end(fault, record.request_id), cut=True)
+        return
     dialect = turn.visit.surface.dialect if turn is not None else _dialect_of(inbound)
     status, headers, body = render_error(dialect, fault, record.request_id)
     record.status_code = status

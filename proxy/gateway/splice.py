@@ -102,6 +102,7 @@ class Splice:
 
     async def recover(self) -> None:
         """Go on with another answer while the one at hand has died, as often as it may be."""
+        self._turn.committed = True
         while has_died(self.answer) and not self._gateway.draining():
             if self.outlet.too_long:
                 self._count("none", "not_resumable")
@@ -118,12 +119,6 @@ class Splice:
                 return
             if not await self._go_on(heard, asked):
                 return
-
-    def cancel(self) -> None:
-        """The caller has left."""
-        self.answer.cancel()
-        if self.next_answer is not None:
-            self.next_answer.cancel()
 
     # --- one death
 

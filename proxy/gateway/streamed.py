@@ -24,6 +24,7 @@ from proxy.gateway.way import Way
 from proxy.guardrails.engine import Judgement
 from proxy.guardrails.placeholders import Restoration
 from proxy.model.exchange import Json, Plan, RawHeaders
+from proxy.model.observations import StreamRecovery
 from proxy.model.ports import Call, Clock, Outflow, TransportFault
 from proxy.model.records import HELD_BOUNDS
 
@@ -36,7 +37,8 @@ class Streamed:
 
     __slots__ = (
         "_attached", "_backlog", "_brake", "_clock", "_coming", "_decoder", "_gateway",
-        "_going_on", "_held", "_limit", "_threshold", "_turn", "bad", "body", "call", "candidate",
+        "_going_on", "_held", "_limit", "_room", "_threshold", "_turn", "bad", "body", "buffers",
+        "call", "candidate",
         "complete", "decided", "doc", "fault", "finished", "first_content_at", "gate", "guard_s",
         "headers", "held_counts", "is_read", "mode", "plan", "pump", "restoration", "size",
         "started", "status", "too_big", "way",
@@ -81,6 +83,8 @@ class Streamed:
         self.gate: Gate | None = None  # before the pump, where checks outside look at answers
         self.restoration: Restoration | None = None
         self._going_on = going_on
+        self._room = HOLD_BYTES  # for a stream that is buffered
+        self.buffers = turn.buffers
         if going_on is not None and going_on.restoration is not None:
             self.restoration = going_on.restoration
         elif turn.placeholders is not None:
@@ -185,7 +189,7 @@ class Streamed:
             self._backlog.begin()
         elif pump.over:
             self._stream_over()
-        elif pump.released and not self.decided.done():
+        elif pump.released and not self.decided.done() and self.may_begin:
             self._decide()
 
     def _watched(self, pump: Pump, chunk: bytes, counts: list[int], began: float) -> bytes:
@@ -334,11 +338,23 @@ class Streamed:
         if self.call is not None and not self.complete:
             self.call.cancel()
 
+    @property
+    def may_begin(self) -> bool:
+        """A stream is at its commit point: content has come out; where it is buffered, all of it
+        has, or more than may be held."""
+        pump = self.pump
+        if pump is None or not pump.released:
+            return False
+        return not self.buffers or pump.terminal or self._room < 0
+
     def _send(self, data: bytes) -> None:
         if self._attached is not None:
             self._attached.write(data)
         else:
             self._held.append(data)
+            before, self._room = self._room, self._room - len(data)
+            if self.buffers and self._room < 0 <= before:
+                self._gateway.observe(StreamRecovery("buffer", "released"))
 
     def _reject(self, why: str) -> None:
         self.bad = why

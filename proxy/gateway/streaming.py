@@ -32,9 +32,10 @@ async def relay_stream(
         answer, attempt = splice.answer, splice.attempt
     if left is not None:
         turn.record.attempts[-1].outcome = Outcome.CANCELLED
-        under_way = answer if splice is None else splice.next_answer or answer
-        under_way.cancel()
-        await under_way.still()
+        if splice is not None and splice.next_answer is not None:
+            answer, attempt = splice.next_answer, turn.record.attempts[-1]
+        answer.cancel()
+        await answer.still()
     _note_stream(turn, answer, attempt, gateway)
     if left is not None:
         raise left
@@ -45,7 +46,7 @@ async def _flow(
 ) -> None:
     pump = answer.pump
     assert pump is not None
-    if pump.blocked is not None and not pump.released:
+    if pump.blocked is not None and not answer.begun:
         raise Blocked(pump.message, pump.blocked.policy_id)
     begin(turn, answer, gateway, length=None)
     held = b""
@@ -79,7 +80,7 @@ def _end_stream(
         caller.hold(held + (last if splice is None else splice.outlet.last(last)))
     elif is_whole(answer):
         record.outcome = "success"
-        record.recovered = splice is not None and splice.recovered
+        record.recovered = any(each.recovery is not None for each in record.decisions)
         caller.hold(held + pump.last)
     elif answer.fault is not None and answer.fault.phase == "caller":
         attempt.outcome = Outcome.CANCELLED

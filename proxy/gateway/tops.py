@@ -9,7 +9,12 @@ from proxy.wire.headers import REQUEST_ID, down, down_lines, render, upstream_re
 
 
 def begin(turn: Turn, answer: Answer, gateway: Gateway, *, length: int | None) -> None:
+    """Say the head, unless the caller has got one already."""
+    gateway.early.over(turn)
     record = turn.record
+    if turn.early:
+        record.status_code = 200
+        return
     waited_ms = 0.0
     for attempt in record.attempts:
         waited_ms += attempt.latency_ms

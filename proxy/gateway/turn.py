@@ -51,6 +51,14 @@ def _nobody_hears(_: str, __: str, ___: str, ____: dict[str, Json]) -> None:
     pass
 
 
+class Waits(Protocol):
+    """Callers of streams who have heard nothing yet (`early.py`)."""
+
+    def waits(self, turn: "Turn") -> None: ...
+    def over(self, turn: "Turn") -> None: ...
+    def sweep(self, now: float) -> None: ...
+
+
 @dataclass(slots=True)
 class Gateway:
     """What the data plane is made of; built by app.py, faked in tests."""
@@ -65,6 +73,7 @@ class Gateway:
     off_loop: OffLoop
     server_key: bytes
     flights: Flights  # attempts under a failover policy, and how endpoints stand
+    early: Waits
     draining: Callable[[], bool] = field(default=lambda: False)
     in_flight: int = 0
     answers: set[UnderWay] = field(default_factory=set)  # under way, for the drain
@@ -105,6 +114,8 @@ class Turn:
     entered: Standing | None = None  # its request is counted among those in flight
     hold: Hold | None = None  # what it has of its limits
     limit_lines: bytes = b""  # `x-parapet-ratelimit-`: what was left of them
+    early: bool = False  # its caller has got headers before anybody has answered
+    committed: bool = False  # its stream has died, and the caller has some of it
 
     def land(self, now: float) -> None:
         """The request is over: what became of its last attempt is known."""
@@ -136,6 +147,15 @@ class Turn:
     def policy(self) -> FailoverPolicy | None:
         """The failover policy in charge: a rule that reroutes takes its place."""
         return self.route.policy if self.rerouted is None else None
+
+    @property
+    def buffers(self) -> bool:
+        """Nothing of a stream leaves before it is whole."""
+        return (
+            self.policy is not None
+            and self.route.doc.stream_recovery == "buffer"
+            and not self.committed
+        )
 
     @property
     def must_be_checked(self) -> bool:

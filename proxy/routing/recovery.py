@@ -17,7 +17,7 @@ Manner = Literal["prefill", "restart"]
 
 REFUSED_STATUSES: Final = frozenset({400, 404, 413, 422})  # of a continuation: it cannot be had
 PREFILL_OFF_S: Final = 600.0
-_DIED: Final = frozenset({Outcome.CUT, Outcome.STALL})
+DIED: Final = frozenset({Outcome.CUT, Outcome.STALL})  # after content
 
 
 def hindrance(released: Released, asked: Asked) -> str:
@@ -58,11 +58,6 @@ def once_more(
     if late or before >= MOST_ON_ONE or place in refused:
         return None
     return Send(place, now.apart_s, True)
-
-
-def has_died(outcome: Outcome) -> bool:
-    """After content, so that only §10 can help."""
-    return outcome in _DIED
 
 
 class PrefillSeam:

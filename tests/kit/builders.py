@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.gateway.early import Early
 from proxy.gateway.flights import Flights
 from proxy.gateway.pipeline import serve
 from proxy.gateway.snapshot import build_guards, build_rules
@@ -179,5 +180,6 @@ def world(
         off_loop=InLine(),
         server_key=b"k" * 32,
         flights=flights,
+        early=Early(),
     )
     return World(gateway, clock, notes, fakes)

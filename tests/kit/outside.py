@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.gateway.early import Early
 from proxy.gateway.flights import Flights
 from proxy.gateway.opinions import Opinions
 from proxy.gateway.snapshot import Rules, build_guards, build_rules
@@ -126,6 +127,7 @@ async def outside_world(
         off_loop=InLine(),
         server_key=b"k" * 32,
         flights=flights,
+        early=Early(),
     )
     try:
         yield OutsideWorld(

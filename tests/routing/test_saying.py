@@ -59,7 +59,8 @@ SENT_ON: list[tuple[Attempt, str, str]] = [
     (attempt(Outcome.QUOTA, "status 402"), "quota", "status 402"),
     (attempt(Outcome.AUTH, "status 401"), "auth", "status 401"),
     (attempt(Outcome.CONTEXT_WINDOW, "status 400"), "context_window", "context_length_exceeded"),
-    (attempt(Outcome.CUT, "stream cut after 214 chars"), "stream_cut", "stream cut after 214 chars"),
+    (attempt(Outcome.CUT, "stream cut after 214 chars"),
+     "stream_cut", "stream cut after 214 chars"),
     (attempt(Outcome.STALL, "stream idle > 15000ms", timed_out="idle"),
      "stream_stall", "stream idle > 15000ms"),
 ]

@@ -19,6 +19,7 @@ from proxy.model.observations import (
     SpoolDropped,
     SpoolLost,
     StreamEventDropped,
+    StreamRecovery,
     UpstreamStale,
 )
 from proxy.model.records import RequestRecord
@@ -102,6 +103,7 @@ OBSERVED = [
     (UpstreamStale("a"),                          None),
     (RetryBudgetSpent("fo-1"),                    None),
     (StreamEventDropped("a"),                     None),
+    (StreamRecovery("prefill", "recovered"),      None),
     (GuardAskingEnded(0.2),                       None),
     (GuardOverflowed("p", "r"),                   "guard.overflowed"),
     (SpoolLost("disk full"),                      "spool.lost"),

@@ -19,6 +19,7 @@ from proxy.model.observations import (
     SpoolDropped,
     SpoolLost,
     StreamEventDropped,
+    StreamRecovery,
     UpstreamStale,
 )
 from proxy.model.policy import PolicyResult
@@ -112,7 +113,7 @@ def test_policy_failover_and_the_small_ones() -> None:
     registry = shown(
         RequestFinished(record(policy_results=[result, result], decisions=[decision])),
         UpstreamStale("a"), UpstreamStale("a"), StreamEventDropped("a"), GuardAskingEnded(0.3),
-        RetryBudgetSpent("fo-1"),
+        RetryBudgetSpent("fo-1"), StreamRecovery("prefill", "recovered"),
         RequestFinished(record(placeholders_unrestored=3)), RequestFinished(record()),
         RequestFinished(record(unknown_events=2)), RequestFinished(record(unknown_events=1)),
         GuardOverflowed("safety-v2", "r"), SpoolLost("disk full"), SnapshotApplied(7),

@@ -83,6 +83,8 @@ def _beside(choice: Object) -> str:
     if delta.get("tool_calls") or delta.get("function_call"):
         return "tool_call"
     names = [name for name, value in delta.items() if name not in _NO_CONTENT and value]
+    if type(delta.get("content")) not in (str, type(None)):
+        names.append("content")
     if any(name.startswith("reasoning") for name in names):
         return "reasoning"
     return names[0][:32] if names else ""
