@@ -29,7 +29,8 @@ from proxy.gateway.turn import Gateway
 from proxy.model.exchange import Inbound, Outgoing, RawHeaders
 from proxy.model.ports import Call, Sink
 from proxy.model.tenancy import ApiKey, Endpoint, Limits, Route, SnapshotDoc, WorkspaceRules
-from proxy.routing.standing import Effect, Standing
+from proxy.routing.effects import Effect
+from proxy.routing.standing import Standing
 from proxy.runtime.clock import SystemClock
 from proxy.runtime.ids import UlidIds
 from proxy.settings.packs import builtin_packs

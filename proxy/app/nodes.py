@@ -13,8 +13,9 @@ from typing import Final, Protocol
 
 from proxy.model.batch import StoreUnavailable
 from proxy.model.ports import Clock
+from proxy.routing.effects import Effect, StateChanged
 from proxy.routing.merging import care_of, told_doc, told_from, told_of
-from proxy.routing.standing import Effect, Standing, StateChanged
+from proxy.routing.standing import Standing
 from proxy.routing.states import State, Told
 from proxy.routing.window import FIELDS
 from proxy.storage.redis.standings import Heard, Policy, Probe, RedisStandings, Said

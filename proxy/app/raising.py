@@ -33,9 +33,9 @@ from proxy.model.events import (
 )
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock, Ids, Store
-from proxy.routing.breaker import State
 from proxy.routing.standing import Standing
 from proxy.routing.standings import Standings
+from proxy.routing.states import State
 from proxy.settings.notices import IncidentSettings
 from proxy.storage.incidents import INCIDENT, Held, find, ops
 from proxy.wire import jsonbody

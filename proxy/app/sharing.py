@@ -15,6 +15,7 @@ from proxy.gateway.flights import Flight, Flights
 from proxy.link.frames import Message
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
+from proxy.routing.effects import Effect, StateChanged
 from proxy.routing.holds import Key
 from proxy.routing.merging import (
     counts_doc,
@@ -25,7 +26,7 @@ from proxy.routing.merging import (
     told_of,
     whole,
 )
-from proxy.routing.standing import Effect, Standing, StateChanged
+from proxy.routing.standing import Standing
 from proxy.routing.states import Grant, State, Told
 
 REPORT_S: Final = 0.25

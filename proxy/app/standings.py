@@ -12,11 +12,11 @@ from proxy.link.peers import Workers
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.model.tenancy import SnapshotDoc
-from proxy.routing.breaker import State
+from proxy.routing.effects import Effect
 from proxy.routing.holds import Holds
 from proxy.routing.merging import counts_from, put_counts, told_from, told_of, whole, wins
-from proxy.routing.standing import Effect, Standing, down_elsewhere
-from proxy.routing.states import Told
+from proxy.routing.standing import Standing, down_elsewhere
+from proxy.routing.states import State, Told
 from proxy.runtime.ids import fraction
 from proxy.runtime.tasks import background
 from proxy.storage.redis.standings import RedisStandings

@@ -7,7 +7,8 @@ from typing import Final
 from proxy.gateway.changes import change_of
 from proxy.model.observations import Observation
 from proxy.model.ports import Ids
-from proxy.routing.standing import Effect, Standing, Switched
+from proxy.routing.effects import Effect, Switched
+from proxy.routing.standing import Standing
 from proxy.spool.record import change_line
 from proxy.spool.writer import SpoolWriter
 from proxy.telemetry.exposition import Registry

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from proxy.routing.breaker import State
 from proxy.routing.explaining import held_of, state_of
 from proxy.routing.standing import Standing
+from proxy.routing.states import State
 from proxy.telemetry.exposition import Registry
 
 

@@ -12,9 +12,9 @@ from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import WorkspaceRules
 from proxy.routing import window as fields
-from proxy.routing.breaker import State as Breaker
 from proxy.routing.explaining import RuleExplained, explain, status_of
 from proxy.routing.standing import Standing
+from proxy.routing.states import State as Breaker
 
 State = Literal["normal", "failed_over", "recovering", "exhausted", "forced"]
 EndpointHealth = Literal[

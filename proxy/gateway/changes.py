@@ -9,17 +9,10 @@ from proxy.model.events import (
 )
 from proxy.model.failover import FailoverDecision, Observed
 from proxy.routing import window as fields
-from proxy.routing.breaker import Reason
+from proxy.routing.effects import FLAP_HOLD, Effect, Flapping, Recovered, StateChanged, Switched
 from proxy.routing.saying import trigger_condition
-from proxy.routing.standing import (
-    FLAP_HOLD,
-    Effect,
-    Flapping,
-    Recovered,
-    Standing,
-    StateChanged,
-    Switched,
-)
+from proxy.routing.standing import Standing
+from proxy.routing.states import Reason
 from proxy.spool.record import decision_doc
 
 NO_SHARE: Final = 99  # of a ramp: what it lets in last

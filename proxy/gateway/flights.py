@@ -12,10 +12,11 @@ from proxy.gateway.snapshot import RouteView, Rules
 from proxy.model.failover import Outcome
 from proxy.model.ports import Clock
 from proxy.routing.balance import Balance, Load, tiers_of
-from proxy.routing.breaker import Permit
+from proxy.routing.effects import Effect
 from proxy.routing.holds import Holds, Key
 from proxy.routing.recovery import PREFILL_OFF_S
-from proxy.routing.standing import NEVER, Effect, Standing, down_elsewhere
+from proxy.routing.standing import NEVER, Standing, down_elsewhere
+from proxy.routing.states import Permit
 
 TICK_S: Final = 1.0
 SWEEPS_A_TICK: Final = 9  # within a second, with one to spare

@@ -12,9 +12,9 @@ from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.failover import Attempt, Outcome
 from proxy.routing.balance import digest_of, share_of
-from proxy.routing.breaker import Permit, State
 from proxy.routing.failover import BUDGET, Move, Now, Send, next_move
 from proxy.routing.holds import Key
+from proxy.routing.states import Permit, State
 from proxy.wire.bound import bound_by, conversation_of
 from proxy.wire.providers.models import model_for
 

@@ -15,16 +15,10 @@ from proxy.model.failover import Conditions, Outcome, Recovery
 from proxy.routing import window as fields
 from proxy.routing.latencies import Latencies
 from proxy.routing.outcomes import CONSEQUENCES
-from proxy.routing.states import Change as Change
-from proxy.routing.states import Grant, Told
-from proxy.routing.states import Permit as Permit
-from proxy.routing.states import Reason as Reason
-from proxy.routing.states import State as State
-from proxy.routing.window import Window, lower_bound
+from proxy.routing.rules import by_errors, by_kind, by_latency, by_limits
+from proxy.routing.states import Change, Grant, Permit, Reason, State, Told
+from proxy.routing.window import Window
 
-HARD_IN_A_ROW: Final = 3
-CONFIG_IN_A_ROW: Final = 3
-LIMITED_SHARE: Final = 0.5  # of attempts that are 429 without a hint
 DECAY_S: Final = 60.0
 STEADY_S: Final = 10
 STEADY_SAMPLES: Final = 5
@@ -155,36 +149,12 @@ class Breaker:
         """The first rule of failover.md §5 that holds; `sums`: of more than its own window."""
         self.window.advance(now)
         said, n = self.conditions, self.window.totals if sums is None else sums
-        limit = said.error_rate_threshold
-        outcomes, errors = n[fields.OUTCOMES], n[fields.ERRORS]
-        if self.hard_in_a_row >= HARD_IN_A_ROW:
-            return Reason("hard_failure", self.hard_in_a_row, HARD_IN_A_ROW, self.hard_in_a_row)
-        if self.config_in_a_row >= CONFIG_IN_A_ROW:
-            run = self.config_in_a_row
-            return Reason(self.config_code, run, CONFIG_IN_A_ROW, run)
-        if (
-            limit is not None
-            and outcomes >= said.min_samples
-            and errors >= said.min_errors
-            and lower_bound(errors, outcomes, said.confidence) > limit
-        ):
-            return Reason("error_rate", errors / outcomes, limit, outcomes)
-        if said.consecutive_failures and self.errors_in_a_row >= said.consecutive_failures:
-            run = self.errors_in_a_row
-            return Reason("consecutive_failures", run, said.consecutive_failures, run)
-        if said.latency_threshold_ms is not None:
-            verdicts, slow = n[fields.VERDICTS], n[fields.SLOW]
-            if said.consecutive_slow and self.slow_in_a_row >= said.consecutive_slow:
-                return Reason("latency", 1.0, said.slow_ratio_threshold, self.slow_in_a_row)
-            if (
-                verdicts >= said.min_samples
-                and lower_bound(slow, verdicts, said.confidence) >= said.slow_ratio_threshold
-            ):
-                return Reason("latency", slow / verdicts, said.slow_ratio_threshold, verdicts)
-        attempts, limited = n[fields.ATTEMPTS], n[fields.LIMITED]
-        if attempts >= said.min_samples and limited >= LIMITED_SHARE * attempts:
-            return Reason("rate_limited", limited / attempts, LIMITED_SHARE, attempts)
-        return None
+        return (
+            by_kind(self.hard_in_a_row, self.config_in_a_row, self.config_code)
+            or by_errors(said, n, self.errors_in_a_row)
+            or by_latency(said, n, self.slow_in_a_row)
+            or by_limits(said, n)
+        )
 
     def _judge(self, now: float) -> Change | None:
         reason = self.trips(now)

@@ -10,8 +10,10 @@ from math import ceil
 from typing import Final
 
 from proxy.routing import window as fields
-from proxy.routing.breaker import CONFIG_IN_A_ROW, HARD_IN_A_ROW, Breaker, State
+from proxy.routing.breaker import Breaker
+from proxy.routing.rules import CONFIG_IN_A_ROW, HARD_IN_A_ROW
 from proxy.routing.standing import Standing
+from proxy.routing.states import State
 from proxy.routing.window import lower_bound
 
 NO_CONDITION: Final = "no_condition"

@@ -4,8 +4,9 @@ import math
 
 from proxy.model.events import iso
 from proxy.model.failover import Attempt, Conditions, Outcome
-from proxy.routing.breaker import CONFIG_IN_A_ROW, HARD_IN_A_ROW, Reason
 from proxy.routing.failover import reason_of
+from proxy.routing.rules import CONFIG_IN_A_ROW, HARD_IN_A_ROW
+from proxy.routing.states import Reason
 
 _CONFIG = frozenset({"auth", "model_not_found", "quota", "misconfigured"})
 

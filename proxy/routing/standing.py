@@ -8,22 +8,22 @@ is not made (§3).  Pure: `now` is handed in, what is to be told is returned.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.model.failover import Conditions, FailoverPolicy, Outcome
 from proxy.routing.balance import Balance
-from proxy.routing.breaker import HARD_IN_A_ROW, Breaker, Change, Permit, Reason, State
+from proxy.routing.breaker import Breaker
+from proxy.routing.budget import Budget, Rate
+from proxy.routing.effects import Effect, Flapping, Recovered, StateChanged, Switched
 from proxy.routing.holds import Holds, Key
 from proxy.routing.merging import told_of, wins
-from proxy.routing.states import Told
+from proxy.routing.rules import HARD_IN_A_ROW
+from proxy.routing.states import Change, Permit, Reason, State, Told
 
 NEVER: Final = float("inf")
 FLAP_WINDOW_S: Final = 600.0
 FLAP_SWITCHES: Final = 6
-RATE_S: Final = 10
 FORGOTTEN_S: Final = 30.0
-FLAP_HOLD: Final = "flap_hold"  # the reason that is told of a return that is not made
 _CLOSED: Final = State.CLOSED
 _SUCCESS: Final = Outcome.SUCCESS
 _ADMIT: Final = (State.CLOSED, State.FORCED_CLOSED)
@@ -33,44 +33,6 @@ _REFUSALS: Final = {
     State.RAMP: "ramping",
     State.FORCED_OPEN: "forced",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """One endpoint's breaker went from one state to another."""
-
-    endpoint_id: str
-    change: Change
-
-
-@dataclass(frozen=True, slots=True)
-class Switched:
-    """The active endpoint changed; `after` None: no endpoint is left."""
-
-    before: str | None
-    after: str | None
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """Traffic is back at a better endpoint; `before` None: there was none at all."""
-
-    before: str | None
-    after: str
-    outage_s: float
-    requests: int  # that went to fallbacks meanwhile
-
-
-@dataclass(frozen=True, slots=True)
-class Flapping:
-    """A return was not made, and none will be before `until`."""
-
-    endpoint_id: str
-    until: float
-
-
-Effect = StateChanged | Switched | Recovered | Flapping
 
 
 def down_elsewhere(
@@ -87,72 +49,6 @@ def down_elsewhere(
                         yield other, other.is_down(name, now, until)
             case _:
                 pass
-
-
-class Rate:
-    """Requests a second over the last ten."""
-
-    __slots__ = ("_counts", "_newest", "_sum")
-
-    def __init__(self) -> None:
-        self._counts = [0] * RATE_S
-        self._newest = 0
-        self._sum = 0
-
-    def __repr__(self) -> str:
-        return f"<Rate {self._sum / RATE_S} a second>"
-
-    def add(self, now: float, times: int = 1) -> None:
-        if now >= self._newest + 1:
-            self._advance(int(now))
-        self._counts[self._newest % RATE_S] += times
-        self._sum += times
-
-    @property
-    def is_some(self) -> bool:
-        return self._sum > 0
-
-    def per_s(self, now: float) -> float:
-        self._advance(int(now))
-        return self._sum / RATE_S
-
-    def _advance(self, second: int) -> None:
-        if second - self._newest >= RATE_S:
-            self._counts = [0] * RATE_S
-            self._sum, self._newest = 0, second
-        while self._newest < second:
-            self._newest += 1
-            place = self._newest % RATE_S
-            self._sum -= self._counts[place]
-            self._counts[place] = 0
-
-
-class Budget:
-    """Attempts beside the first one, so that a provider in trouble is not asked even more (§8.3).
-
-    `enter` and `leave` a request, `charge` and `refund` an attempt."""
-
-    __slots__ = ("charged", "in_flight", "least", "percent")
-
-    def __init__(self, percent: int, least: int) -> None:
-        self.percent = percent
-        self.least = least
-        self.in_flight = 0
-        self.charged = 0
-
-    def __repr__(self) -> str:
-        return f"<Budget {self.charged} charged, {self.in_flight} in flight>"
-
-    @property
-    def has_room(self) -> bool:
-        return self.charged < max(self.least, self.percent * self.in_flight // 100)
-
-    def charge(self) -> bool:
-        """Take one; False: there is none."""
-        if not self.has_room:
-            return False
-        self.charged += 1
-        return True
 
 
 class Standing:

@@ -13,8 +13,9 @@ from proxy.link.frames import Message
 from proxy.model.failover import Conditions, Outcome
 from proxy.model.tenancy import Route, SnapshotDoc, WorkspaceRules
 from proxy.routing import window as fields
-from proxy.routing.breaker import State
-from proxy.routing.standing import Effect, Standing, StateChanged, Switched
+from proxy.routing.effects import Effect, StateChanged, Switched
+from proxy.routing.standing import Standing
+from proxy.routing.states import State
 from proxy.runtime.clock import SystemClock
 from proxy.storage.redis.client import new_client
 from proxy.storage.redis.server import Server

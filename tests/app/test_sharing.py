@@ -12,9 +12,10 @@ from proxy.link.frames import Message, pack
 from proxy.model.failover import FailoverPolicy, Outcome
 from proxy.model.tenancy import Route, SnapshotDoc, WorkspaceRules
 from proxy.routing import window as fields
-from proxy.routing.breaker import State
+from proxy.routing.effects import Effect, Recovered, StateChanged, Switched
 from proxy.routing.holds import Key
-from proxy.routing.standing import Effect, Recovered, Standing, StateChanged, Switched
+from proxy.routing.standing import Standing
+from proxy.routing.states import State
 from proxy.wire.jsonbody import loads
 from tests.kit.builders import OPENAI, SPARE, policy, world
 from tests.kit.fakes import FakeClock

@@ -4,8 +4,9 @@ import pytest
 
 from proxy.app.standings import NodeStandings
 from proxy.model.tenancy import Route, SnapshotDoc, WorkspaceRules
-from proxy.routing.breaker import State
-from proxy.routing.standing import Effect, Standing, Switched
+from proxy.routing.effects import Effect, Switched
+from proxy.routing.standing import Standing
+from proxy.routing.states import State
 from tests.kit.builders import OPENAI, SPARE, policy
 from tests.kit.fakes import FakeClock
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from proxy.app.telling import Telling
 from proxy.model.failover import Conditions, FailoverPolicy
-from proxy.routing.breaker import Reason
-from proxy.routing.standing import Standing, Switched
+from proxy.routing.effects import Switched
+from proxy.routing.standing import Standing
+from proxy.routing.states import Reason
 from proxy.telemetry.exposition import Registry
 from tests.kit.fakes import CountingIds
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from proxy.model.failover import Outcome
+from proxy.routing.effects import Switched
 from proxy.routing.holds import Key
-from proxy.routing.standing import Standing, Switched
+from proxy.routing.standing import Standing
 from tests.control.test_failover import BEDROCK, POLICIES, SEED, W, made
 from tests.control.world import ADMIN, World, bearer, running
 

@@ -28,7 +28,7 @@ from proxy.model.coord import NodeBeat
 from proxy.model.exchange import Json
 from proxy.model.ports import Coord, Store
 from proxy.model.tenancy import ApiKey, Endpoint, GuardSettings, Route, WorkspaceRules
-from proxy.routing.standing import Effect
+from proxy.routing.effects import Effect
 from proxy.settings.load import Loaded
 from proxy.settings.overlay import InForce, overlay
 from proxy.settings.schema import Config, Control, Ingest, Workspace

@@ -12,8 +12,9 @@ from proxy.model.failover import FailoverPolicy, Recovery
 from proxy.model.observations import RetryBudgetSpent
 from proxy.model.ports import TransportFault
 from proxy.model.tenancy import Endpoint, Timeouts
-from proxy.routing.breaker import Reason, State
-from proxy.routing.standing import Standing, Switched
+from proxy.routing.effects import Switched
+from proxy.routing.standing import Standing
+from proxy.routing.states import Reason, State
 from proxy.runtime.tasks import spawn
 from tests.kit.builders import ANTHROPIC, BEDROCK, JSON, OPENAI, SPARE, World, policy, world
 from tests.kit.fakes import RecordingDownstream, Step

@@ -8,7 +8,8 @@ from typing import Any
 from proxy.gateway.changes import change_of
 from proxy.model.events import FAILOVER_DECISION
 from proxy.model.failover import Conditions, FailoverDecision, FailoverPolicy, Outcome
-from proxy.routing.standing import Effect, Standing
+from proxy.routing.effects import Effect
+from proxy.routing.standing import Standing
 from proxy.spool.expand import events_of
 from proxy.spool.record import change_line, line_of
 from tests.kit.spool import AT_MS, a_record

@@ -8,8 +8,8 @@ import pytest
 from proxy.model.exchange import RawHeaders
 from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import TransportFault
-from proxy.routing.breaker import State
-from proxy.routing.standing import Recovered, Switched
+from proxy.routing.effects import Recovered, Switched
+from proxy.routing.states import State
 from proxy.runtime.tasks import spawn
 from tests.kit.builders import JSON, OPENAI, SPARE, World, policy, world
 from tests.kit.fakes import RecordingDownstream, Step

@@ -4,8 +4,8 @@ import pytest
 
 from proxy.gateway.flights import LEAST_TICKS, Flights
 from proxy.model.failover import Outcome
-from proxy.routing.breaker import State
 from proxy.routing.standing import Standing
+from proxy.routing.states import State
 from tests.kit.builders import OPENAI, SPARE, World, policy, world
 
 

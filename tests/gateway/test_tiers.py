@@ -10,8 +10,8 @@ import pytest
 from proxy.model.exchange import RawHeaders
 from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import Endpoint
-from proxy.routing.breaker import Reason, State
 from proxy.routing.standing import Standing
+from proxy.routing.states import Reason, State
 from tests.kit.builders import JSON, OPENAI, SPARE, World, policy, world
 from tests.kit.fakes import Step
 

@@ -12,7 +12,7 @@ from proxy.model.observations import Observation
 from proxy.model.ports import Call, Sink, TransportFault
 from proxy.model.records import RequestRecord
 from proxy.model.tenancy import Endpoint
-from proxy.routing.standing import Effect
+from proxy.routing.effects import Effect
 
 
 class FakeClock:

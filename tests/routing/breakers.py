@@ -3,7 +3,8 @@
 from typing import Any
 
 from proxy.model.failover import Conditions, Outcome, Recovery
-from proxy.routing.breaker import Breaker, Change, Permit, State
+from proxy.routing.breaker import Breaker
+from proxy.routing.states import Change, Permit, State
 
 BOTH = {"latency_threshold_ms": 2000, "error_rate_threshold": 0.1}
 

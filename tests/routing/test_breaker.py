@@ -3,7 +3,8 @@
 import pytest
 
 from proxy.model.failover import Outcome
-from proxy.routing.breaker import Breaker, State
+from proxy.routing.breaker import Breaker
+from proxy.routing.states import State
 from tests.routing.breakers import Bench
 
 DEAD, BAD, OK = Outcome.CONNECT, Outcome.UPSTREAM_5XX, Outcome.SUCCESS

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from proxy.model.failover import Conditions, FailoverPolicy, Outcome, Recovery
-from proxy.routing.breaker import Reason, State
 from proxy.routing.explaining import WHYS, EndpointExplained, explain, status_of
 from proxy.routing.holds import Key
 from proxy.routing.standing import Standing
+from proxy.routing.states import Reason, State
 
 NOW = 1000.0
 BAD, OK, LIMITED = Outcome.UPSTREAM_5XX, Outcome.SUCCESS, Outcome.RATE_LIMITED

@@ -4,7 +4,8 @@ import pytest
 
 from proxy.model.failover import Conditions, Outcome, Recovery
 from proxy.routing import window as fields
-from proxy.routing.breaker import Breaker, Reason, State
+from proxy.routing.breaker import Breaker
+from proxy.routing.effects import Recovered, StateChanged, Switched
 from proxy.routing.merging import (
     Told,
     counts_doc,
@@ -17,7 +18,8 @@ from proxy.routing.merging import (
     told_of,
     wins,
 )
-from proxy.routing.standing import Recovered, Standing, StateChanged, Switched
+from proxy.routing.standing import Standing
+from proxy.routing.states import Reason, State
 from tests.routing.breakers import BOTH
 from tests.routing.test_standing import policy
 

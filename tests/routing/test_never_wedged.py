@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from proxy.model.failover import Outcome
-from proxy.routing.breaker import LEASE_GRACE_S, Permit, State
-from proxy.routing.standing import Effect, Standing, Switched
+from proxy.routing.breaker import LEASE_GRACE_S
+from proxy.routing.effects import Effect, Switched
+from proxy.routing.standing import Standing
+from proxy.routing.states import Permit, State
 from tests.routing.test_standing import policy
 
 LIMIT_S = 4.0

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from proxy.model.failover import Attempt, Conditions, Outcome
-from proxy.routing.breaker import Reason
 from proxy.routing.saying import trigger_condition, why_sent_on
+from proxy.routing.states import Reason
 
 AT_MS = 1_710_513_000_000  # 2024-03-15T14:30:00Z
 SAID = Conditions(latency_threshold_ms=2000, error_rate_threshold=0.1)

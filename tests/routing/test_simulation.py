@@ -10,7 +10,8 @@ from statistics import median
 import pytest
 
 from proxy.model.failover import Conditions, Outcome, Recovery
-from proxy.routing.breaker import Breaker, State
+from proxy.routing.breaker import Breaker
+from proxy.routing.states import State
 
 RUN_S = 300.0
 SEEDS = [pytest.param(100, marks=pytest.mark.thorough), pytest.param(1000, marks=pytest.mark.long)]

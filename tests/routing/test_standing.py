@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from proxy.model.failover import Conditions, FailoverPolicy, Outcome
-from proxy.routing.breaker import State
+from proxy.routing.budget import Budget
+from proxy.routing.effects import Effect, Flapping, Recovered, Switched
 from proxy.routing.holds import Key
-from proxy.routing.standing import Budget, Effect, Flapping, Recovered, Standing, Switched
+from proxy.routing.standing import Standing
+from proxy.routing.states import State
 
 DEAD, BAD, OK = Outcome.CONNECT, Outcome.UPSTREAM_5XX, Outcome.SUCCESS
 
