@@ -109,6 +109,8 @@ class LinkServer:
         restarts = 0 if before is None else before.restarts + (before.pid != pid)
         known = version if isinstance(version, int) else 0
         self.workers[slot] = WorkerState(slot, pid, known, restarts=restarts)
+        if slot in self._writers and self.host is not None:
+            self.host.left(slot)  # its old connection has not ended yet
         self._writers[slot] = writer
         if self._snapshot is not None:
             writer.write(self._snapshot)

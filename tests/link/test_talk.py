@@ -96,6 +96,18 @@ async def test_both_sides_hear_each_other(server: LinkServer, tmp_path: Path) ->
     server.send(0, {"t": "here"})  # nobody is there: nothing happens
 
 
+async def test_a_worker_that_is_there_twice_has_left_once(
+    server: LinkServer, tmp_path: Path
+) -> None:
+    host = host_of(server)
+    async with worker(tmp_path / "link", Talk()):
+        await until(host.seen, ("joined", 0))
+        async with worker(tmp_path / "link", Talk()):
+            await until(host.seen, ("left", 0))
+            await asyncio.sleep(0.1)
+            assert host.seen == [("joined", 0), ("left", 0), ("joined", 0)]
+
+
 async def test_who_has_new_rules_joins_again(server: LinkServer, tmp_path: Path) -> None:
     host = host_of(server)
     async with worker(tmp_path / "link", Talk()):
