@@ -169,6 +169,7 @@ class ControlHalf:
     async def start(self, listener: socket.socket) -> None:
         """Open the store, publish the rules, serve.  Raises CannotOpen when the store is taken."""
         await self.store.start()
+        self.standings.between(standings_of(self.store, self._cluster.coord, self._process))
         await self._cluster.start()
         await self._applying.asked()
         if self._version == 0:
@@ -179,7 +180,6 @@ class ControlHalf:
         self._spooling = spawn(self._spooler.run(), name="spooler")
         background(self._beat(), name="loop lag")
         background(self.limits.run(), name="budgets")
-        self.standings.between(standings_of(self.store), self._process)
         background(self.standings.run(), name="standings")
         background(self._watch_files(), name="reloader")
         raising = Raising(

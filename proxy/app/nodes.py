@@ -70,13 +70,13 @@ class _Turn:
 
 
 class Nodes:
-    """The other nodes, as this one knows them.  `name` is this one's among all."""
+    """The other nodes, as this one knows them."""
 
-    def __init__(self, redis: RedisStandings, clock: Clock, name: str) -> None:
+    def __init__(self, redis: RedisStandings, clock: Clock) -> None:
         self._redis = redis
         self._clock = clock
-        self._name = name
         self._bell = asyncio.Event()
+        redis.heard = self._bell.set
         self._untold: list[_Change] = []
         self._wanted: dict[tuple[int, str], Standing] = {}
         self._turns: dict[tuple[int, str], _Turn] = {}
@@ -200,7 +200,7 @@ class Nodes:
             if not _is_probed(standing, key[1]):
                 continue
             policy_id = standing.policy.effective_id
-            probe = Probe(standing.workspace_id, policy_id, key[1], self._name)
+            probe = Probe(standing.workspace_id, policy_id, key[1], self._redis.name)
             if await self._redis.take_probe(probe, LEASE_MS):
                 self._turns[key] = _Turn(standing, probe, now + TURN_S)
                 node.lend(standing)

@@ -81,9 +81,9 @@ class NodeStandings:
         self.changed(standing, standing.release(self._clock.monotonic(), said=reason))
         return True
 
-    def between(self, redis: RedisStandings | None, name: str) -> None:
-        """Share with other nodes over that; `name` is this one's among all."""
-        self.nodes = None if redis is None else Nodes(redis, self._clock, name)
+    def between(self, redis: RedisStandings | None) -> None:
+        """Share with other nodes over that."""
+        self.nodes = None if redis is None else Nodes(redis, self._clock)
 
     # --- policies
 

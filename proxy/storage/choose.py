@@ -12,6 +12,7 @@ from proxy.storage.faults import CannotOpen
 from proxy.storage.redis.client import new_listening_client
 from proxy.storage.redis.coord import RedisCoord
 from proxy.storage.redis.engine import RedisStore
+from proxy.storage.redis.keys import STANDINGS
 from proxy.storage.redis.limits import RedisLimits
 from proxy.storage.redis.server import Tell
 from proxy.storage.redis.standings import RedisStandings
@@ -99,6 +100,11 @@ def coord_of(said: str, store: Engine, clock: Clock, tell: Tell, process: str = 
     return LocalCoord(clock)
 
 
-def standings_of(store: Engine) -> RedisStandings | None:
-    """Where nodes tell each other how endpoints stand; None: there is one node."""
-    return RedisStandings(store.server) if isinstance(store, RedisStore) else None
+def standings_of(store: Engine, coord: Coordination, process: str) -> RedisStandings | None:
+    """Where nodes tell each other how endpoints stand; None: there is one node.  To be said before
+    `coord` starts; `process` as there."""
+    if not isinstance(store, RedisStore) or not isinstance(coord, RedisCoord):
+        return None
+    standings = RedisStandings(store.server, process)
+    coord.also(STANDINGS, standings.ring)
+    return standings

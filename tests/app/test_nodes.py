@@ -17,7 +17,9 @@ from proxy.routing.effects import Effect, StateChanged, Switched
 from proxy.routing.standing import Standing
 from proxy.routing.states import State
 from proxy.runtime.clock import SystemClock
-from proxy.storage.redis.client import new_client
+from proxy.storage.redis.client import new_client, new_listening_client
+from proxy.storage.redis.coord import RedisCoord
+from proxy.storage.redis.keys import STANDINGS
 from proxy.storage.redis.server import Server
 from proxy.storage.redis.standings import RedisStandings
 from tests.kit.builders import OPENAI, SPARE, policy
@@ -53,7 +55,7 @@ class Machine:
         self.node = NodeStandings(self.clock, self._tell, lambda: 0.5)
         self.node.workers = self
         self.node.keep(SnapshotDoc(version=1, sha256="", workspaces=[RULES]))
-        self.nodes = self.node.nodes = Nodes(RedisStandings(server), self.clock, name)
+        self.nodes = self.node.nodes = Nodes(RedisStandings(server, name), self.clock)
 
     def slots(self) -> list[int]:
         return [0]
@@ -137,6 +139,28 @@ async def test_a_trip_of_one_node_is_known_to_the_other_and_told_once(two: Two) 
     assert two.other.told == []
     await two.exchange(3)
     assert two.changes() == ["open"]
+
+
+async def test_the_others_hear_of_a_change_before_they_ask(two: Two, redis: RedisServer) -> None:
+    rung = {"one": asyncio.Event(), "other": asyncio.Event()}
+    coords = []
+    for name, bell in rung.items():
+        ears = new_listening_client(redis.url)
+        coord = RedisCoord(two.server, ears, SystemClock(), silent, process=name)
+        coord.also(STANDINGS, bell.set)
+        coords.append(coord)
+        await coord.start()
+        await coord.noticed()  # it listens
+    two.one.fail(5)
+    await two.one.exchange()
+    async with asyncio.timeout(0.5):
+        await rung["other"].wait()
+    rung["other"].clear()
+    await two.exchange(2)
+    assert not rung["one"].is_set()  # it knows what it says, and nothing else is new
+    assert not rung["other"].is_set()
+    for coord in coords:
+        await coord.close()
 
 
 async def test_both_trip_at_once_and_one_tells(two: Two) -> None:

@@ -7,7 +7,7 @@ breaker is open nobody asks.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from redis import exceptions as fault
@@ -67,12 +67,17 @@ class RedisCoord:
         self._alive: dict[str, NodeBeat] = {}
         self._left: set[tuple[str, bytes]] = set()
         self._bell = asyncio.Event()
+        self._also: dict[str, Callable[[], None]] = {}
         self._unheard, self._deaf = 0, False
         self._listening: asyncio.Task[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<RedisCoord {len(self._alive)} nodes, {self._local!r}>"
+
+    def also(self, channel: str, heard: Callable[[], None]) -> None:
+        """Listen on another channel, too; to be said before the start."""
+        self._also[channel] = heard
 
     async def start(self) -> None:
         """After the store, whose server this is."""
@@ -184,13 +189,13 @@ class RedisCoord:
                 if said["type"] == "subscribe":
                     self._hears()
                 elif said["type"] == "message" and said["data"] != self._process.encode():
-                    self._bell.set()
+                    self._also.get(said["channel"].decode(), self._bell.set)()
 
     @contextlib.asynccontextmanager
     async def _subscribed(self) -> AsyncIterator[Any]:
         heard = self._ears.pubsub()
         try:
-            await heard.subscribe(CHANGES)
+            await heard.subscribe(CHANGES, *self._also)
             yield heard
         finally:
             await heard.aclose()

@@ -9,6 +9,7 @@ PROBE: Final = b"parapet:probe"  # STRING: written once a second to know whether
 NODES: Final = b"parapet:nodes"  # ZSET: process -> its last beat in ms
 NODES_SAY: Final = b"parapet:nodes:say"  # HASH: process -> JSON of what it says of itself
 CHANGES: Final = b"parapet:ch:cfg"  # channel: the process that committed a change
+STANDINGS: Final = "parapet:ch:fo"  # channel: the process whose endpoints stand otherwise now
 
 COMMIT_MS: Final = 3_600_000  # how long the result of a commit is told again
 BEHIND: Final = "inf"  # the due of a row of the outbox that waits for another one

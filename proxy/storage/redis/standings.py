@@ -4,13 +4,13 @@ Nothing here must last: a question is asked once and has 200 ms; without an answ
 what it knows.  All times go by the server's clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from redis import exceptions as fault
 
-from proxy.storage.redis.keys import Keys
+from proxy.storage.redis.keys import STANDINGS, Keys
 from proxy.storage.redis.server import Server
 
 WITHIN_S: Final = 0.2
@@ -79,8 +79,14 @@ class Probe:
 class RedisStandings:
     """`model.ports` has no word for it: the control process of a node alone uses it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, name: str) -> None:
         self._server = server
+        self.name = name  # of this node, among all
+        self.heard: Callable[[], None] = _nobody
+
+    def ring(self) -> None:
+        """Another node has said something new."""
+        self.heard()
 
     async def exchange(self, policies: Sequence[Policy]) -> list[list[Heard]]:
         """Say and hear, policy by policy.  Raises StoreUnavailable."""
@@ -122,7 +128,7 @@ class RedisStandings:
         keys = Keys(policy.workspace_id)
         names = [keys.states(policy.policy_id)]
         width = max(1, -(-policy.window_s // BUCKETS))
-        said: list[Any] = [width, -(-policy.window_s // width)]
+        said: list[Any] = [width, -(-policy.window_s // width), STANDINGS, self.name]
         for each in policy.said:
             names.append(keys.counts(policy.policy_id, each.endpoint_id))
             said += [
@@ -130,6 +136,10 @@ class RedisStandings:
                 each.opened_ago_ms, int(each.anew), each.state, *each.counts,
             ]  # fmt: skip
         return self._server.called(_STANDING, names, said)
+
+
+def _nobody() -> None:
+    """Nobody listens yet."""
 
 
 async def _together(client: Any, commands: Sequence[Any]) -> list[Any]:

@@ -2,9 +2,9 @@
 -- believes whoever knows better, and tells what is known now.
 --
 -- KEYS: the hash of states, then one hash of counts per endpoint.  ARGV: width of a bucket in
--- seconds, how many buckets; then for each endpoint its name, version, care, step, ms that are left,
--- ms in that state, ms since it was last seen healthy, 1 when that state starts to count anew, the
--- state itself, and six counts.
+-- seconds, how many buckets, the channel that hears of a change, who says it; then for each endpoint
+-- its name, version, care, step, ms that are left, ms in that state, ms since it was last seen
+-- healthy, 1 when that state starts to count anew, the state itself, and six counts.
 -- A state is `<version>|<care>|<step>|<until>|<since>|<opened>|<state>`, times in ms of this server's
 -- clock; a bucket `<number> <six counts>`.
 -- Answers for each endpoint: 1 when the node was believed, version, ms that are left, ms in that
@@ -63,9 +63,9 @@ local function count(key, at)
   return sums
 end
 
-local told_all = {}
+local told_all, news = {}, false
 for place = 2, #KEYS do
-  local at = 2 + (place - 2) * WORDS
+  local at = 4 + (place - 2) * WORDS
   local name = ARGV[at + 1]
   local told = {version = tonumber(ARGV[at + 2]), care = tonumber(ARGV[at + 3]),
     step = tonumber(ARGV[at + 4]), till = now + tonumber(ARGV[at + 5]),
@@ -73,7 +73,7 @@ for place = 2, #KEYS do
     body = ARGV[at + 9]}
   local mine, believed = known(name), 0
   if better(told, mine) then
-    believed = 1
+    believed, news = 1, true
     if ARGV[at + 8] == '1' and (not mine or told.version > mine.version) then
       redis.call('DEL', KEYS[place])
     end
@@ -90,4 +90,5 @@ for place = 2, #KEYS do
   end
 end
 redis.call('PEXPIRE', KEYS[1], DAY_MS)
+if news then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 return told_all
