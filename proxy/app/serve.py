@@ -226,6 +226,7 @@ async def _worker(options: WorkerOptions, log: Log) -> int:
     client.take_limits = data.limits.take
     background(data.limits.report(client.say_limits), name="limits")
     await data.ready.wait()
+    await data.share.first_word()
     await data.start(_adopt(options.listen_fd))
     line.ready()
     log.info("ready", {"version": client.version})

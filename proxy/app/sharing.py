@@ -6,6 +6,8 @@ heard for a second the worker acts alone, and what it did is told when somebody 
 Nothing here is waited for by a request.
 """
 
+import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -32,6 +34,7 @@ from proxy.routing.states import Grant, State, Told
 REPORT_S: Final = 0.25
 ALONE_S: Final = 1.0
 GRANT_S: Final = 2.0  # a permit that is not used is somebody else's
+FIRST_WORD_S: Final = 0.5
 UNTOLD: Final = 256  # changes that are kept for later
 
 
@@ -46,6 +49,8 @@ class WorkerShare:
         self._report_at = 0.0
         self._untold: deque[tuple[float, Standing, Told]] = deque(maxlen=UNTOLD)
         self.linked = False
+        self._has_rules = False
+        self._knows = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<WorkerShare {'linked' if self.linked else 'alone'}>"
@@ -94,8 +99,15 @@ class WorkerShare:
             self._send_counts([flight.standing])
             self._send(_of_probe("probed", flight, permit.number) | {"verdict": permit.verdict})
 
+    async def first_word(self) -> None:
+        """Wait until it is known what is open, but not for long: before the first request."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_WORD_S):
+                await self._knows.wait()
+
     def kept(self) -> None:
         """Other policies are in force."""
+        self._has_rules = True
         for standing in self.flights.all():
             self._follow(standing)
 
@@ -132,6 +144,8 @@ class WorkerShare:
             case "standings":
                 for each in objects(message, "of"):
                     self._adopt(each, now)
+                if self._has_rules:
+                    self._knows.set()
             case "grant":
                 self._granted(message, now)
             case "hold":

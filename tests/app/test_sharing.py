@@ -1,5 +1,6 @@
 """Two workers and their control process, what each knows of endpoints, and when (§11)."""
 
+import asyncio
 from collections import deque
 from typing import Any
 
@@ -399,6 +400,17 @@ def test_a_new_worker_knows_what_is_open() -> None:
     assert worker.state() is State.OPEN
     breaker = worker.standing().breakers["openai"]
     assert breaker.until - worker.clock.monotonic() == pytest.approx(5, abs=0.1)
+
+
+async def test_a_new_worker_waits_for_the_first_word_but_not_for_long() -> None:
+    clock = FakeClock()
+    began = asyncio.get_running_loop().time()
+    await Worker(clock).share.first_word()
+    assert 0.4 < asyncio.get_running_loop().time() - began < 2
+    told = Net().workers[0]
+    began = asyncio.get_running_loop().time()
+    await told.share.first_word()
+    assert asyncio.get_running_loop().time() - began < 0.2
 
 
 def test_an_operators_word_reaches_workers_and_outlives_them() -> None:
