@@ -60,9 +60,25 @@ async def parapet(
     said = config(provider, spare, getattr(request, "param", 60))
     running = Parapet(said, tmp_path / "state", single=False)
     try:
-        yield await running.start()
+        await running.start()
+        await both_serve(running)
+        provider.journal.clear()
+        yield running
     finally:
         await running.kill()
+
+
+async def both_serve(parapet: Parapet) -> None:
+    """`/readyz` is content with one worker; what comes to the other one waits for it."""
+    until = time.monotonic() + 20
+    while True:
+        roles = [each["role"] for each in (await parapet.status())["processes"]]
+        if roles.count("worker") == 2:
+            break
+        assert time.monotonic() < until, roles
+        await asyncio.sleep(0.05)
+    answers = await asyncio.gather(*(ask(parapet) for _ in range(20)))
+    assert {answer.status for answer in answers} == {200}
 
 
 async def ask(parapet: Parapet, **more: object) -> Answer:
