@@ -57,11 +57,11 @@ test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LO
 	$(PYTEST) -m "$(SLOW)"
 
 .PHONY: chaos
-chaos: $(VENV)/.dev ## the scorecard of failover: real faults, official SDKs; FAST=1 ONLY=S08,P04 WORKERS=2
+chaos: $(VENV)/.dev ## the scorecard of failover: real faults, official SDKs; FAST=1 ONLY=S08,P04 WORKERS=1
 	$(VENV)/bin/python -m tests.chaos $(if $(FAST),,--full) $(if $(ONLY),--only $(ONLY)) $(if $(WORKERS),--workers $(WORKERS))
 
 .PHONY: chaos-long
-chaos-long: $(VENV)/.dev ## a steady load while the primary fails in seven ways; DURATION=300 WORKERS=2
+chaos-long: $(VENV)/.dev ## a steady load while the primary fails in seven ways; DURATION=300 WORKERS=1
 	$(VENV)/bin/python -m tests.chaos.steady --seconds $(or $(DURATION),300) $(if $(WORKERS),--workers $(WORKERS))
 
 .PHONY: coverage

@@ -23,7 +23,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--full", action="store_true", help="faults as long as in the field")
     parser.add_argument("--only", default="", help="S08,S09-messages,P04: these rows alone")
-    parser.add_argument("--workers", type=int, default=1, help="of the Parapet that is tried")
+    parser.add_argument("--workers", type=int, default=2, help="of the Parapet that is tried")
     parser.add_argument("--tries", type=int, default=2, help="of a row that falls short")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the scorecard for programs")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leaves state and log there")

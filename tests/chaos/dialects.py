@@ -4,7 +4,7 @@ A row of scenarios is played once per dialect.  Responses, Gemini and Bedrock ca
 of `DIALECTS` when their dialects exist.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tests.chaos.callers import AnthropicMessages, Caller, OpenAIChat
@@ -84,5 +84,3 @@ BY_NAME = {dialect.name: dialect for dialect in DIALECTS}
 PUBLIC: Sequence[str] = ("chat", "messages", "seed")
 FRAMED: Sequence[str] = (*PUBLIC, "invoke")
 CROSSED: Sequence[str] = ("crossed",)
-
-CallerOf = Callable[[Dialect], Caller]

@@ -280,7 +280,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.steady", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--rps", type=float, default=10.0)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
     said = parser.parse_args()
 
     def say(text: str) -> None:
