@@ -4,7 +4,6 @@ import sys
 
 import pytest
 import pytest_asyncio
-from _pytest.mark import ParameterSet
 
 from tests.chaos.dialects import Dialect
 from tests.chaos.profile import FAST
@@ -22,7 +21,7 @@ SHORT = {
 """Rows whose bar is not met yet.  One that passes is an error here: strike it out."""
 
 
-def _case(row: Row, dialect: Dialect) -> ParameterSet:
+def _case(row: Row, dialect: Dialect) -> object:
     marks = [pytest.mark.xfail(reason=SHORT[row.id])] if row.id in SHORT else []
     return pytest.param(f"{row.id}-{dialect.name}", marks=marks)
 
