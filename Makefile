@@ -49,7 +49,7 @@ check: $(VENV)/.dev ## format, lint, import stairs, types, fast tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
-	$(PYTEST) -n auto --ignore tests/story -m "$(CHECK)"  # stories start processes, all of them
+	$(PYTEST) -n auto --ignore tests/story --ignore tests/chaos -m "$(CHECK)"  # these start processes
 
 .PHONY: test
 test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LONG=1: the long ones too
@@ -78,7 +78,7 @@ compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minut
 
 .PHONY: test-compiled
 test-compiled: $(COMPILED)/.built redis ## the fast tests and the stories over the compiled hot path
-	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house --ignore tests/story --ignore tests/fuzz/test_guard_mutants.py -n auto -m "$(CHECK)"
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house --ignore tests/story --ignore tests/chaos --ignore tests/fuzz/test_guard_mutants.py -n auto -m "$(CHECK)"
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -n auto --ignore tests/fuzz/test_guard_mutants.py -m "(exhaustive or thorough) and not process" tests/fuzz tests/gateway
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -m "(exhaustive or process and not redis) and not long" tests/story tests/contract/test_fuzzed.py
 
