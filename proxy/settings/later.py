@@ -30,17 +30,12 @@ IN_WORKSPACE: Final = (
     ("deliveries",                "nothing is delivered"),
     ("watchers",                  "nothing is watched"),
 )
-IN_ENDPOINT: Final = (
-    ("supports_prefill",          "no answer is continued elsewhere"),
-)
 IN_ROUTE: Final = (
-    ("stream_recovery",           "a stream that dies after its first content ends with an error"),
     ("translation",               "no request is translated to another dialect"),
     ("exposure",                  "no blast radius is computed"),
 )
 # fmt: on
 _UNBUILT: Final = ("gemini", "vertex")
-_ON_BY_DEFAULT: Final = {"stream_recovery": "off"}  # the value that asks for nothing
 
 
 def not_acted_on(config: Config) -> list[Problem]:
@@ -63,7 +58,6 @@ def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
         )
     for number, endpoint in enumerate(workspace.endpoints):
         path = (*at, "endpoints", number)
-        yield from _set(endpoint, IN_ENDPOINT, path)
         yield from _provider(endpoint, path)
     for number, route in enumerate(workspace.routes):
         yield from _set(route, IN_ROUTE, (*at, "routes", number))
@@ -87,6 +81,6 @@ def _set(document: BaseModel, members: tuple[tuple[str, str], ...], at: Path) ->
             holder = getattr(holder, part)
         last = path[-1]
         field = type(holder).model_fields[last]
-        quiet = _ON_BY_DEFAULT.get(last, field.get_default(call_default_factory=True))
+        quiet = field.get_default(call_default_factory=True)
         if last in holder.model_fields_set and getattr(holder, last) != quiet:
             yield Problem((*at, *path), why)

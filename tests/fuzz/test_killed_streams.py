@@ -1,18 +1,15 @@
 """T-FO-56, P03: a recorded stream is killed at every byte.  The caller gets the whole answer or an
 error; never a success with less text, and one seam at most."""
 
-from typing import Literal
-
 import pytest
 
-from tests.gateway.recovering import PAIRS, SENTENCE, Dying, Pair
+from tests.gateway.recovering import PAIRS, SENTENCE, Dying, Mode, Pair
 from tests.kit.builders import SECRET_RULE, pack
 from tests.kit.fakes import RecordingDownstream
 from tests.kit.grammars import grammar_of
 from tests.kit.replies import ok
 from tests.kit.script import Request, Send, ToolCall
 
-Mode = Literal["off", "resume", "buffer"]
 HOLDING = pack(SECRET_RULE)
 PATHS: dict[Pair, str] = {
     "chat": "/v1/chat/completions", "messages": "/v1/messages", "seed": "/v1/messages",

@@ -18,6 +18,7 @@ from tests.kit.replying import Replying
 
 SENTENCE = "The quick brown fox jumps over the lazy dog and then it rests for a while."
 Pair = Literal["chat", "messages", "seed"]
+Mode = Literal["off", "resume", "buffer"]
 PAIRS: tuple[Pair, ...] = ("chat", "messages", "seed")
 CLAUDE = ANTHROPIC.model_copy(
     update={"id": "claude-spare", "base_url": "http://127.0.0.1:9", "api_key": "k9"}
@@ -42,7 +43,7 @@ class Dying:
         fallback: Script,
         *,
         prefill: bool = True,
-        mode: Literal["off", "resume", "buffer"] = "resume",
+        mode: Mode = "resume",
         packs: Sequence[PolicyPack] = (),
         **more: Any,
     ) -> None:
