@@ -52,13 +52,14 @@ async def relay(turn: Turn, answer: Answer, rules: Rules, gateway: Gateway) -> N
     if turn.beside is not None:
         await wait_beside(turn.beside, answer, attempt, gateway)
     if answer.mode in (STREAM, PASS):
+        first = answer
         try:
             if answer.mode == STREAM:
-                await relay_stream(turn, answer, attempt, rules, gateway)
+                answer = await relay_stream(turn, answer, attempt, rules, gateway)
             else:
                 await _pass(turn, answer, attempt, gateway)
         finally:
-            gateway.answers.discard(answer)
+            gateway.answers.discard(first)
     elif answer.mode == ERROR:
         _error(turn, answer)
     elif answer.too_big:

@@ -74,8 +74,7 @@ class Pump(Intake):
         self.error: ErrorSeen | None = None
         self.content = self.released = self.terminal = self.done = False
         self.last = b""
-        self.dropped = 0
-        self.progress = 0
+        self.dropped = self.progress = 0
 
     def __repr__(self) -> str:
         held = self._texts.held if self._texts is not None else 0
@@ -136,8 +135,7 @@ class Pump(Intake):
             if self._texts is not None and self.terminal and not self.over:
                 self._close_all(self._texts, out)
             if self.terminal and not self.over:
-                self.last = self.reader.trailer()
-                self.over = True
+                self._break("")
         return self._taken(out)
 
     def _read(self, event: WireEvent, out: list[bytes]) -> bool:
@@ -210,8 +208,6 @@ class Pump(Intake):
                 self._stop(texts, out)
             self._emit(left, out)
         return b"".join(out)
-
-    # --- without rules
 
     def _pass(self, seen: Seen, out: list[bytes]) -> None:
         if seen.done:
@@ -373,8 +369,11 @@ class Pump(Intake):
         self.last = seen.raw
 
     def _break(self, why: str) -> None:
-        self.broken = why
         self.over = True
+        if self.terminal:  # the answer is whole without what does not read
+            self.last = self.reader.trailer()
+        else:
+            self.broken = why
 
     def _stop(
         self, texts: Texts, out: list[bytes], seen: Seen | None = None, place: int | None = None

@@ -17,8 +17,9 @@ from proxy.model.observations import GuardOverflowed
 
 async def relay_stream(
     turn: Turn, answer: Answer, attempt: Attempt, rules: Rules, gateway: Gateway
-) -> None:
-    """Hand a stream on, and what goes on with it.  Raises Blocked before the first byte."""
+) -> Answer:
+    """Hand a stream on, and what goes on with it; returns the answer that ended it.  Raises Blocked
+    before the first byte."""
     splice = open_splice(turn, answer, attempt, rules, gateway)
     left: asyncio.CancelledError | None = None
     try:
@@ -39,6 +40,7 @@ async def relay_stream(
     _note_stream(turn, answer, attempt, gateway)
     if left is not None:
         raise left
+    return answer
 
 
 async def _flow(

@@ -1,14 +1,25 @@
 """Streams that die on guarded routes: what is held is thrown away, what has left stays judged."""
 
+import asyncio
 import random
+from typing import Any
 
 import pytest
 
+from proxy.gateway.pipeline import serve
 from proxy.model.policy import Rule
+from proxy.model.ports import TransportFault
+from proxy.runtime.tasks import spawn
 from tests.gateway.recovering import PAIRS, SENTENCE, Dying, Pair
-from tests.kit.builders import BLOCK_RULE, SECRET_RULE, pack
+from tests.kit.builders import BLOCK_RULE, SECRET_RULE, SPARE, SSE, pack, policy
+from tests.kit.fakes import RecordingDownstream, Step
+from tests.kit.outside import external, outside_world, pack_of
+from tests.kit.provider import FakeProvider
+from tests.kit.reading import read_chat
 from tests.kit.replies import ok
 from tests.kit.reply import Prefill
+from tests.kit.services import HttpService
+from tests.kit.shapes import ROLE, STREAM, chunk
 
 EVERY_PAIR = pytest.mark.parametrize("pair", PAIRS)
 LONG_RULE = SECRET_RULE.model_copy(update={"replacement": "<hidden-it>"})  # as long as the secret
@@ -76,8 +87,7 @@ async def test_fo_53_a_continuation_that_begins_another_word(pair: Pair) -> None
     w = Dying(pair, dies, ok(text).continuing("spaced"), packs=[HOLDING])
     said = await w.ask()
     assert (said.text, said.whole) == (text, True)
-    assert w.recoveries in ([("prefill", "misfit"), ("restart", "recovered")],
-                            [("prefill", "recovered")])  # fmt: skip
+    assert w.recoveries == [("prefill", "misfit"), ("restart", "recovered")]
 
 
 @EVERY_PAIR
@@ -134,3 +144,39 @@ async def test_fo_59_characters_of_several_bytes(pair: Pair) -> None:
             w = Dying(pair, dies, ok(text).continuing("exact"), packs=packs)
             said = await w.ask()
             assert (said.text, said.whole) == (text, True), (after, size)
+
+
+LONG = " ".join([SENTENCE] * 4)
+CHECKS = [
+    ("block", {"stage": "window", "window": {"size": 60, "overlap": 20}}),
+    ("flag", {"stage": "post"}),
+]
+
+
+@pytest.mark.parametrize(("action", "config"), CHECKS, ids=["window", "post"])
+async def test_where_a_check_outside_looks_there_is_only_a_restart(
+    action: str, config: dict[str, Any]
+) -> None:
+    """It is asked about all of the second answer."""
+    async with HttpService() as service, FakeProvider(ok(LONG)) as spare:
+        rule = external(
+            "http", service.url, scope={"direction": "response"}, action=action, config=config
+        )
+        second = SPARE.model_copy(update={"base_url": spare.url + "/v1", "supports_prefill": True})
+        pieces = [f"{word} " for word in LONG.split(" ")[:40]]
+        script: list[Step] = [(200, SSE), ROLE, *[chunk({"content": each}) for each in pieces]]
+        async with outside_world(
+            pack_of(rule), scripts=[script], endpoints=[second], failover=policy("openai", "spare")
+        ) as w:
+            caller = RecordingDownstream(request_body=STREAM)
+            task = spawn(serve(w.inbound("/v1/chat/completions"), caller, w.gateway), name="caller")
+            async with asyncio.timeout(5):
+                while b"quick" not in caller.received:  # noqa: ASYNC110 - nobody tells us
+                    await asyncio.sleep(0.005)
+            w.upstreams["openai"].sinks[0].failed(TransportFault("eof", response_bytes=9))
+            await task
+            record = w.record
+    text = read_chat(caller.received)
+    assert (text.text, text.whole, record.recovered) == (LONG, True, True)
+    assert spare.journal[0].request.prefill is None
+    assert "".join(service.texts).endswith("for a while.")
