@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from proxy.gateway.answer import Answer
+from proxy.gateway.answer import STREAM, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES
 from proxy.gateway.ends import has_died, judge_death, note_attempt, usage_of
 from proxy.gateway.going import GoingOn
@@ -189,6 +189,9 @@ class Splice:
         if instead or len(decisions) > known:
             self._tell(decisions[-1], told, going_on)
         attempt = attempts[-1]
+        if attempt.outcome in _BEGUN and answer.mode != STREAM:
+            self._no_stream(answer, attempt)
+            return "failed"
         if attempt.outcome in _BEGUN:
             return await self._joined(answer, attempt, told, going_on)
         if going_on is None or answer.status not in REFUSED_STATUSES:
@@ -299,6 +302,15 @@ class Splice:
             if judge_refusal(pump.error, own_credential=own) is Outcome.RATE_LIMITED:
                 hint_s = pump.error.retry_after_s
                 self._gateway.flights.limited(flight, now, hint_s)
+
+    def _no_stream(self, answer: Answer, attempt: Attempt) -> None:
+        """It has answered with something else."""
+        answer.cancel()
+        self._gateway.answers.discard(answer)
+        attempt.outcome, attempt.why = Outcome.BAD_ANSWER, "no stream"
+        if self._turn.flight is not None:
+            self._turn.flight.ended(self._gateway.clock.monotonic(), attempt.outcome)
+            self._turn.flight = None
 
     def _take_over(self, answer: Answer, attempt: Attempt) -> None:
         """What the caller has now is also from this one."""

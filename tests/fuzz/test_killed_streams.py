@@ -38,18 +38,20 @@ def size_of(pair: Pair) -> int:
     return sum(len(s.data) for s in ANSWER.steps(grammar, request) if isinstance(s, Send))
 
 
-def stride(step: int, *marks: pytest.MarkDecorator) -> list[object]:
-    return [pytest.param(step, marks=marks, id=f"every {step}")]
+THOROUGH = [pytest.param(at, 11, marks=pytest.mark.thorough, id=f"{at} by 11") for at in (3, 8)]
+EXHAUSTIVE = [  # every byte
+    pytest.param(at, 11, marks=pytest.mark.exhaustive, id=f"{at} of all") for at in range(11)
+]
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize(("name", "mode", "prefill", "guarded"), MODES, ids=[m[0] for m in MODES])
-@pytest.mark.parametrize("step", [*stride(37), *stride(1, pytest.mark.thorough)])
+@pytest.mark.parametrize(("start", "step"), [(36, 37), *THOROUGH, *EXHAUSTIVE])
 async def test_whole_or_an_error(
-    pair: Pair, name: str, mode: Mode, prefill: bool, guarded: bool, step: int
+    pair: Pair, name: str, mode: Mode, prefill: bool, guarded: bool, start: int, step: int
 ) -> None:
     packs = [HOLDING] if guarded else []
-    for count in range(step - 1, size_of(pair), step):
+    for count in range(start, size_of(pair), step):
         w = Dying(pair, ANSWER.cut_bytes(count), ANSWER.continuing("exact"), mode=mode,
                   prefill=prefill, packs=packs)  # fmt: skip
         said = await w.ask()

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.model.failover import Outcome
 from tests.gateway.recovering import PAIRS, SENTENCE, Dying, Pair, cut_after
-from tests.kit.replies import ok, status
+from tests.kit.replies import ok, raw, status
 from tests.kit.script import ToolCall
 
 EVERY_PAIR = pytest.mark.parametrize("pair", PAIRS)
@@ -97,6 +97,25 @@ async def test_s09_a_stall(pair: Pair) -> None:
     (decision,) = w.world.record.decisions
     assert decision.reason_code == "stream_stall"
     assert decision.trigger_condition == "stream idle > 15000ms"
+
+
+async def test_s10_an_event_that_cannot_be_missed_is_a_cut() -> None:
+    dies = ok(SENTENCE).bad_json(after=5, structural=True)
+    for pair in ("messages", "seed"):
+        w = Dying(pair, dies, ok(SENTENCE).continuing("exact"))
+        said = await w.ask()
+        assert (said.text, said.whole, w.asked) == (SENTENCE, True, (1, 1))
+
+
+@EVERY_PAIR
+@pytest.mark.parametrize("prefill", [True, False])
+async def test_a_fallback_that_streams_nothing_has_failed(pair: Pair, prefill: bool) -> None:
+    w = Dying(pair, cut_after(5), raw(b'{"choices": [], "content": []}'), prefill=prefill)
+    said = await w.ask()
+    assert (said.whole, w.caller.cut) == (False, True)
+    assert said.error is not None
+    tried = [str(each.outcome) for each in w.world.record.attempts]
+    assert tried[:2] == ["cut", "bad_answer"]
 
 
 NOT_RESUMABLE = [
