@@ -94,7 +94,7 @@ class Splice:
         self._continued = continued
         self._may_prefill = True
         self.next_answer: Answer | None = None
-        self.outlet = Outlet(turn.caller)
+        self.outlet = Outlet(turn.caller, gateway.keeping)
         self.recovered = False
 
     def __repr__(self) -> str:

@@ -29,6 +29,9 @@ async def relay_stream(
     except BaseException:
         _note_stream(turn, answer, attempt, gateway)
         raise
+    finally:
+        if splice is not None:
+            splice.outlet.close()
     if splice is not None:
         answer, attempt = splice.answer, splice.attempt
     if left is not None:

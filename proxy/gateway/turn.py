@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from proxy.gateway.admission import Visit
 from proxy.gateway.flights import Flight, Flights
 from proxy.gateway.opinions import Opinions
+from proxy.gateway.outlet import Keeping
 from proxy.gateway.snapshot import EndpointView, RouteView, Rules
 from proxy.guardrails.permits import Permits
 from proxy.guardrails.placeholders import Placeholders
@@ -81,6 +82,7 @@ class Gateway:
     limiter: Limiter = field(default_factory=Limiter)  # what is used of limits
     # (workspace, type, route, payload) of an event that is no request
     event: Callable[[str, str, str, dict[str, Json]], None] = field(default=_nobody_hears)
+    keeping: Keeping = field(default_factory=Keeping)  # what callers have of their streams
 
 
 @dataclass(slots=True)

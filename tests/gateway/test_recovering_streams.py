@@ -1,13 +1,21 @@
 """Streams that die after their content went out, and what goes on with them (failover.md §10)."""
 
+import asyncio
 import json
 
 import pytest
 
+from proxy.gateway.pipeline import serve
 from proxy.model.failover import Outcome
+from proxy.model.ports import TransportFault
+from proxy.runtime.tasks import spawn
 from tests.gateway.recovering import PAIRS, SENTENCE, Dying, Pair, cut_after
+from tests.kit.builders import OPENAI, SPARE, SSE, policy, world
+from tests.kit.fakes import RecordingDownstream, Step
+from tests.kit.reading import read_chat
 from tests.kit.replies import ok, raw, status
 from tests.kit.script import ToolCall
+from tests.kit.shapes import ROLE, STREAM, chunk
 
 EVERY_PAIR = pytest.mark.parametrize("pair", PAIRS)
 
@@ -195,3 +203,35 @@ async def test_without_a_policy_nothing_is_kept() -> None:
     w = Dying("chat", cut_after(5), ok(SENTENCE), enabled=False)
     said = await w.ask()
     assert (said.whole, w.asked) == (False, (1, 0))
+
+
+DIES: list[Step] = [(200, SSE), ROLE, chunk({"content": "Hello"}), *[b":\n\n"] * 5,
+                    TransportFault("eof", response_bytes=9)]  # fmt: skip
+
+
+async def test_the_caller_leaves_while_another_answer_goes_on() -> None:
+    hangs: list[Step] = [(200, SSE), ROLE, chunk({"content": "Hello"}), chunk({"content": " you"})]
+    w = world([OPENAI, SPARE], scripts={"openai": [DIES], "spare": [hangs]},
+              failover=policy("openai", "spare"))  # fmt: skip
+    caller = RecordingDownstream(request_body=STREAM)
+    task = spawn(serve(w.inbound("/v1/chat/completions"), caller, w.gateway), name="caller")
+    for _ in range(60):
+        await asyncio.sleep(0)
+    assert read_chat(caller.received).text == "Hello you"
+    caller.gone = True
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert w.upstreams["spare"].calls[0].cancelled
+    record = w.record
+    assert record.outcome == "client_cancelled"
+    assert [each.outcome for each in record.attempts] == [Outcome.CUT, Outcome.CANCELLED]
+    assert not w.gateway.answers
+    assert not w.gateway.flights.under_way
+
+
+async def test_a_drain_goes_on_with_nothing() -> None:
+    w = world([OPENAI, SPARE], scripts={"openai": [DIES]}, failover=policy("openai", "spare"))
+    w.gateway.draining = lambda: True
+    caller = await w.ask(STREAM)
+    assert read_chat(caller.received).error is not None
+    assert not w.upstreams["spare"].sent
