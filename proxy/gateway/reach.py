@@ -10,7 +10,7 @@ from typing import Final, assert_never
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, UNARY, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES
-from proxy.gateway.ends import judge_death
+from proxy.gateway.ends import judge_death, usage_of
 from proxy.gateway.faults import fault_of, nothing_admits
 from proxy.gateway.gates import SKIPPED, all_forbidden, may_send
 from proxy.gateway.going import GoingOn
@@ -140,14 +140,10 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
         attempt.ttft_ms = (answer.first_content_at - answer.started) * 1000
     own = answer.candidate.own_credential
     pump = answer.pump
-    if (
-        answer.buffers
-        and pump is not None
-        and pump.content
-        and not answer.begun
-        and (pump.blocked is None)
-    ):
+    if pump is not None and answer.died_unseen:
         judge_death(turn, answer, attempt)
+        attempt.usage = usage_of(turn, answer)
+        attempt.model = pump.reader.model or answer.plan.model
     elif answer.fault is not None:
         phase = answer.fault.phase
         attempt.outcome = judge_transport(

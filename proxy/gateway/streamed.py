@@ -347,6 +347,14 @@ class Streamed:
             return False
         return not self.buffers or pump.terminal or self._room < 0
 
+    @property
+    def died_unseen(self) -> bool:
+        """It was buffered, and has failed after its content came: its caller has none of it."""
+        pump = self.pump
+        if not self.buffers or pump is None or pump.blocked is not None:
+            return False
+        return pump.content and not self.may_begin
+
     def _send(self, data: bytes) -> None:
         if self._attached is not None:
             self._attached.write(data)

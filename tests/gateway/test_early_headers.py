@@ -36,6 +36,7 @@ async def test_fo_57_nothing_leaves_before_the_answer_is_whole(pair: Pair) -> No
         assert record.recovered
         assert record.decisions[0].recovery == "buffer"
         assert record.attempts[0].outcome in (Outcome.CUT, Outcome.STALL)
+        assert all(attempt.tokens is not None for attempt in record.attempts)
 
 
 @EVERY_PAIR
