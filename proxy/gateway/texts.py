@@ -32,8 +32,8 @@ class Texts:
     `given_up`: nobody wants them any more, so that long work may stop."""
 
     __slots__ = (
-        "_calls", "_draw", "_guard", "_overflows", "_reader", "_restoration", "_results",
-        "_scanned", "_wrap", "blocked", "chars", "given_up", "lanes", "message",
+        "_calls", "_draw", "_guard", "_noticed", "_overflows", "_reader", "_restoration",
+        "_results", "_scanned", "_wrap", "blocked", "chars", "given_up", "lanes", "message",
         "reasoning_off", "room",
     )  # fmt: skip
 
@@ -58,7 +58,7 @@ class Texts:
         self._overflows: list[tuple[str, str]] = []
         self._scanned = 0
         self.chars = self.reasoning_off = 0
-        self.given_up = False
+        self.given_up = self._noticed = False
         self.blocked: PolicyResult | None = None
         self.message = ""
 
@@ -84,6 +84,7 @@ class Texts:
         if self._calls is None:
             return ""
         notice, permits = self._calls.judge(seen), self._calls.permits
+        self._noticed = self._noticed or bool(notice)
         if permits.blocked is not None and self.blocked is None:
             self.blocked, self.message = permits.blocked, permits.message
         return notice
@@ -196,9 +197,11 @@ class Texts:
     # --- another answer goes on
 
     def last_lane(self) -> LaneKey | None:
-        """Of the one text under way.  None: there is none, or several, or events wait."""
+        """Of the one text under way.  None: there is none, or several, or events wait, or there are
+        words of ours between those of the model."""
         found = [key for key in self.lanes if key[1:] == _FIRST_TEXT]
-        return found[0] if len(found) == 1 and not self.room.entries else None
+        waits = bool(self.room.entries) or self._noticed
+        return found[0] if len(found) == 1 and not waits else None
 
     def go_on(self, key: LaneKey, reader: StreamReader, calls: StreamCalls | None) -> None:
         """The text of that lane goes on in another answer, from what has left; what was held is
