@@ -21,7 +21,7 @@ from proxy.gateway.way import OTHER_VECTORS, PINNED, Way
 from proxy.model.exchange import ErrorSeen, Refused
 from proxy.model.failover import Attempt, FailoverDecision, Outcome
 from proxy.model.observations import RetryBudgetSpent, StreamRecovery
-from proxy.routing.failover import BUDGET, Fail, Send, final_attempt
+from proxy.routing.failover import BUDGET, CUT_SHORT, Fail, Send, final_attempt
 from proxy.routing.outcomes import judge_refusal, judge_transport
 from proxy.routing.recovery import DIED, REFUSED_STATUSES
 from proxy.routing.saying import why_sent_on
@@ -147,9 +147,14 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
     elif answer.fault is not None:
         phase = answer.fault.phase
         attempt.outcome = judge_transport(
-            phase, response_bytes=answer.fault.response_bytes, content_sent=False
+            phase,
+            response_bytes=answer.fault.response_bytes,
+            content_sent=False,
+            answering=answer.mode == UNARY and answer.status > 0,
         )
         attempt.why, attempt.timed_out = _why_transport(turn, phase)
+        if attempt.outcome is Outcome.CUT:
+            attempt.why = CUT_SHORT
     elif answer.too_big:
         attempt.outcome = Outcome.BLOCKED  # a check that cannot be made is no fault of the endpoint
     elif answer.bad:

@@ -24,7 +24,7 @@ from proxy.model.failover import Attempt, Outcome
 from proxy.model.policy import PolicyResult
 from proxy.model.ports import Downstream
 from proxy.model.records import RequestRecord
-from proxy.routing.outcomes import CONSEQUENCES, judge_transport
+from proxy.routing.outcomes import CONSEQUENCES, judge_transport, told_unsent
 from proxy.wire.errors import render_error
 from proxy.wire.headers import down_lines, render
 from proxy.wire.paths import read_target
@@ -180,7 +180,7 @@ def refuse(
         if turn is not None and answer_blocked(turn, fault):
             return
     elif record.attempts and record.outcome == "gateway_error":
-        record.outcome = CONSEQUENCES[record.attempts[-1].outcome].told_as
+        record.outcome = told_unsent(record.attempts[-1].outcome)
     elif record.outcome == "gateway_error" and fault.status < 500:
         record.outcome = "rate_limited" if fault.status == 429 else "invalid_request"
     if turn is not None and turn.early and turn.dialect is not None:

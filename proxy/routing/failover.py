@@ -55,6 +55,7 @@ class Now:
 _SENDS: Final = tuple(Send(place) for place in range(11))  # a primary and ten fallbacks
 BUDGET: Final = "budget"  # why a request fails that might have been retried
 _NOBODY: Final = "no endpoint left"
+CUT_SHORT: Final = "answer cut short"  # one that was to be whole
 MOST_ON_ONE: Final = 2  # attempts of one request on one endpoint (failover.md §8.2)
 
 
@@ -101,7 +102,16 @@ def next_move(
             if now.has_budget:
                 return again
             because = BUDGET
-    return _elsewhere(order, tried, refused, places, now, because)
+    move = _elsewhere(order, tried, refused, places, now, because)
+    if isinstance(move, Fail) and last.why == CUT_SHORT and place >= 0 and place not in refused:
+        return _last_resort(tried, place, now) or move
+    return move
+
+
+def _last_resort(tried: Sequence[Attempt], place: int, now: Now) -> Send | None:
+    """The endpoint whose answer was cut: only where nothing else admits (failover.md §4)."""
+    before = sum(attempt.endpoint_id == tried[-1].endpoint_id for attempt in tried)
+    return Send(place, now.apart_s, True) if before < MOST_ON_ONE and now.has_budget else None
 
 
 def _again(tried: Sequence[Attempt], place: int, policy: FailoverPolicy, now: Now) -> Send | None:
@@ -149,7 +159,7 @@ _TIMEOUT_PHASES: Final = {"first_content", "idle", "total", "unary", "connect"}
 
 def reason_of(attempt: Attempt) -> tuple[str, str]:
     """(reason_code, trigger_condition) of a request-scope decision (failover.md §14)."""
-    if attempt.outcome is Outcome.CUT:
+    if attempt.outcome is Outcome.CUT and attempt.why != CUT_SHORT:
         return "stream_cut", attempt.why
     if attempt.outcome is Outcome.STALL:
         return "stream_stall", attempt.why

@@ -104,6 +104,13 @@ def _judge_400s(error: ErrorSeen, codes: set[str]) -> Outcome:
     return Outcome.CALLER
 
 
+def told_unsent(outcome: Outcome) -> str:
+    """The outcome in the request event of one whose caller got nothing of any answer: then no
+    answer was interrupted."""
+    unsent = {Outcome.CUT: "upstream_error", Outcome.STALL: "timeout"}
+    return unsent.get(outcome, CONSEQUENCES[outcome].told_as)
+
+
 _PHASES: Final[Mapping[str, Outcome]] = {
     "first_content": Outcome.NO_ANSWER,
     "unary": Outcome.NO_ANSWER,
@@ -114,12 +121,17 @@ _PHASES: Final[Mapping[str, Outcome]] = {
 }
 
 
-def judge_transport(phase: str, *, response_bytes: int, content_sent: bool) -> Outcome:
-    """The class of a fault on the way (`TransportFault.phase`)."""
+def judge_transport(
+    phase: str, *, response_bytes: int, content_sent: bool, answering: bool = False
+) -> Outcome:
+    """The class of a fault on the way (`TransportFault.phase`).  `answering`: a whole answer had
+    begun to come, of which its caller gets nothing."""
     if phase == "caller":
         return Outcome.CANCELLED
     if content_sent:
         return Outcome.STALL if phase in ("idle", "total") else Outcome.CUT
     if phase in _PHASES:
         return _PHASES[phase]
+    if answering:
+        return Outcome.CUT
     return Outcome.BAD_ANSWER if response_bytes else Outcome.CONNECT

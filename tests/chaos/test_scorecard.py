@@ -5,28 +5,14 @@ import sys
 import pytest
 import pytest_asyncio
 
-from tests.chaos.dialects import Dialect
 from tests.chaos.profile import FAST
-from tests.chaos.rows import Result, Row
+from tests.chaos.rows import Result
 from tests.chaos.run import QUIET, pairs, run
-from tests.chaos.scorecard import line
+from tests.chaos.scorecard import WAITS, due, line
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
-SHORT = {
-    "P07-cut": "a whole answer that is cut is judged bad_answer, and asked for once more",
-    "P10": "no request is translated from one dialect to another yet",
-    "P10-cut": "no request is translated from one dialect to another yet",
-}
-"""Rows whose bar is not met yet.  One that passes is an error here: strike it out."""
-
-
-def _case(row: Row, dialect: Dialect) -> object:
-    marks = [pytest.mark.xfail(reason=SHORT[row.id])] if row.id in SHORT else []
-    return pytest.param(f"{row.id}-{dialect.name}", marks=marks)
-
-
-CASES = [*(_case(row, dialect) for row, dialect in pairs()), QUIET]
+CASES = [*(f"{row.id}-{dialect.name}" for row, dialect in pairs()), QUIET]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -43,5 +29,6 @@ def _tell(result: Result) -> None:
 
 @pytest.mark.parametrize("row", CASES)
 async def test_row(results: dict[str, Result], row: str) -> None:
-    assert results[row].short == ()
-    assert results[row].level == "pass"
+    result = results[row]
+    assert (result.level, result.short) == ("pass", ()) or result.row in WAITS
+    assert result.level == due(result)

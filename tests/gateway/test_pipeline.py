@@ -224,7 +224,6 @@ BAD_ANSWERS: list[tuple[str, list[Step]]] = [
     ("empty", [(200, JSON), None]),
     ("not utf-8", [(200, JSON), b'{"a":"\xff\xfe"}', None]),
     ("an error", [(200, JSON), b'{"error":{"message":"x"}}', None]),
-    ("cut", [(200, JSON), ANSWER[:40], TransportFault("eof", response_bytes=90)]),
     ("strange coding", [(200, [*JSON, (b"content-encoding", b"br")]), b"zz", None]),
 ]
 
@@ -236,6 +235,17 @@ async def test_an_answer_that_cannot_be_used_is_a_clear_502(name: str, script: l
     assert caller.status == 502, name
     assert json.loads(caller.received)["error"]["code"] == "upstream_error"
     assert w.record.attempts[0].outcome is Outcome.BAD_ANSWER
+
+
+async def test_an_answer_that_is_cut_is_a_clear_502() -> None:
+    cut: list[Step] = [
+        (200, JSON), ANSWER[:40], TransportFault("eof", response_bytes=90)
+    ]  # fmt: skip
+    w = world(scripts={"openai": [cut]})
+    caller = await w.ask(CHAT)
+    record = w.record
+    assert (caller.status, record.outcome) == (502, "upstream_error")
+    assert record.attempts[0].outcome is Outcome.CUT
 
 
 @pytest.mark.parametrize(("name", "script"), BAD_ANSWERS)

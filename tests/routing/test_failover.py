@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from proxy.model.failover import Attempt, Conditions, FailoverPolicy, Outcome, RequestFailover
-from proxy.routing.failover import Fail, Move, Now, Send, final_attempt, next_move, reason_of
+from proxy.routing.failover import (
+    CUT_SHORT,
+    Fail,
+    Move,
+    Now,
+    Send,
+    final_attempt,
+    next_move,
+    reason_of,
+)
 
 POLICY = FailoverPolicy(
     route_id="prod-chat",
@@ -32,6 +41,7 @@ DEAD, SLOW, BAD, LIMITED = (
 )  # fmt: skip
 NOW = Now(left_s=9)
 AGAIN = Send(0, 0.1, charged=True)
+SHORT, LEFT = Attempt("a", Outcome.CUT, why=CUT_SHORT), "no endpoint left"
 UNSTEADY, BROKE = replace(NOW, steady=False), replace(NOW, has_budget=False)
 # fmt: off
 MOVES: list[tuple[list[Attempt], dict[int, str], FailoverPolicy | None, Now, Move]] = [
@@ -56,6 +66,11 @@ MOVES: list[tuple[list[Attempt], dict[int, str], FailoverPolicy | None, Now, Mov
     (tried(BAD),                     {1: "x", 2: "x"},      POLICY,  BROKE,    Fail("budget")),
     (tried(BAD, BAD, on="aa"),       {},                    POLICY,  NOW,      Send(1)),
     (tried(BAD, BAD, BAD, on="aab"), {},                    POLICY,  NOW,      Send(1, 0.1, True)),
+    # a whole answer that was cut: again only where nothing else admits
+    ([SHORT],                        {},                    POLICY,  NOW,      Send(1)),
+    ([SHORT],                        {1: "x", 2: "x"},      POLICY,  NOW,      AGAIN),
+    ([SHORT],                        {1: "x", 2: "x"},      POLICY,  BROKE,    Fail(LEFT)),
+    ([SHORT, SHORT],                 {1: "x", 2: "x"},      POLICY,  NOW,      Fail(LEFT)),
     # a 429 that says when
     (tried(LIMITED),                 {},                    POLICY,  NOW,      Send(1)),
     ([hinted(2)],                    {},                    POLICY,  NOW,      Send(0, 2.0, True)),

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.model.exchange import ErrorSeen
 from proxy.model.failover import Outcome
-from proxy.routing.outcomes import CONSEQUENCES, judge_refusal, judge_transport
+from proxy.routing.outcomes import CONSEQUENCES, judge_refusal, judge_transport, told_unsent
 
 # fmt: off
 REFUSALS = [
@@ -80,6 +80,18 @@ def test_a_401_blames_whose_credential_it_was(status: int, own: bool, outcome: O
 @pytest.mark.parametrize(("phase", "size", "content", "outcome"), WAYS)
 def test_t_fo_13_ways(phase: str, size: int, content: bool, outcome: Outcome) -> None:
     assert judge_transport(phase, response_bytes=size, content_sent=content) is outcome
+
+
+def test_a_whole_answer_that_ends_too_early_is_cut() -> None:
+    for phase, outcome in (
+        ("eof", Outcome.CUT),
+        ("reset", Outcome.CUT),
+        ("idle", Outcome.NO_ANSWER),
+    ):
+        found = judge_transport(phase, response_bytes=9, content_sent=False, answering=True)
+        assert found is outcome
+    assert (told_unsent(Outcome.CUT), told_unsent(Outcome.STALL)) == ("upstream_error", "timeout")
+    assert told_unsent(Outcome.RATE_LIMITED) == "rate_limited"
 
 
 def test_every_outcome_has_a_consequence() -> None:
