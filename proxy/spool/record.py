@@ -206,6 +206,11 @@ def _permission(decision: PermissionDecision) -> dict[str, object]:
     }
 
 
+def _plain(value: float) -> object:
+    """A count as a whole number, whatever compiled it."""
+    return int(value) if value == int(value) else value
+
+
 def decision_doc(decision: FailoverDecision) -> dict[str, object]:
     """The seed's failover-decision, extended; the line's reader adds what only it knows."""
     told: dict[str, object] = {
@@ -226,8 +231,8 @@ def decision_doc(decision: FailoverDecision) -> dict[str, object]:
     seen = decision.observed
     if seen is not None:
         told["observed"] = {
-            "value": seen.value,
-            "threshold": seen.threshold,
+            "value": _plain(seen.value),
+            "threshold": _plain(seen.threshold),
             "samples": seen.samples,
             "window_seconds": seen.window_seconds,
         }
