@@ -71,9 +71,10 @@ def _price(record: RequestRecord, rules: Rules) -> None:
     usage, last = record.usage, record.attempts[-1]
     if usage is None or record.endpoint_id is None:
         return
-    if any(attempt.usage is not None for attempt in record.attempts):
-        _price_each(record, rules)
-        return
+    for attempt in record.attempts:
+        if attempt.usage is not None:
+            _price_each(record, rules)
+            return
     endpoint = rules.workspaces[record.workspace_id].endpoints[record.endpoint_id].doc
     record.cost_nano, record.cost_basis, record.price_version = rules.prices.cost(
         endpoint.provider, record.model or "", usage, endpoint.pricing
