@@ -12,6 +12,7 @@ from proxy.gateway.snapshot import RouteView, Rules
 from proxy.model.failover import Outcome
 from proxy.model.ports import Clock
 from proxy.routing.balance import Balance, Load, tiers_of
+from proxy.routing.breaker import Breaker
 from proxy.routing.effects import Effect
 from proxy.routing.holds import Holds, Key
 from proxy.routing.recovery import PREFILL_OFF_S
@@ -112,10 +113,17 @@ class Flight:
         if not self._judged and self.standing.basis != "total":
             self._judged = True
             self.slow_at = NEVER
-            self.standing.breakers[self.endpoint_id].mark_quick(now, self.permit)
+            if self._breaker is not None:
+                self._breaker.mark_quick(now, self.permit)
+
+    @property
+    def _breaker(self) -> Breaker | None:
+        """None: an edit has taken the endpoint out of the policy meanwhile."""
+        return self.standing.breakers.get(self.endpoint_id)
 
     def _took(self, now: float) -> None:
-        self.standing.breakers[self.endpoint_id].latencies.add(now, now - self.began)
+        if self._breaker is not None:
+            self._breaker.latencies.add(now, now - self.began)
 
     def _slow(self, now: float) -> None:
         self._judged, self.slow_at = True, NEVER
@@ -137,7 +145,8 @@ class Flight:
             self._slow(now)
         if outcome is Outcome.SUCCESS and self.measured == WHOLE:
             self._took(now)
-            self.standing.breakers[self.endpoint_id].latencies.wholes += 1
+            if self._breaker is not None:
+                self._breaker.latencies.wholes += 1
         quick = outcome is Outcome.SUCCESS and not self._judged
         effects = self.standing.observe(
             self.endpoint_id, now, outcome, began=self.began, quick=quick,
@@ -153,7 +162,8 @@ class Flight:
         if effects:
             self._on.told(self.standing, effects)
         if self.permit is not None:
-            self.standing.breakers[self.endpoint_id].give_back(self.permit)
+            if self._breaker is not None:
+                self._breaker.give_back(self.permit)
             self._on.share.probed(self)
 
     def _landed(self, now: float, outcome: Outcome) -> None:

@@ -178,7 +178,9 @@ class Standing:
     # ---- what happened
 
     def mark_slow(self, name: str, now: float, permit: Permit | None = None) -> list[Effect]:
-        return self._after(name, now, self.breakers[name].mark_slow(now, permit))
+        """See `Breaker.mark_slow`."""
+        breaker = self.breakers.get(name)
+        return [] if breaker is None else self._after(name, now, breaker.mark_slow(now, permit))
 
     def observe(
         self,
@@ -191,8 +193,11 @@ class Standing:
         hinted: bool = False,
         permit: Permit | None = None,
     ) -> list[Effect]:
-        """An attempt has ended: see `Breaker.observe`."""
-        breaker = self.breakers[name]
+        """An attempt has ended: see `Breaker.observe`.  Nothing is kept of an endpoint that an edit
+        has taken out of the policy meanwhile."""
+        breaker = self.breakers.get(name)
+        if breaker is None:
+            return []
         if outcome is _SUCCESS and permit is None and breaker.state is _CLOSED:
             breaker.good(now, quick)
             return []

@@ -2,10 +2,10 @@
 
 import pytest
 
-from proxy.gateway.flights import LEAST_TICKS, Flights
+from proxy.gateway.flights import LEAST_TICKS, Flight, Flights
 from proxy.model.failover import Outcome
 from proxy.routing.standing import Standing
-from proxy.routing.states import State
+from proxy.routing.states import Permit, State
 from tests.kit.builders import OPENAI, SPARE, World, policy, world
 
 
@@ -78,3 +78,27 @@ def test_each_policy_is_looked_at_within_a_second_a_part_of_them_at_a_time(count
     assert looked_at() == min(count, LEAST_TICKS)
     wait(w, 0.9)
     assert looked_at() == count
+
+
+def test_an_edit_may_take_an_endpoint_out_from_under_attempts() -> None:
+    w, flights, standing = watched()
+
+    def begin(*, stream: bool = True, permit: Permit | None = None) -> Flight:
+        return flights.start(
+            standing, "openai", "", "m", w.clock.monotonic(), stream=stream, permit=permit
+        )
+
+    permit = Permit(deadline=1e9)
+    sweeps, answers, probes = begin(), begin(), begin(permit=permit)
+    ends = [begin(stream=stream) for stream in (True, False)]
+    edited = policy("spare", "third")
+    flights.told(standing, standing.edit(edited, w.clock.monotonic()))
+    answers.answered(w.clock.monotonic())
+    for flight, outcome in zip(ends, (Outcome.UPSTREAM_5XX, Outcome.SUCCESS), strict=True):
+        flight.ended(w.clock.monotonic(), outcome)
+    wait(w, 5)
+    for flight in (sweeps, answers, probes):
+        flight.ended(w.clock.monotonic(), Outcome.RATE_LIMITED)
+    assert not flights.under_way
+    assert list(standing.breakers) == ["spare", "third"]
+    assert standing.state == "normal"
