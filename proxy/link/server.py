@@ -66,7 +66,7 @@ class LinkServer:
         """Send a snapshot to every worker; those that connect later get it too."""
         self._snapshot = pack({"t": "snapshot", "doc": snapshot})
         for writer in self._writers.values():
-            writer.write(self._snapshot)
+            self._write(writer, self._snapshot)
 
     def slots(self) -> Sequence[int]:
         """Of the workers that are connected."""
@@ -75,12 +75,16 @@ class LinkServer:
     def send(self, slot: int, message: Message) -> None:
         """A worker that does not read is cut off; it gets everything when it connects again."""
         writer = self._writers.get(slot)
-        if writer is None or writer.is_closing():
-            return
-        if writer.transport.get_write_buffer_size() > UNREAD_BYTES:
+        if writer is not None and not writer.is_closing():
+            self._write(writer, pack(message))
+
+    def _write(self, writer: asyncio.StreamWriter, message: bytes) -> None:
+        """Who has just been sent rules, however large, is not behind for that."""
+        rules = 0 if self._snapshot is None else len(self._snapshot)
+        if writer.transport.get_write_buffer_size() > UNREAD_BYTES + 2 * rules:
             writer.transport.abort()
         else:
-            writer.write(pack(message))
+            writer.write(message)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         slot: int | None = None

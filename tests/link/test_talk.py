@@ -166,3 +166,22 @@ async def test_a_worker_drops_what_control_does_not_read(tmp_path: Path) -> None
         over.set()
         await asyncio.sleep(0.1)
     frozen.close()
+
+
+async def test_rules_larger_than_a_reader_may_be_behind_do_not_cut_it_off(
+    server: LinkServer, tmp_path: Path
+) -> None:
+    class Talkative(Host):
+        def joined(self, slot: int) -> None:
+            super().joined(slot)
+            server.send(slot, {"t": "standings"})
+
+    host = server.host = Talkative()
+    server.push({"rules": "x" * (UNREAD_BYTES + 1_000_000)})
+    talk = Talk()
+    async with worker(tmp_path / "link", talk):
+        await until(talk.seen, "standings")
+        server.push({"rules": "y" * (UNREAD_BYTES + 1_000_000)})
+        server.send(0, {"t": "here"})
+        await until(talk.seen, "here")
+        assert ("left", 0) not in host.seen
