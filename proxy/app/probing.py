@@ -45,6 +45,7 @@ class Probing:
         self._leave = leave
         self._numbers = count(1)
         self._lent: dict[int, Lent] = {}
+        self._numbers_of: dict[int, set[int]] = {}  # by the identity of a standing
         self._served: dict[int, int] = {}  # by the identity of a standing: the slot
         self._passed: dict[int, int] = {}  # the slot that did not use it
 
@@ -53,10 +54,8 @@ class Probing:
 
     def lends(self, standing: Standing, endpoint_id: str) -> bool:
         """Somebody may probe it just now."""
-        return any(
-            each.standing is standing and each.endpoint_id == endpoint_id
-            for each in self._lent.values()
-        )
+        numbers = self._numbers_of.get(id(standing), ())
+        return any(self._lent[each].endpoint_id == endpoint_id for each in numbers)
 
     def served(self, standing: Standing, slot: int) -> None:
         """That worker had requests of the policy."""
@@ -64,13 +63,16 @@ class Probing:
 
     def forget(self, standings: set[int]) -> None:
         """Other policies are there now: those of these identities."""
+        for number, lent in list(self._lent.items()):
+            if id(lent.standing) not in standings:
+                self._drop(number)
         self._served = {key: slot for key, slot in self._served.items() if key in standings}
         self._passed = {key: slot for key, slot in self._passed.items() if key in standings}
 
     def look(self, standing: Standing) -> None:
         """Lend what can be lent."""
         now = self._clock.monotonic()
-        self._drop_old(now)
+        self._drop_old(standing, now)
         for name, breaker in standing.breakers.items():
             while breaker.state is State.PROBING and breaker.may_probe(now):
                 slot = self._next(standing)
@@ -81,6 +83,7 @@ class Probing:
                 permit.deadline = now + UNUSED_S
                 number = next(self._numbers)
                 self._lent[number] = Lent(standing, name, slot, permit)
+                self._numbers_of.setdefault(id(standing), set()).add(number)
                 self._workers().send(
                     slot,
                     {"t": "grant", **named(standing), "endpoint_id": name, "number": number},
@@ -108,7 +111,7 @@ class Probing:
         lent = self._of(slot, number)
         if lent is None:
             return None
-        del self._lent[number]
+        self._drop(number)
         breaker = lent.breaker
         if breaker is None or not any(each is lent.permit for each in breaker.permits):
             return None
@@ -118,7 +121,7 @@ class Probing:
     def left(self, slot: int) -> list[Standing]:
         """A worker is gone: what it held comes back."""
         gone = [number for number, each in self._lent.items() if each.slot == slot]
-        lent = [self._lent.pop(number) for number in gone]
+        lent = [self._drop(number) for number in gone]
         for each in lent:
             self._give_back(each)
         return [each.standing for each in lent]
@@ -132,8 +135,17 @@ class Probing:
         if breaker is not None:
             breaker.permits = [each for each in breaker.permits if each is not lent.permit]
 
-    def _drop_old(self, now: float) -> None:
-        for number, lent in list(self._lent.items()):
+    def _drop(self, number: int) -> Lent:
+        lent = self._lent.pop(number)
+        numbers = self._numbers_of[id(lent.standing)]
+        numbers.discard(number)
+        if not numbers:
+            del self._numbers_of[id(lent.standing)]
+        return lent
+
+    def _drop_old(self, standing: Standing, now: float) -> None:
+        for number in sorted(self._numbers_of.get(id(standing), ())):
+            lent = self._lent[number]
             breaker = lent.breaker
             if lent.permit.deadline <= now:
                 if not lent.used:
@@ -141,4 +153,4 @@ class Probing:
                 self._give_back(lent)
             elif breaker is not None and any(each is lent.permit for each in breaker.permits):
                 continue
-            del self._lent[number]
+            self._drop(number)

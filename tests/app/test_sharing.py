@@ -1,6 +1,7 @@
 """Two workers and their control process, what each knows of endpoints, and when (§11)."""
 
 import asyncio
+import sys
 from collections import deque
 from typing import Any
 
@@ -526,3 +527,30 @@ def test_news_of_unknown_policies_change_nothing() -> None:
     net.workers[0].share.heard({"t": "standings", "of": [{**told, "states": [], "flap_ms": 0}]})
     net.workers[0].share.heard({"t": "grant", **told, "endpoint_id": "openai", "number": 1})
     assert net.told == []
+
+
+def test_lending_costs_no_more_for_each_policy_when_many_lend() -> None:
+    def calls(many: int) -> int:
+        policies = [of_route(f"r{at}") for at in range(many)]
+        rules = RULES.model_copy(update={"failover_policies": policies})
+        net = Net(1)
+        net.node.keep(SnapshotDoc(version=2, sha256="", workspaces=[rules]))
+        seen = 0
+
+        def count(frame: object, event: str, arg: object) -> None:
+            nonlocal seen
+            seen += event == "call"
+
+        for standing in net.node.all():
+            for _ in range(3):
+                standing.observe("openai", net.clock.monotonic(), DEAD, began=0.0)
+        net.clock.advance(6)
+        sys.setprofile(count)
+        try:
+            net.node.tick()
+        finally:
+            sys.setprofile(None)
+        assert sum(message["t"] == "grant" for message in net.waiting[0]) == many
+        return seen
+
+    assert calls(200) < 2.5 * calls(100)
