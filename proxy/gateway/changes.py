@@ -12,7 +12,7 @@ from proxy.routing import window as fields
 from proxy.routing.effects import FLAP_HOLD, Effect, Flapping, Recovered, StateChanged, Switched
 from proxy.routing.saying import trigger_condition
 from proxy.routing.standing import Standing
-from proxy.routing.states import Reason
+from proxy.routing.states import Reason, State
 from proxy.spool.record import decision_doc
 
 NO_SHARE: Final = 99  # of a ramp: what it lets in last
@@ -40,17 +40,19 @@ def change_of(standing: Standing, effect: Effect, at_ms: int) -> tuple[str, dict
                 "requests_on_fallback": requests,
             }
         case Flapping(endpoint_id, _):
+            breaker = standing.breakers.get(endpoint_id)
+            state = str(State.PROBING if breaker is None else breaker.state)
             return ENDPOINT_STATE_CHANGED, {
                 **_endpoint(standing, endpoint_id),
-                "from": str(standing.breakers[endpoint_id].state),
-                "to": str(standing.breakers[endpoint_id].state),
+                "from": state,
+                "to": state,
                 "reason": FLAP_HOLD,
             }
 
 
 def _endpoint(standing: Standing, endpoint_id: str) -> dict[str, object]:
-    breaker = standing.breakers[endpoint_id]
-    n = breaker.window.totals
+    breaker = standing.breakers.get(endpoint_id)  # None: an edit has taken it out meanwhile
+    n = [0] * fields.FIELDS if breaker is None else breaker.window.totals
     return {
         "endpoint_id": endpoint_id,
         "failover_policy_id": standing.policy.effective_id,
@@ -59,7 +61,7 @@ def _endpoint(standing: Standing, endpoint_id: str) -> dict[str, object]:
             "errors": n[fields.ERRORS],
             "slow": n[fields.SLOW],
         },
-        "version": breaker.version,
+        "version": 0 if breaker is None else breaker.version,
     }
 
 

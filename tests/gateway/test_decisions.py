@@ -8,7 +8,7 @@ from typing import Any
 from proxy.gateway.changes import change_of
 from proxy.model.events import FAILOVER_DECISION
 from proxy.model.failover import Conditions, FailoverDecision, FailoverPolicy, Outcome
-from proxy.routing.effects import Effect
+from proxy.routing.effects import Effect, Flapping
 from proxy.routing.standing import Standing
 from proxy.spool.expand import events_of
 from proxy.spool.record import change_line, line_of
@@ -108,3 +108,15 @@ def test_t_fo_72_decisions_are_those_of_the_golden_file() -> None:
 def test_t_fo_72_the_seeds_members_come_first_and_as_the_seed_has_them() -> None:
     seed = json.loads(SEED.read_text(encoding="utf-8"))
     assert json.dumps(dict(list(told_of(slow).items())[:5])) == json.dumps(seed)
+
+
+def test_a_change_of_an_endpoint_that_an_edit_has_taken_out_can_still_be_told() -> None:
+    """Between nodes a change waits for the server's word."""
+    s = standing()
+    effects = seen(s, Outcome.CONNECT, 3)
+    edited = s.policy.model_copy(
+        update={"primary_endpoint": "bedrock-claude", "fallback_endpoints": ["third"]}
+    )
+    s.edit(edited, 1000.0)
+    told = [change_of(s, each, AT_MS) for each in (*effects, Flapping("anthropic-claude", 1.0))]
+    assert {payload.get("endpoint_id") for _, payload in told} == {None, "anthropic-claude"}
