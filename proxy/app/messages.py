@@ -45,15 +45,16 @@ def standing_doc(standing: Standing, now: float) -> Message:
 
 
 def hold_message(key: Key, hold: Hold | None, now: float, policy_id: str = "") -> Message:
-    """An endpoint's own credential is held, or is not any more (None).  `policy_id`: of whose
-    request it was; empty: it is only known."""
+    """An endpoint's own credential is held, or is not any more (None: nothing is left).  One whose
+    time is over is not forgotten before somebody is answered.  `policy_id`: of whose request it
+    was; empty: it is only known."""
     return {
         "t": "hold",
         "workspace_id": key.workspace_id,
         "endpoint_id": key.endpoint_id,
         "model": key.model,
         "policy_id": policy_id,
-        "left_ms": 0 if hold is None else max(0, round((hold.until - now) * 1000)),
+        "left_ms": 0 if hold is None else max(1, round((hold.until - now) * 1000)),
         "in_a_row": 0 if hold is None else hold.in_a_row,
         "quota": hold is not None and hold.quota,
     }

@@ -188,7 +188,7 @@ class Breaker:
                     return self._become(now, State.PROBING)
             case State.PROBING:
                 self._expire(now)
-                if self._probes_are_good and may_return and self._was_long_enough(now):
+                if may_return and self.would_return(now):
                     return self._start_ramp(now, rps)
             case State.RAMP:
                 return self._ramp_on(now, rps)
@@ -215,8 +215,11 @@ class Breaker:
         runs = self.errors_in_a_row or self.hard_in_a_row or self.config_in_a_row
         return self.window.is_clean and not (runs or self.slow_in_a_row)
 
-    def _was_long_enough(self, now: float) -> bool:
-        return now - self.opened_at >= self.recovery.min_fallback_seconds
+    def would_return(self, now: float) -> bool:
+        """Its probes were good, and it was away long enough: traffic may come back."""
+        away_s = now - self.opened_at
+        probed = self.state is State.PROBING and self._probes_are_good
+        return probed and away_s >= self.recovery.min_fallback_seconds
 
     def _start_ramp(self, now: float, rps: float) -> Change:
         self.step = 0

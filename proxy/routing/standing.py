@@ -103,8 +103,10 @@ class Standing:
         kept = self.breakers
         self.breakers = {name: kept.get(name) or self._breaker() for name in self.order}
         self.limited = {name: at for name, at in self.limited.items() if name in self.breakers}
-        for breaker in self.breakers.values():
+        for name, breaker in self.breakers.items():
             breaker.edit(policy.conditions, policy.recovery)
+            if breaker.state is _CLOSED and name not in self.limited:
+                breaker.opened_at = now  # it is well: who makes it active ends no outage of it
         said = policy.request_failover
         self.budget.percent, self.budget.least = said.budget_percent, said.min_concurrency
         return self._settled(now, Reason("manual", said="the policy was edited"))
@@ -212,7 +214,9 @@ class Standing:
         return [] if key.credential else self.limit(key.endpoint_id, now, until, quota=quota)
 
     def answered(self, key: Key, now: float, *, well: bool) -> list[Effect]:
-        """What came of an attempt with that key that was no 429."""
+        """What came of an attempt with that key that was no 429.  One that was under way when the
+        others were refused says nothing of when its provider wants to be asked again."""
+        well = well and self.holds.left_s(key, now) <= 0
         self.holds.ended(key, well=well)
         return self.unlimit(key.endpoint_id, now) if well and not key.credential else []
 
@@ -224,6 +228,7 @@ class Standing:
         self.limited[name] = max(until, self.limited.get(name, 0.0))
         if not fresh:
             return []
+        self.breakers[name].opened_at = now
         reason = Reason("quota" if quota else "rate_limited", left_s=until - now)
         return self._limits(name, now, Change(State.CLOSED, State.LIMITED, reason))
 
@@ -256,7 +261,7 @@ class Standing:
                 if change is not None:
                     effects += self._after(name, now, change)
                 continue
-            returns = breaker.state is State.PROBING and self._is_before_active(name)
+            returns = breaker.would_return(now) and self._is_before_active(name)
             change = breaker.tick(
                 now, rps=rps, may_return=not returns or self._may_return(name, now, effects)
             )
@@ -267,6 +272,7 @@ class Standing:
         """All traffic to that endpoint for so long, whatever happens: the others are held open.
         `said`: why, by the operator.  It is a decision, also where that endpoint was active."""
         effects: list[Effect] = []
+        self.limited.clear()
         for each in self.order:
             change = self.breakers[each].force(now, closed=each == name, ttl_s=ttl_s, said=said)
             effects.append(StateChanged(each, change))
@@ -308,6 +314,7 @@ class Standing:
                 continue
             change = breaker.adopt(now, each)
             if change is not None:
+                self.limited.pop(each.endpoint_id, None)  # its breaker says more
                 effects.append(StateChanged(each.endpoint_id, change))
                 reason, at = change.reason or reason, breaker.since
         return effects + self._settled(at, reason) if effects else effects

@@ -370,7 +370,7 @@ def test_what_one_worker_was_told_by_429_holds_the_others_too() -> None:
     net.start(2)
     new = net.workers[2]
     assert new.flights.holds.left_s(key, new.clock.monotonic()) == pytest.approx(20, abs=0.1)
-    net.wait(20)
+    net.wait(20.1)
     net.workers[0].ask(OK)
     net.settle()
     assert not any(worker.flights.holds for worker in net.workers.values())
@@ -554,3 +554,19 @@ def test_lending_costs_no_more_for_each_policy_when_many_lend() -> None:
         return seen
 
     assert calls(200) < 2.5 * calls(100)
+
+
+def test_a_failure_after_a_hold_does_not_end_it_elsewhere() -> None:
+    net = Net()
+    key = Key("openai", "", "m")
+    net.workers[0].ask(Outcome.RATE_LIMITED)
+    net.wait(2.5)
+    net.workers[0].ask(BAD)
+    net.settle()
+    assert all(worker.flights.holds.of(key) for worker in net.workers.values())
+    assert "openai" in net.standing.limited
+    net.wait(0.1)
+    net.workers[1].ask(OK)
+    net.settle()
+    assert not any(worker.flights.holds for worker in net.workers.values())
+    assert net.standing.limited == {}

@@ -8,6 +8,7 @@ from proxy.model.failover import Conditions, FailoverPolicy, Outcome
 from proxy.routing.budget import Budget
 from proxy.routing.effects import Effect, Flapping, Recovered, Switched
 from proxy.routing.holds import Key
+from proxy.routing.merging import told_of
 from proxy.routing.standing import Standing
 from proxy.routing.states import State
 
@@ -259,3 +260,68 @@ def test_back_from_nothing_at_all_is_a_recovery() -> None:
     before = [each for each in story.told if isinstance(each, Recovered)]
     assert before[0].before is None
     assert story.standing.active == "a"
+
+
+OWN = Key("a", "", "m")
+
+
+def limited() -> Story:
+    """The primary's own key is held for a minute."""
+    story = Story()
+    story.tell(story.standing.hit(OWN, story.now, 60.0, quota=False))
+    assert story.standing.active == "b"
+    return story
+
+
+def test_what_was_under_way_when_others_were_refused_ends_no_hold() -> None:
+    story = limited()
+    story.now += 1
+    story.tell(story.standing.answered(OWN, story.now, well=True))
+    assert story.standing.holds.left_s(OWN, story.now) == 59
+    assert story.standing.active == "b"
+    story.now += 60
+    story.tell(story.standing.answered(OWN, story.now, well=True))
+    assert story.standing.active == "a"
+
+
+def test_an_outage_by_a_hold_lasts_as_long_as_the_hold() -> None:
+    story = limited()
+    story.now += 61
+    story.tell(story.standing.answered(OWN, story.now, well=True))
+    assert story.told[-1] == Recovered("b", "a", 61.0, 0)
+
+
+def test_an_operator_may_send_all_traffic_to_who_is_limited() -> None:
+    story = limited()
+    story.tell(story.standing.force("a", story.now, ttl_s=60, said="now"))
+    assert story.standing.active == "a"
+    assert story.standing.state == "forced"
+
+
+def test_a_hold_is_forgotten_when_another_process_says_more() -> None:
+    story, other = limited(), Story()
+    other.fail("a", 3, DEAD)
+    opened = told_of("a", other.standing.breakers["a"], other.now)
+    story.tell(story.standing.adopt([opened], story.now))
+    assert story.standing.unlimit("a", story.now) == []
+
+
+def test_an_edit_that_makes_another_the_primary_ends_no_outage() -> None:
+    story = Story("b")
+    edited = story.standing.policy.model_copy(
+        update={"primary_endpoint": "b", "fallback_endpoints": ["a"]}
+    )
+    story.tell(story.standing.edit(edited, story.now))
+    assert story.told[-1] == Recovered("a", "b", 0.0, 0)
+
+
+def test_no_return_is_refused_before_there_is_one() -> None:
+    """Many switches, and then an endpoint that stays broken: nothing flaps."""
+    story = Story(recovery={"cooldown_seconds": 1, "min_fallback_seconds": 0})
+    story.standing.switches.extend([story.now] * 5)
+    story.fail("a", 5)
+    story.wait(60, rps=5, down=("a",))
+    assert not [each for each in story.told if isinstance(each, Flapping)]
+    story.wait(60, rps=5)
+    assert [each for each in story.told if isinstance(each, Flapping)]
+    assert story.standing.active == "b"
