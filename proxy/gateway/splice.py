@@ -69,8 +69,8 @@ class Splice:
     """`answer`, `attempt`: whose text came last.  `next_answer`: the one that is tried."""
 
     __slots__ = (
-        "_continued", "_gateway", "_may_prefill", "_policy", "_rules", "_turn", "_way", "answer",
-        "attempt", "next_answer", "outlet", "recovered",
+        "_continued", "_gateway", "_may_prefill", "_policy", "_rules", "_switch", "_turn", "_way",
+        "answer", "attempt", "next_answer", "outlet", "recovered",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +93,7 @@ class Splice:
         self._way = way
         self._continued = continued
         self._may_prefill = True
+        self._switch: FailoverDecision | None = None  # to the endpoint that is asked
         self.next_answer: Answer | None = None
         self.outlet = Outlet(turn.caller, gateway.keeping)
         self.recovered = False
@@ -143,6 +144,8 @@ class Splice:
                 said = await self._try(told, send.place, None, charged=False, instead=True)
                 if isinstance(said, Refused):
                     continue
+            if said == "left":
+                return False
             self._count(manner, said)
             if said in _LAST:
                 return said == "recovered"
@@ -170,7 +173,8 @@ class Splice:
         instead: bool = False,
     ) -> Refused | str:
         """Ask, and let flow what fits.  Says what came of it: `recovered`, `blocked`, `failed`,
-        `refused`, `misfit`, `diverged`.  `instead`: of what it was asked just before."""
+        `refused`, `misfit`, `diverged`, `left` (the caller).  `instead`: of what it was asked just
+        before."""
         gateway, attempts = self._gateway, self._turn.record.attempts
         decisions, known = self._turn.record.decisions, len(self._turn.record.decisions)
         answer = await attempt_at(
@@ -184,10 +188,10 @@ class Splice:
         )
         if isinstance(answer, Refused):
             return answer
-        if instead:
-            del decisions[known:]
-        if instead or len(decisions) > known:
-            self._tell(decisions[-1], told, going_on)
+        if not instead:
+            self._switch = decisions[-1] if len(decisions) > known else None
+        if self._switch is not None:
+            self._tell(self._switch, told, going_on)
         attempt = attempts[-1]
         if attempt.outcome in _BEGUN and answer.mode != STREAM:
             self._no_stream(answer, attempt)
@@ -222,7 +226,10 @@ class Splice:
         outlet.source = self.next_answer = None
         pump = answer.pump
         blocked = pump is not None and pump.blocked is not None
-        if not blocked and (seam.fault or not seam.passed):
+        if answer.fault is not None and answer.fault.phase == "caller":
+            self._take_over(answer, attempt)
+            return "left"
+        if seam.fault or not (blocked or seam.passed):
             outlet.joiner = before
             self._may_prefill = self._may_prefill and going_on is None
             self._close(answer, attempt, None, seam.fault)

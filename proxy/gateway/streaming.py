@@ -35,9 +35,10 @@ async def relay_stream(
     if splice is not None:
         answer, attempt = splice.answer, splice.attempt
     if left is not None:
-        turn.record.attempts[-1].outcome = Outcome.CANCELLED
         if splice is not None and splice.next_answer is not None:
             answer, attempt = splice.next_answer, turn.record.attempts[-1]
+        if attempt.usage is None:  # else it had died before
+            attempt.outcome = Outcome.CANCELLED
         answer.cancel()
         await answer.still()
     _note_stream(turn, answer, attempt, gateway)
@@ -85,7 +86,9 @@ def _end_stream(
         caller.hold(held + (last if splice is None else splice.outlet.last(last)))
     elif is_whole(answer):
         record.outcome = "success"
-        record.recovered = any(each.recovery is not None for each in record.decisions)
+        record.recovered = (splice is not None and splice.recovered) or any(
+            each.recovery is not None for each in record.decisions
+        )
         caller.hold(held + pump.last)
     elif answer.fault is not None and answer.fault.phase == "caller":
         attempt.outcome = Outcome.CANCELLED

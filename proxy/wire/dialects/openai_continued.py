@@ -52,9 +52,10 @@ class ChatTold:
             doc = jsonbody.loads_event(event.data) if event.data[:1] == b"{" else None
             if type(doc) is not dict:
                 continue
-            if not self._kept:
+            choices = choices_in(doc)
+            if choices and not self._kept:  # before them some say only what they found in a prompt
                 self._kept = {name: doc[name] for name in _KEPT if name in doc}
-            for choice in choices_in(doc):
+            for choice in choices:
                 delta = choice.get("delta")
                 text = delta.get("content") if type(delta) is dict else None
                 if type(text) is str:
@@ -129,12 +130,10 @@ class ChatJoiner:
         choices, usage = choices_in(doc), doc.get("usage")
         if type(usage) is dict and usage:
             self._count(usage)
-        if not choices:
-            return bool(usage)
-        leaves = False
+        leaves = bool(usage)
         for choice in choices:
             leaves = self._choice(choice) or leaves
-        return leaves or bool(usage)
+        return leaves and self._seam.passed
 
     def _choice(self, choice: Object) -> bool:
         seam, delta = self._seam, choice.get("delta")
