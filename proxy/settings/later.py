@@ -51,7 +51,7 @@ def _all(config: Config) -> Iterator[Problem]:
 
 def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
     yield from _set(workspace, IN_WORKSPACE, at)
-    if workspace.settings != WorkspaceSettings():
+    if _unheeded(workspace.settings) != WorkspaceSettings():
         yield Problem(
             (*at, "settings"),
             "of incidents only those of endpoints are made; no digests, no notifications",
@@ -61,6 +61,14 @@ def _workspace(workspace: Workspace, at: Path) -> Iterator[Problem]:
         yield from _provider(endpoint, path)
     for number, route in enumerate(workspace.routes):
         yield from _set(route, IN_ROUTE, (*at, "routes", number))
+
+
+def _unheeded(settings: WorkspaceSettings) -> WorkspaceSettings:
+    """The settings with the defaults of those that are acted on."""
+    usual = WorkspaceSettings()
+    after_s = usual.incidents.resolve_after_seconds
+    incidents = settings.incidents.model_copy(update={"resolve_after_seconds": after_s})
+    return settings.model_copy(update={"timezone": usual.timezone, "incidents": incidents})
 
 
 def _provider(endpoint: Endpoint, at: Path) -> Iterator[Problem]:
