@@ -49,6 +49,7 @@ class NodeStandings:
         self._standings: dict[tuple[str, str], Standing] = {}
         self._holds = Holds()
         self._ticks = 0
+        self._forgotten = 0  # the highest version of what is not kept any more
         self.workers: Workers = Nobody()
         self.nodes: Nodes | None = None  # None: there are no others
         self.probing = Probing(clock, lambda: self.workers, self._may_probe)
@@ -97,8 +98,12 @@ class NodeStandings:
         return keep_and_publish
 
     def keep(self, snapshot: SnapshotDoc) -> None:
-        """The active policies of that snapshot, each with what was known of it."""
+        """The active policies of that snapshot, each with what was known of it.
+
+        What comes back starts above all that was forgotten: a worker that has not seen it go still
+        knows it, and would believe that."""
         before, self._standings = self._standings, {}
+        known = {id(b): b for each in before.values() for b in each.breakers.values()}
         now = self._clock.monotonic()
         for rules in snapshot.workspaces:
             policies = {p.route_id: p for p in rules.failover_policies if p.status == "active"}
@@ -110,6 +115,11 @@ class NodeStandings:
                 self._standings[name] = standing
                 if standing.policy != policy:
                     self.changed(standing, standing.edit(policy, now))
+                for breaker in standing.breakers.values():
+                    if known.pop(id(breaker), None) is None and self._forgotten:
+                        breaker.version = self._forgotten + 1
+        gone = (breaker.version for breaker in known.values())
+        self._forgotten = max(self._forgotten, max(gone, default=0))
         self.probing.forget({id(each) for each in self._standings.values()})
 
     # --- link.peers.Host

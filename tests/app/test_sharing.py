@@ -570,3 +570,20 @@ def test_a_failure_after_a_hold_does_not_end_it_elsewhere() -> None:
     net.settle()
     assert not any(worker.flights.holds for worker in net.workers.values())
     assert net.standing.limited == {}
+
+
+def test_what_only_the_control_process_saw_go_and_come_back_starts_anew() -> None:
+    """A worker that applies two changes at once has never known the policy to be paused."""
+    net = Net()
+    for _ in range(2):
+        net.node.force("default", "chat-fo", "spare", 60, "drill")
+        net.settle()
+    net.node.keep(SnapshotDoc(version=2, sha256="", workspaces=[]))
+    net.node.keep(SnapshotDoc(version=3, sha256="", workspaces=[RULES]))
+    for slot in net.workers:
+        net.node.joined(slot)  # it has applied the newest
+    net.settle()
+    assert net.states() == {State.CLOSED}
+    net.node.force("default", "chat-fo", "spare", 60, "now")
+    net.settle()
+    assert net.states() == {State.FORCED_OPEN}
