@@ -114,6 +114,7 @@ class Turn:
     flight: Flight | None = None  # the attempt whose answer is being handed on
     starved: bool = False  # a retry was not made for lack of budget
     entered: Standing | None = None  # its request is counted among those in flight
+    charged: Standing | None = None  # an attempt of it takes from that budget
     hold: Hold | None = None  # what it has of its limits
     limit_lines: bytes = b""  # `x-parapet-ratelimit-`: what was left of them
     early: bool = False  # its caller has got headers before anybody has answered
@@ -128,6 +129,9 @@ class Turn:
         if self.entered is not None:
             self.entered.budget.in_flight -= 1
             self.entered = None
+        if self.charged is not None:
+            self.charged.budget.charged -= 1
+            self.charged = None
 
     @property
     def limited(self) -> bool:

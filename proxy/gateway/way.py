@@ -37,7 +37,7 @@ class Way:
 
     __slots__ = (
         "_bound", "_gateway", "_held_until", "_let_in", "_names", "_refused", "_skipped",
-        "_sticks_to", "_turn", "broke", "charged", "once", "places", "standing",
+        "_sticks_to", "_turn", "broke", "once", "places", "standing",
     )  # fmt: skip
 
     def __init__(self, turn: Turn, gateway: Gateway, once: bool) -> None:
@@ -52,7 +52,6 @@ class Way:
         self._bound: bool | None = None
         self._sticks_to: str | None = None
         self._held_until: list[float] | None = None
-        self.charged = False
         self.broke = False  # the budget has kept it from a retry
         self.standing = standing = None if once else turn.standing
         if standing is not None:
@@ -294,7 +293,8 @@ class Way:
             if permit is not None:
                 breaker.give_back(permit)
             return BUDGET
-        self.charged = charged
+        if charged:
+            turn.charged = standing
         if holds:
             holds.try_now(Key(name, credential, model or "", standing.workspace_id), now, limit_s)
         turn.flight = gateway.flights.start(
@@ -317,8 +317,7 @@ class Way:
 
     def came(self, attempt: Attempt, *, stream: bool) -> None:
         """The answer has begun, or the attempt is over."""
-        if self.charged:
-            self.left()
+        self.left()
         flight, standing = self._turn.flight, self.standing
         if flight is None or standing is None or (attempt.outcome in _OVER and not stream):
             return  # a whole answer is judged when it has been handed on
@@ -333,9 +332,10 @@ class Way:
 
     def left(self) -> None:
         """Nothing is waited for any more: what was charged is free for others."""
-        if self.charged and self.standing is not None:
-            self.standing.budget.charged -= 1
-            self.charged = False
+        charged = self._turn.charged
+        if charged is not None:
+            charged.budget.charged -= 1
+            self._turn.charged = None
 
     # ---- the end
 

@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from proxy.model.exchange import RawHeaders
 from proxy.model.failover import FailoverPolicy
-from proxy.model.ports import TransportFault
+from proxy.model.ports import Call, TransportFault
 from proxy.routing.effects import Recovered, Switched
 from proxy.routing.states import State
 from proxy.runtime.tasks import spawn
 from tests.kit.builders import JSON, OPENAI, SPARE, World, policy, world
-from tests.kit.fakes import RecordingDownstream, Step
+from tests.kit.fakes import RecordingDownstream, ScriptedUpstream, Step
 
 BODY = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hello"}]}'
 OK: list[Step] = [(200, JSON), b'{"choices":[],"model":"m"}', None]
@@ -122,3 +123,22 @@ async def test_r24_when_nothing_is_left_the_caller_is_told_at_once_and_until_whe
     wait = caller.header("retry-after")
     assert wait is not None
     assert 1 <= int(wait) <= 6
+
+
+class Breaks(ScriptedUpstream):
+    """At the second attempt, by a fault of our own."""
+
+    def start(self, *args: Any, **said: Any) -> Call:
+        if self.sent:
+            raise RuntimeError("our own fault")
+        return super().start(*args, **said)
+
+
+async def test_our_own_fault_in_a_retry_gives_back_what_it_took_of_the_budget() -> None:
+    w = between([BAD])
+    w.upstreams["openai"].__class__ = Breaks
+    with pytest.raises(RuntimeError):
+        await asked(w)
+    standing = w.gateway.rules().workspaces["default"].routes["chat"].standing
+    assert standing is not None
+    assert (standing.budget.in_flight, standing.budget.charged) == (0, 0)
