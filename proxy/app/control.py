@@ -184,7 +184,10 @@ class ControlHalf:
         background(self._watch_files(), name="reloader")
         raising = Raising(
             self.store, self.intake, self._clock, self._deps.ids,
-            lambda: [(one.id, one.settings.incidents) for one in self._loaded.config.workspaces],
+            lambda: [
+                (one.id, one.settings.incidents)
+                for one in self._in_force.loaded.config.workspaces
+            ],
             self.standings,
         )  # fmt: skip
         background(raising.run(), name="incidents of endpoints")

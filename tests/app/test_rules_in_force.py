@@ -14,7 +14,10 @@ import pytest
 from proxy.app.control import ControlHalf
 from proxy.app.data import DataHalf, DrainLimits
 from proxy.app.serve import learning
+from proxy.control.kinds import body_of
 from proxy.control.readiness import ProcessState, WorkerState
+from proxy.model.batch import Batch, Put
+from proxy.model.events import SERVER_WORKSPACE, NewEvent, iso
 from proxy.model.exchange import Json
 from proxy.model.policy import PolicyPack
 from proxy.model.tenancy import ApiKey, Endpoint, Route, SnapshotDoc, WorkspaceRules
@@ -147,6 +150,28 @@ async def test_settings_that_are_not_acted_on_are_told_at_start_and_at_each_relo
     before = len(told.lines("config.not_acted_on"))
     async with control(tmp_path, told):
         assert len(told.lines("config.not_acted_on")) > before
+
+
+async def test_endpoints_raise_incidents_in_a_workspace_of_the_control_api(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(FIRST)
+    (tmp_path / "parapet.yaml").write_text(config(tmp_path))
+    async with control(tmp_path, Told()) as half:
+        body = body_of({"id": "team"}, 1, 1)
+        await half.store.commit(SERVER_WORKSPACE, Batch("cm", (Put("workspace", "team", body),)))
+        assert await half.reload() == []
+        said: dict[str, Json] = {
+            "event_id": "evt-1", "type": "runtime.endpoint.state_changed",
+            "timestamp": iso(SystemClock().now_ms()), "route_id": "r",
+            "payload": {"failover_policy_id": "p", "endpoint_id": "e", "from": "closed",
+                        "to": "open", "reason": "auth"},
+        }  # fmt: skip
+        event = NewEvent(said, SystemClock().now_ms())
+        await half.intake.accept("team", [event], source="control")
+        for _ in range(40):
+            await asyncio.sleep(0.1)
+            if await half.store.scan("team", "incident"):
+                break
+        assert len(await half.store.scan("team", "incident")) == 1
 
 
 def data_half(state_dir: Path, told: Told) -> DataHalf:
