@@ -199,6 +199,7 @@ def pumped(
 
 
 @pytest.mark.parametrize("name", FRAMINGS)
+@pytest.mark.thorough
 def test_what_a_caller_puts_together_is_the_redacted_json(name: str) -> None:
     write, framer, dialect = FRAMINGS[name]
     r = random.Random(900)
@@ -217,6 +218,7 @@ def test_what_a_caller_puts_together_is_the_redacted_json(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FRAMINGS)
+@pytest.mark.thorough
 def test_whatever_is_sent_nothing_breaks_and_no_secret_leaves(name: str) -> None:
     """Arguments spoilt at one place: cut, doubled, with a character too many."""
     write, framer, dialect = FRAMINGS[name]

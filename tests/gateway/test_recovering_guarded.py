@@ -41,6 +41,7 @@ def by(size: int, text: str = SECRET) -> list[str]:
 
 
 @EVERY_PAIR
+@pytest.mark.thorough
 @pytest.mark.parametrize("manner", ["exact", "spaced", "ignored"])
 @pytest.mark.parametrize("prefill", [True, False])
 @pytest.mark.parametrize(
@@ -134,6 +135,7 @@ async def test_placeholders_are_not_restored_for_the_next_provider(pair: Pair) -
 
 
 @EVERY_PAIR
+@pytest.mark.thorough
 async def test_fo_59_characters_of_several_bytes(pair: Pair) -> None:
     text = "Grüße 😀 an alle 価格は一千 und 👩‍👩‍👧 dazu."
     r = random.Random(7)
