@@ -4,15 +4,15 @@
 -- KEYS: the hash of states, then one hash of counts per endpoint.  ARGV: width of a bucket in
 -- seconds, how many buckets, the channel that hears of a change, who says it; then for each endpoint
 -- its name, version, care, step, ms that are left, ms in that state, ms since it was last seen
--- healthy, 1 when that state starts to count anew, the state itself, and six counts.
+-- healthy, 1 when that state starts to count anew, the state itself, and seven counts.
 -- A state is `<version>|<care>|<step>|<until>|<since>|<opened>|<state>`, times in ms of this server's
--- clock; a bucket `<number> <six counts>`.
+-- clock; a bucket `<number> <seven counts>`.
 -- Answers for each endpoint: 1 when the node was believed, version, ms that are left, ms in that
--- state, ms since it was seen healthy, the state ('' when nothing is known), six sums.
+-- state, ms since it was seen healthy, the state ('' when nothing is known), seven sums.
 
-local WORDS, COUNTS, SAME_MS, DAY_MS = 15, 6, 50, 86400000
+local WORDS, COUNTS, SAME_MS, DAY_MS = 16, 7, 50, 86400000
 local STATE = '^(%-?%d+)|(%d+)|(%d+)|(%-?%d+)|(%-?%d+)|(%-?%d+)|(.*)$'
-local BUCKET = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'
+local BUCKET = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
