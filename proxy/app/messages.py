@@ -67,6 +67,20 @@ def held_key(message: Message) -> Key:
     )  # fmt: skip
 
 
+def no_prefill_message(workspace_id: str, endpoint_id: str, seconds: float) -> Message:
+    """An endpoint has refused to go on with an answer, and is not asked to for so long."""
+    return {
+        "t": "no_prefill", "workspace_id": workspace_id, "endpoint_id": endpoint_id,
+        "left_ms": round(seconds * 1000),
+    }  # fmt: skip
+
+
+def no_prefill_of(message: Mapping[str, Json]) -> tuple[str, str, float]:
+    """Raises ValueError."""
+    endpoint_id = str(message.get("endpoint_id"))
+    return str(message.get("workspace_id")), endpoint_id, seconds(message, "left_ms")
+
+
 def seconds(message: Mapping[str, Json], name: str) -> float:
     """Raises ValueError."""
     return whole(message, name) / 1000

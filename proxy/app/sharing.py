@@ -12,7 +12,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from proxy.app.messages import held_key, hold_message, named, objects, seconds
+from proxy.app.messages import (
+    held_key,
+    hold_message,
+    named,
+    no_prefill_message,
+    no_prefill_of,
+    objects,
+    seconds,
+)
 from proxy.gateway.flights import Flight, Flights
 from proxy.link.frames import Message
 from proxy.model.exchange import Json
@@ -28,6 +36,7 @@ from proxy.routing.merging import (
     told_of,
     whole,
 )
+from proxy.routing.recovery import PREFILL_OFF_S
 from proxy.routing.standing import Standing
 from proxy.routing.states import Grant, State, Told
 
@@ -86,6 +95,10 @@ class WorkerShare:
             if standing is not None:
                 policy_id = standing.policy.effective_id
             self._send(hold_message(key, self.flights.holds.of(key), now, policy_id))
+
+    def prefill_refused(self, workspace_id: str, endpoint_id: str) -> None:
+        if self.linked:
+            self._send(no_prefill_message(workspace_id, endpoint_id, PREFILL_OFF_S))
 
     def probing(self, flight: Flight) -> None:
         permit = flight.permit
@@ -150,6 +163,8 @@ class WorkerShare:
                 self._granted(message, now)
             case "hold":
                 self._hold(message, now)
+            case "no_prefill":
+                self.flights.no_prefill(*no_prefill_of(message))
             case _:
                 pass  # it is there
 

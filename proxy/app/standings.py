@@ -4,7 +4,15 @@ what its workers count, says what time does, and tells every change once (failov
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from proxy.app.messages import held_key, hold_message, objects, seconds, standing_doc
+from proxy.app.messages import (
+    held_key,
+    hold_message,
+    no_prefill_message,
+    no_prefill_of,
+    objects,
+    seconds,
+    standing_doc,
+)
 from proxy.app.nodes import Nodes
 from proxy.app.probing import Probing
 from proxy.link.frames import Message
@@ -155,6 +163,8 @@ class NodeStandings:
                 self._probed(slot, message, now)
             case "hold":
                 self._held(slot, message, now)
+            case "no_prefill":
+                self._no_prefill(slot, message, now)
             case "back":  # it was alone for a while, and may have missed something
                 self.joined(slot)
             case _:
@@ -225,6 +235,16 @@ class NodeStandings:
         for other in self.workers.slots():
             if other != slot:
                 told = hold_message(key, self._holds.of(key), now, policy_id)
+                self.workers.send(other, told)
+
+    def _no_prefill(self, slot: int, message: Message, now: float) -> None:
+        workspace_id, endpoint_id, left_s = no_prefill_of(message)
+        for standing in self.all():
+            if standing.workspace_id == workspace_id and endpoint_id in standing.breakers:
+                standing.prefill_off[endpoint_id] = now + left_s
+        for other in self.workers.slots():
+            if other != slot:
+                told = no_prefill_message(workspace_id, endpoint_id, left_s)
                 self.workers.send(other, told)
 
     # --- time

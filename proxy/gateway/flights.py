@@ -34,6 +34,10 @@ class Share(Protocol):
         """An endpoint said no to a request under that policy, or its hold is over."""
         ...
 
+    def prefill_refused(self, workspace_id: str, endpoint_id: str) -> None:
+        """An endpoint does not go on with answers, whatever it says of itself."""
+        ...
+
     def probing(self, flight: "Flight") -> None:
         """A probe begins."""
         ...
@@ -47,6 +51,7 @@ class Alone:
     """There are no others."""
 
     def held(self, key: Key, standing: Standing) -> None: ...
+    def prefill_refused(self, workspace_id: str, endpoint_id: str) -> None: ...
     def probing(self, flight: "Flight") -> None: ...
     def probed(self, flight: "Flight") -> None: ...
 
@@ -285,7 +290,12 @@ class Flights:
 
     def prefill_refused(self, workspace_id: str, endpoint_id: str) -> None:
         """An endpoint that says that it supports prefills has refused one (failover.md §10.2)."""
-        until = self._clock.monotonic() + PREFILL_OFF_S
+        self.no_prefill(workspace_id, endpoint_id, PREFILL_OFF_S)
+        self.share.prefill_refused(workspace_id, endpoint_id)
+
+    def no_prefill(self, workspace_id: str, endpoint_id: str, seconds: float) -> None:
+        """It is not asked to go on with an answer for so long."""
+        until = self._clock.monotonic() + seconds
         self.prefill_off_until[workspace_id, endpoint_id] = until
 
     def sweep(self) -> None:

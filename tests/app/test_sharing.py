@@ -388,6 +388,18 @@ def test_a_callers_own_key_is_nobody_elses_matter() -> None:
     assert not net.workers[1].flights.holds
 
 
+def test_an_endpoint_that_refuses_to_go_on_with_an_answer_is_asked_so_by_nobody() -> None:
+    net = Net()
+    first, other = net.workers[0], net.workers[1]
+    first.flights.prefill_refused("default", "spare")
+    net.settle()
+    assert not other.flights.takes_prefill("default", "spare")
+    assert other.flights.takes_prefill("other", "spare")
+    assert list(net.node.of("default", "chat-fo").prefill_off) == ["spare"]  # type: ignore[union-attr]
+    net.wait(601)
+    assert other.flights.takes_prefill("default", "spare")
+
+
 # --- somebody is away
 
 
