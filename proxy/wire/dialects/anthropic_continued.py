@@ -6,11 +6,12 @@ its other blocks are counted on.
 
 from typing import Final
 
-from proxy.model.recovery import Asked, Misfit, Released, Seam
+from proxy.model.exchange import WireEvent
+from proxy.model.recovery import Asked, Released, Seam
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
 from proxy.wire.dialects.anthropic_blocks import TEXTS, event_bytes, start_bytes, stop_bytes
-from proxy.wire.dialects.continued import with_answer, with_less
+from proxy.wire.dialects.continued import SseJoiner, with_answer, with_less
 from proxy.wire.sse import SseFramer
 
 _LIMITS: Final = ("max_tokens",)
@@ -116,16 +117,16 @@ def said_in(delta: Object) -> str:
     return str(kind)[:32]
 
 
-class MessagesJoiner:
+class MessagesJoiner(SseJoiner):
     """`wire.continuing.Joiner` for Anthropic Messages.
 
     `_places`: where the second stream's blocks are for the caller."""
 
-    __slots__ = ("_closed", "_framer", "_joined", "_more", "_next_at", "_open_at", "_places",
-                 "_seam", "_text_at")  # fmt: skip
+    __slots__ = ("_closed", "_joined", "_more", "_next_at", "_open_at", "_places",
+                 "_text_at")  # fmt: skip
 
     def __init__(self, told: MessagesTold, seam: Seam, more_tokens: int) -> None:
-        self._seam = seam
+        super().__init__(seam)
         self._more = more_tokens
         self._open_at, self._next_at = told.open_at, told.next_at
         # an open block that is no text holds nothing: it ends before anything else begins
@@ -133,32 +134,8 @@ class MessagesJoiner:
         self._closed = told.open_at is None and told.text_at is not None
         self._joined = False  # the second stream's text has found its block
         self._places: dict[int, int] = {}
-        self._framer = SseFramer()
 
-    def __repr__(self) -> str:
-        return f"<MessagesJoiner {self._seam!r}>"
-
-    @property
-    def fault(self) -> Misfit:
-        return self._seam.fault
-
-    def release(self) -> None:
-        self._seam.passed = True
-
-    def feed(self, data: bytes) -> bytes:
-        out: list[bytes] = []
-        for event in self._framer.feed(data):
-            if event.data[:1] != b"{":
-                out.append(event.raw)
-                continue
-            doc = jsonbody.loads_event(event.data)
-            if type(doc) is dict:
-                self._event(doc, event.raw, out)
-            if self._seam.fault:
-                return b""
-        return b"".join(out)
-
-    def _event(self, doc: Object, raw: bytes, out: list[bytes]) -> None:
+    def _join(self, doc: Object, event: WireEvent, out: list[bytes]) -> None:
         at = doc.get("index")
         match doc.get("type"):
             case "message_start":
@@ -179,7 +156,7 @@ class MessagesJoiner:
                     usage["output_tokens"] = count + self._more
                 out.append(event_bytes("message_delta", doc))
             case _:
-                out.append(raw)
+                out.append(event.raw)
 
     def _start(self, at: int, block: Object, out: list[bytes]) -> None:
         kind = block.get("type")

@@ -1,10 +1,13 @@
 """What is alike in every dialect when a request goes on with an answer."""
 
+from abc import ABC, abstractmethod
 from typing import Final
 
-from proxy.model.exchange import Json
+from proxy.model.exchange import Json, WireEvent
+from proxy.model.recovery import Misfit, Seam
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
+from proxy.wire.sse import SseFramer
 
 LEAST_TOKENS: Final = 16  # that a continuation may always say
 
@@ -38,3 +41,40 @@ def with_less(body: bytes, names: tuple[str, ...], less: int) -> bytes:
             body = jsonbody.splice_member(body, doc, name, value)
             doc = jsonbody.read_object(body)
     return body
+
+
+class SseJoiner(ABC):
+    """`wire.continuing.Joiner` for server-sent events with an object in each: the dialect says by
+    `_join` what of one leaves."""
+
+    __slots__ = ("_framer", "_seam")
+
+    def __init__(self, seam: Seam) -> None:
+        self._seam = seam
+        self._framer = SseFramer()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._seam!r}>"
+
+    @property
+    def fault(self) -> Misfit:
+        return self._seam.fault
+
+    def release(self) -> None:
+        self._seam.passed = True
+
+    def feed(self, data: bytes) -> bytes:
+        out: list[bytes] = []
+        for event in self._framer.feed(data):
+            if event.data[:1] != b"{":
+                out.append(event.raw)
+                continue
+            doc = jsonbody.loads_event(event.data)
+            if type(doc) is dict:
+                self._join(doc, event, out)
+            if self._seam.fault:
+                return b""
+        return b"".join(out)
+
+    @abstractmethod
+    def _join(self, doc: Object, event: WireEvent, out: list[bytes]) -> None: ...

@@ -6,11 +6,11 @@ that of the endpoint now answering.
 
 from typing import Final
 
-from proxy.model.exchange import Json
-from proxy.model.recovery import Asked, Misfit, Released, Seam
+from proxy.model.exchange import Json, WireEvent
+from proxy.model.recovery import Asked, Released, Seam
 from proxy.wire import jsonbody
 from proxy.wire.dialect import Object
-from proxy.wire.dialects.continued import with_answer, with_less
+from proxy.wire.dialects.continued import SseJoiner, with_answer, with_less
 from proxy.wire.dialects.openai_events import choices_in, written
 from proxy.wire.sse import SseFramer
 
@@ -91,41 +91,21 @@ def _beside(choice: Object) -> str:
     return names[0][:32] if names else ""
 
 
-class ChatJoiner:
+class ChatJoiner(SseJoiner):
     """`wire.continuing.Joiner` for Chat Completions."""
 
-    __slots__ = ("_framer", "_kept", "_more", "_seam")
+    __slots__ = ("_kept", "_more")
 
     def __init__(self, kept: Object, seam: Seam, more_tokens: int) -> None:
         self._kept = kept
-        self._seam = seam
+        super().__init__(seam)
         self._more = more_tokens
-        self._framer = SseFramer()
 
-    def __repr__(self) -> str:
-        return f"<ChatJoiner {self._seam!r}>"
+    def _join(self, doc: Object, event: WireEvent, out: list[bytes]) -> None:
+        if self._leaves(doc):
+            out.append(written({**doc, **self._kept}, event.name))
 
-    @property
-    def fault(self) -> Misfit:
-        return self._seam.fault
-
-    def release(self) -> None:
-        self._seam.passed = True
-
-    def feed(self, data: bytes) -> bytes:
-        out: list[bytes] = []
-        for event in self._framer.feed(data):
-            if event.data[:1] != b"{":
-                out.append(event.raw)
-                continue
-            doc = jsonbody.loads_event(event.data)
-            if type(doc) is dict and self._joins(doc):
-                out.append(written({**doc, **self._kept}, event.name))
-            if self._seam.fault:
-                return b""
-        return b"".join(out)
-
-    def _joins(self, doc: Object) -> bool:
+    def _leaves(self, doc: Object) -> bool:
         """Whether the event leaves, less what the caller has."""
         choices, usage = choices_in(doc), doc.get("usage")
         if type(usage) is dict and usage:
