@@ -30,12 +30,6 @@ EVERY_MANNER = pytest.mark.parametrize("manner", ["exact", "spaced", "refused"])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parapet(
     upstream: FakeProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Parapet]:

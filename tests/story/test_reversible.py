@@ -28,12 +28,6 @@ SEND = {"type": "object", "properties": {"to": {"type": "string"}}}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parapet(
     upstream: FakeProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Parapet]:

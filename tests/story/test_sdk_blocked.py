@@ -39,12 +39,6 @@ class Told:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parapet(
     upstream: FakeProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Parapet]:

@@ -33,12 +33,6 @@ TWO = [*ONE, ToolCall("weather", {"city": "Rome"}, "call_1abcdefg")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parapet(
     upstream: FakeProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Parapet]:

@@ -37,12 +37,6 @@ def chat_tool(name: str) -> dict[str, object]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parapet(
     upstream: FakeProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Parapet]:
