@@ -1,5 +1,6 @@
 """How the endpoints of a failover policy stand, as the API tells it (failover.md §1, §14)."""
 
+from dataclasses import asdict
 from typing import Final, Literal
 
 from pydantic import BaseModel
@@ -40,23 +41,6 @@ class HoldTold(BaseModel):
     remaining_ms: int
 
 
-class RuleExplainedTold(BaseModel):
-    """One rule, a to e.  `value` beside `threshold`: a ratio, of which `lower_bound` is sure, or a
-    run.  `have` and `need`: samples when there are too few of them, else what is bad among them,
-    and how much of it trips.  `why` null: it trips."""
-
-    rule: str
-    reason: str
-    value: float | None
-    lower_bound: float | None
-    threshold: float | None
-    have: int
-    need: int | None
-    would_trip: bool
-    why: str | None
-    sentence: str
-
-
 class EndpointExplainedTold(BaseModel):
     """One endpoint under the policy: what was seen of it, and what each rule says of that.
 
@@ -72,7 +56,7 @@ class EndpointExplainedTold(BaseModel):
     errors: int
     slow: int
     excluded: dict[str, int]
-    rules: list[RuleExplainedTold]
+    rules: list[RuleExplained]
 
 
 class ForcedTold(BaseModel):
@@ -159,18 +143,7 @@ def stats_of(deps: ControlDeps, standing: Standing, name: str) -> Object:
 
 def _rule(each: RuleExplained) -> Json:
     bound = each.lower_bound
-    return {
-        "rule": each.rule,
-        "reason": each.reason,
-        "value": each.value,
-        "lower_bound": None if bound is None else round(bound, _DIGITS),
-        "threshold": each.threshold,
-        "have": each.have,
-        "need": each.need,
-        "would_trip": each.would_trip,
-        "why": each.why,
-        "sentence": each.sentence,
-    }
+    return {**asdict(each), "lower_bound": None if bound is None else round(bound, _DIGITS)}
 
 
 def _forced(deps: ControlDeps, standing: Standing) -> Json:

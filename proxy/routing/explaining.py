@@ -51,7 +51,7 @@ STATUSES: Final = {
 class RuleExplained:
     """One rule, a to e.  `value` beside `threshold`: a ratio, of which `lower_bound` is sure, or a
     run.  `have` and `need`: samples when there are too few of them, else what is bad among them,
-    and how much of it trips.  `why` None: it trips."""
+    and how much of it trips.  `why` null: it trips."""
 
     rule: str
     reason: str
