@@ -34,11 +34,15 @@ PAIR: Sequence[str] = ("chat", "messages")
 TRIPS_WITHIN_S = 4.5
 MOST_PER_REQUEST = 1.2
 EXHAUSTED_MS = 50
+HARD_FAILURES = 3
+TOUCHED = 5  # requests by which an endpoint that only fails is left
+TOUCHED_ALONE = 3  # and what one worker needs, as each request asks twice
 TRIPPED = 20  # so many events later the policy has left its primary
 
 
 async def refuses(stage: Stage, row: Row, dialect: Dialect) -> Result:
-    """R14: three refusals, and nobody asks it again."""
+    """R14: three refusals, and nobody asks it again; with several workers at most three of each:
+    what one has seen reaches the others within 300 ms (failover.md §11)."""
     tally = Tally(row, dialect)
     lane = opened(stage, row, dialect, ok())
     answers = [
@@ -49,13 +53,14 @@ async def refuses(stage: Stage, row: Row, dialect: Dialect) -> Result:
     events = [each["payload"] for each in await stage.event(lane, 10)]
     attempts = [each for told in events for each in told.get("upstream_attempts", [])]
     refused = [each for each in attempts if each["class"] == "connect"]
-    tally.need(len(refused) == 3, f"{len(refused)} refused attempts, not 3")
+    most = HARD_FAILURES * stage.workers
+    tally.need(HARD_FAILURES <= len(refused) <= most, f"{len(refused)} refused, not 3 to {most}")
     await _trips_by(stage, tally, lane, "hard_failure")
     return tally.result(f"{len(refused)}/{len(stage.lanes.asked(lane))}")
 
 
 async def fails_always(stage: Stage, row: Row, dialect: Dialect) -> Result:
-    """R15: at most five requests touch it."""
+    """R15: at most five requests touch it; three of each worker if none heard of the other."""
     tally = Tally(row, dialect)
     lane = opened(stage, row, dialect, status(500))
     tally.served(await every(stage, row, dialect, lane, count=20, every_s=0.15))
@@ -65,7 +70,8 @@ async def fails_always(stage: Stage, row: Row, dialect: Dialect) -> Result:
         any(each["endpoint_id"] == name for each in told.get("upstream_attempts", []))
         for told in events
     )
-    tally.need(touched <= 5, f"{touched} requests touch it, not 5")
+    most = max(TOUCHED, TOUCHED_ALONE * stage.workers)
+    tally.need(touched <= most, f"{touched} requests touch it, not {most}")
     return tally.result(spread(stage, dialect, lane))
 
 

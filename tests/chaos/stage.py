@@ -36,6 +36,7 @@ class Stage:
     lanes: Lanes
     dozing: FakeProvider
     callers: dict[type[Caller], Caller]
+    workers: int
 
     def caller(self, dialect: Dialect) -> Caller:
         return self.callers[dialect.caller]
@@ -134,7 +135,7 @@ async def staged(
             await parapet.ready(READY_WITHIN_S)
             for kind in {dialect.caller for dialect in BY_NAME.values()}:
                 callers[kind] = kind(parapet.url)
-            yield Stage(profile, parapet, provider, lanes, dozing, callers)
+            yield Stage(profile, parapet, provider, lanes, dozing, callers, workers)
         finally:
             for caller in callers.values():
                 await caller.close()
