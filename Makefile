@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
+unexport PYTHONDONTWRITEBYTECODE  # a process that compiles every module anew starts in twice the time
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --require-hashes --no-deps -r
 PYTEST := $(VENV)/bin/python -m pytest
@@ -14,6 +15,8 @@ CONFIG ?= config/parapet.yaml
 
 FAST := not process and not long and not redis and not exhaustive
 CHECK := $(FAST) and not thorough
+# Not even read by the quick run: what starts processes, and the SDKs, which take seconds to import.
+HEAVY := --ignore tests/story --ignore tests/chaos --ignore tests/sdk
 COMPILED := build/compiled
 SLOW := $(if $(LONG),process or redis or long,(process or redis) and not long and not exhaustive)
 
@@ -49,7 +52,7 @@ check: $(VENV)/.dev ## format, lint, import stairs, types, fast tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
-	$(PYTEST) -n auto --ignore tests/story --ignore tests/chaos -m "$(CHECK)"  # these start processes
+	$(PYTEST) -n auto $(HEAVY) -m "$(CHECK)"
 
 .PHONY: test
 test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LONG=1: the long ones too
@@ -78,8 +81,8 @@ compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minut
 
 .PHONY: test-compiled
 test-compiled: $(COMPILED)/.built redis ## the fast tests and the stories over the compiled hot path
-	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house --ignore tests/story --ignore tests/chaos --ignore tests/fuzz/test_guard_mutants.py -n auto -m "$(CHECK)"
-	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -n auto --ignore tests/fuzz/test_guard_mutants.py -m "(exhaustive or thorough) and not process" tests/fuzz tests/gateway
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house $(HEAVY) --ignore tests/fuzz/test_guard_mutants.py -n auto -m "$(CHECK)"
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -n auto --ignore tests/fuzz/test_guard_mutants.py -m "(exhaustive or thorough) and not process" tests/fuzz tests/gateway tests/sdk
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -m "(exhaustive or process and not redis) and not long" tests/story tests/contract/test_fuzzed.py
 
 .PHONY: bench

@@ -10,7 +10,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from tests.kit.redis import RedisServer
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def never_block_the_loop() -> Iterator[BlockBuster]:
     with blockbuster_ctx("proxy") as guard:
         guard.functions["os.write"].can_block_in("proxy/spool/writer.py", {"append"})

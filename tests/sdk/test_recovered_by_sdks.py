@@ -10,6 +10,7 @@ from tests.kit.replies import ok
 from tests.kit.reply import Reply
 from tests.kit.script import ToolCall
 
+pytestmark = pytest.mark.thorough
 HELLO = [{"role": "user", "content": "hello"}]
 # fmt: off
 ROWS: list[tuple[str, Reply, Mode, bool, bool]] = [

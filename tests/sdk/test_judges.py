@@ -17,6 +17,7 @@ from proxy.wire.dialects.openai_legacy import LegacyReader
 from proxy.wire.listing import list_models, one_model
 from tests.wire.streams import STREAMS, events, reader_for, recorded
 
+pytestmark = pytest.mark.thorough
 CLAUDE_EVENT: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
 
 
