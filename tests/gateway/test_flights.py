@@ -83,14 +83,9 @@ def test_each_policy_is_looked_at_within_a_second_a_part_of_them_at_a_time(count
 def test_an_edit_may_take_an_endpoint_out_from_under_attempts() -> None:
     w, flights, standing = watched()
 
-    def begin(*, stream: bool = True, permit: Permit | None = None) -> Flight:
-        return flights.start(
-            standing, "openai", "", "m", w.clock.monotonic(), stream=stream, permit=permit
-        )
-
     permit = Permit(deadline=1e9)
-    sweeps, answers, probes = begin(), begin(), begin(permit=permit)
-    ends = [begin(stream=stream) for stream in (True, False)]
+    sweeps, answers, probes = begun(w), begun(w), begun(w, permit=permit)
+    ends = [begun(w, stream=stream) for stream in (True, False)]
     edited = policy("spare", "third")
     flights.told(standing, standing.edit(edited, w.clock.monotonic()))
     answers.answered(w.clock.monotonic())
@@ -102,3 +97,61 @@ def test_an_edit_may_take_an_endpoint_out_from_under_attempts() -> None:
     assert not flights.under_way
     assert list(standing.breakers) == ["spare", "third"]
     assert standing.state == "normal"
+
+
+# fmt: off
+EVERY_AGE = pytest.mark.parametrize(("age_s", "outcome", "counts"), [
+    # samples, errors, verdicts of latency, slow ones
+    (0.5, Outcome.CANCELLED,    [0, 0, 0, 0]),
+    (2.5, Outcome.CANCELLED,    [0, 0, 1, 1]),
+    (0.5, Outcome.CALLER,       [0, 0, 0, 0]),
+    (0.5, Outcome.UPSTREAM_5XX, [1, 1, 0, 0]),
+    (2.5, Outcome.UPSTREAM_5XX, [1, 1, 1, 1]),
+    (0.5, Outcome.SUCCESS,      [1, 0, 1, 0]),
+    (2.5, Outcome.SUCCESS,      [1, 0, 1, 1]),
+    (2.5, Outcome.BLOCKED,      [1, 0, 1, 1]),
+])
+# fmt: on
+
+
+def test_t_fo_10_a_hung_attempt_is_slow_once_its_age_crosses_the_threshold_and_only_then() -> None:
+    w, _, standing = watched()
+    flight = begun(w)
+    seen: list[list[int]] = []
+    for _ in range(30):
+        wait(w, 0.1)
+        seen.append(counted(standing))
+    since = next(number for number, counts in enumerate(seen, 1) if counts != [0, 0, 0, 0])
+    assert 20 <= since <= 22, "at 2.0 to 2.2 s"
+    assert seen[-1] == [0, 0, 1, 1]
+    flight.ended(w.clock.monotonic(), Outcome.NO_ANSWER)
+    assert counted(standing) == [1, 1, 1, 1]
+
+
+@EVERY_AGE
+@pytest.mark.parametrize("swept", [True, False], ids=["swept", "between two sweeps"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_t_fo_12_what_an_attempt_of_that_age_leaves_behind(
+    age_s: float, outcome: Outcome, counts: list[int], swept: bool, stream: bool
+) -> None:
+    w, _, standing = watched()
+    flight = begun(w, stream=stream)
+    if swept:
+        wait(w, age_s)
+    else:
+        w.clock.advance(age_s)
+    flight.ended(w.clock.monotonic(), outcome)
+    assert counted(standing) == counts
+    wait(w, 3)
+    assert counted(standing) == counts
+
+
+def begun(w: World, *, stream: bool = True, permit: Permit | None = None) -> Flight:
+    return w.gateway.flights.start(
+        standing_of(w), "openai", "", "m", w.clock.monotonic(), stream=stream, permit=permit
+    )
+
+
+def counted(standing: Standing) -> list[int]:
+    """Samples, errors, verdicts of latency, slow ones."""
+    return standing.breakers["openai"].window.totals[:4]

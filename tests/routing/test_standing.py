@@ -126,7 +126,7 @@ def test_while_open_at_most_one_probe_is_sent_to_it() -> None:
     assert story.sent.count("b") == 300
 
 
-def test_r22_what_flaps_is_held_on_its_fallback() -> None:
+def test_t_fo_25_and_r22_what_flaps_is_held_on_its_fallback() -> None:
     """Ten seconds up, ten down, ten minutes: six switches at most, one notice, then quiet."""
     story = Story(recovery={"cooldown_seconds": 1, "max_cooldown_seconds": 2,
                             "min_fallback_seconds": 0, "ramp_percent": [100]})  # fmt: skip

@@ -188,17 +188,27 @@ HINTS = [
         ],
         10.0,
     ),
+    ([(b"x-ratelimit-remaining-tokens", b"0"), (b"x-ratelimit-reset-tokens", b"soon")], None),
+    ([(b"x-ratelimit-remaining-tokens", b"0"), (b"x-ratelimit-reset-tokens", b"-6m")], None),
+    ([(b"x-ratelimit-remaining-tokens", b"0")], None),
+    (
+        [
+            (b"anthropic-ratelimit-tokens-remaining", b"0"),
+            (b"anthropic-ratelimit-tokens-reset", b"2026-99-99T17:46:50Z"),
+        ],
+        None,
+    ),
     ([], None),
 ]
 
 
 @pytest.mark.parametrize(("headers", "seconds"), HINTS)
-def test_how_long_to_wait(headers: RawHeaders, seconds: float | None) -> None:
+def test_t_fo_22_how_long_to_wait(headers: RawHeaders, seconds: float | None) -> None:
     assert retry_hint(headers, NOW) == seconds
     assert read_error("openai", 429, headers, b"", NOW).retry_after_s == seconds
 
 
-def test_google_says_it_in_the_body() -> None:
+def test_t_fo_22_google_says_it_in_the_body() -> None:
     body = b'{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"12s"}]}}'
     seen = read_error("gemini", 429, [], body)
     assert (seen.type, seen.retry_after_s) == ("RESOURCE_EXHAUSTED", 12.0)
