@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from proxy.cli import Entries, run
-from proxy.demo.run import DemoOptions
 from proxy.settings.load import load_config
-from proxy.settings.options import ControlOptions, ServeOptions, WorkerOptions
+from proxy.settings.options import ControlOptions, DemoOptions, ServeOptions, WorkerOptions
 from proxy.settings.problems import ConfigError, Problem
 from proxy.wire import jsonbody
 

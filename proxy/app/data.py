@@ -1,17 +1,16 @@
 """The data half: one worker's gateway, its rules, its listener and its drain."""
 
 import asyncio
-import gc
 import os
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from proxy.app.life import DrainLimits, settle_garbage
 from proxy.app.limits import LimitsOfWorker
 from proxy.app.sharing import WorkerShare
 from proxy.gateway.early import Early
@@ -44,17 +43,7 @@ BACKLOG: Final = 4096
 SWEEP_S: Final = 1.0
 WATCH_S: Final = 0.1
 HEARING_S: Final = 0.5
-GC_THRESHOLDS: Final = (50_000, 20, 50)
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class DrainLimits:
-    """How long a stop may take (reliability.md §4.4)."""
-
-    lb_delay_s: float = 5.0
-    timeout_s: float = 60.0
-    stream_s: float = 300.0
 
 
 class Threads:
@@ -176,7 +165,7 @@ class DataHalf:
             for workspace in rules.workspaces.values()
             for endpoint in workspace.places()
         )
-        _settle_garbage()
+        settle_garbage()
         self._observe(SnapshotApplied(snapshot.version))
         self.ready.set()
         return rules.version, ""
@@ -285,10 +274,3 @@ class DataHalf:
         await self.transports.close()
         self.spool.close()
         self._threads.close()
-
-
-def _settle_garbage() -> None:
-    """What is built stays: keep it out of later collections (performance.md §4.6)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)

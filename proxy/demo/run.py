@@ -12,24 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.app.serve import serve_loaded
+from proxy.app.single import serve_single
 from proxy.demo.provider import HOST, DemoProviders
 from proxy.demo.rehearsal import Rehearsal
 from proxy.demo.story import Pen, Place, page
 from proxy.settings.load import load_config
+from proxy.settings.options import DemoOptions
 
 OnReady = Callable[[], None]
 Serve = Callable[[Path, OnReady], int]
 """Serves a configuration file in this process until a signal ends it: the exit code."""
-
-
-@dataclass(frozen=True, slots=True)
-class DemoOptions:
-    """`parapet demo`.  A port that is taken is replaced by a free one."""
-
-    port: int = 8080
-    control_port: int = 8081
-    self_test: bool = False
 
 
 _USUAL = DemoOptions()
@@ -41,7 +33,7 @@ def demo(options: DemoOptions = _USUAL) -> int:
 
 
 def _serve(config: Path, on_ready: OnReady) -> int:
-    return serve_loaded(load_config(config), single=True, on_ready=on_ready)
+    return serve_single(load_config(config), on_ready=on_ready)
 
 
 def interrupt() -> None:

@@ -6,6 +6,7 @@ from typing import Final
 from proxy.model.exchange import Json
 from proxy.wire.jsonbody import dumps, loads
 
+SOCKET: Final = "link.sock"  # in the state directory
 MAX_BYTES: Final = 64 * 1024 * 1024
 UNREAD_BYTES: Final = 4 * 1024 * 1024  # what a peer that does not read may be behind
 Message = dict[str, Json]

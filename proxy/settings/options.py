@@ -14,6 +14,15 @@ class ServeOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """`parapet demo`.  A port that is taken is replaced by a free one."""
+
+    port: int = 8080
+    control_port: int = 8081
+    self_test: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ControlOptions:
     """The control process, as the supervisor starts it.
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from proxy.app.control import ControlHalf
-from proxy.app.data import DataHalf, DrainLimits
-from proxy.app.serve import learning
+from proxy.app.data import DataHalf
+from proxy.app.life import DrainLimits
+from proxy.app.worker_process import learning
 from proxy.control.kinds import body_of
 from proxy.control.readiness import ProcessState, WorkerState
 from proxy.model.batch import Batch, Put

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proxy.demo.run import DemoOptions, free_ports, run_demo
+from proxy.demo.run import free_ports, run_demo
 from proxy.demo.story import SCENES, Pen, Place, Scene, Urls, command, page
+from proxy.settings.options import DemoOptions
 from proxy.settings.schema import Config
 
 PLACE = Place("127.0.0.1:1", "127.0.0.1:2", Path("/tmp/a b: c"), Urls("http://h:3", "http://h:4"))

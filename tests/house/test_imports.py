@@ -79,3 +79,24 @@ def test_each_module_imports_alone_and_starts_nothing() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# fmt: off
+NEVER = [
+    # process                    what it never imports
+    ("proxy.cli",                {"proxy.app", "proxy.gateway", "proxy.control", "proxy.storage"}),
+    ("proxy.app.serve",          {"proxy.control", "proxy.storage", "proxy.link", "aiohttp"}),
+    ("proxy.app.worker_process", {"proxy.control", "proxy.storage", "proxy.alerting",
+                                  "aiohttp", "redis", "sqlite3"}),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("process", "never"), NEVER)
+def test_a_process_reads_only_its_own_half(process: str, never: set[str]) -> None:
+    """It starts in half of the time so, and the workers are many."""
+    look = f"import sys, {process}; print(*sorted({never!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
