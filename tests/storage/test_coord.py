@@ -363,10 +363,8 @@ async def test_a_share_is_of_what_was_left(own: RedisServer, clock: HandClock) -
         for _ in range(2):
             await other.beat(NodeBeat("node-1", "f"))
             await coord.beat(NodeBeat("node-2", "f"))
-        for _ in range(20):
-            await take(other, 20, owner="used up")
-        for _ in range(9):
-            await take(other, 20, owner="half")
+        taken = ["used up"] * 20 + ["half"] * 9  # at once: one comes back in three seconds
+        await asyncio.gather(*(take(other, 20, owner=owner) for owner in taken))
         assert not (await take(coord, 20, owner="used up")).allowed
         assert (await take(coord, 20, owner="half")).remaining == 10
         own.kill()

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.process
 GUARDED = "/r/guarded/v1/chat/completions"
 PACKS = ["secrets-core", "pii-core", "unicode-safety", "hostile"]
 TEN_MB = 10_000_000
-STALLED_MS = 500  # of a small request beside it, on a machine that does other things, too
+STALLED_MS = 500  # of a small request beside it
+PLAYS = 3  # a machine that does other things stalls everybody now and then, but not each time
 
 
 @pytest.fixture
@@ -54,11 +55,15 @@ def asked(*contents: object, streamed: bool = False) -> dict[str, object]:
 
 async def watched(parapet: Parapet, body: bytes | dict[str, object]) -> Answer:
     """The answer to `body`, while others are served."""
-    async with Beside(parapet.url + "/nowhere") as beside:
-        answer = await post(parapet.url + GUARDED, body, within_s=60)
-    sys.stderr.write(f"\n{beside.asked} asked beside it, {beside.longest_ms:.0f} ms at most\n")
-    assert 0 < beside.longest_ms < STALLED_MS
-    return answer
+    longest_ms: list[float] = []
+    for _ in range(PLAYS):
+        async with Beside(parapet.url + "/nowhere") as beside:
+            answer = await post(parapet.url + GUARDED, body, within_s=60)
+        longest_ms.append(beside.longest_ms)
+        sys.stderr.write(f"\n{beside.asked} asked beside it, {longest_ms[-1]:.0f} ms at most\n")
+        if 0 < longest_ms[-1] < STALLED_MS:
+            return answer
+    raise AssertionError(f"others waited for {longest_ms} ms")
 
 
 BIG = {
