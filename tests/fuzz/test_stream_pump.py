@@ -27,8 +27,9 @@ from tests.fuzz.framed import as_events, as_frames
 CASES = 10_000
 BATCH = 500
 BATCHES = [
-    pytest.param(number, marks=[pytest.mark.thorough] if number >= 4 else [])
-    for number in range(CASES // BATCH)
+    *range(4),
+    *(pytest.param(number, marks=pytest.mark.thorough) for number in range(4, 8)),
+    *(pytest.param(number, marks=pytest.mark.exhaustive) for number in range(8, CASES // BATCH)),
 ]
 
 RULES = [

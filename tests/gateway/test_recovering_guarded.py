@@ -31,7 +31,10 @@ REVERSIBLE = pack(
         reversible=True,
     )
 )  # fmt: skip
-SMALLER = [pytest.param(size, marks=pytest.mark.thorough) for size in (1, 3)]
+SIZES = [
+    pytest.param(7, marks=pytest.mark.thorough),
+    *(pytest.param(size, marks=pytest.mark.exhaustive) for size in (1, 3)),
+]
 SECRET = "The spare code is KEY12345678 and the red falcon stays where the KEY is."
 HIDDEN = "The spare code is <hidden-it> and the red falcon stays where the KEY is."
 
@@ -41,12 +44,9 @@ def by(size: int, text: str = SECRET) -> list[str]:
 
 
 @EVERY_PAIR
-@pytest.mark.thorough
 @pytest.mark.parametrize("manner", ["exact", "spaced", "ignored"])
 @pytest.mark.parametrize("prefill", [True, False])
-@pytest.mark.parametrize(
-    "size", [7, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 3))]
-)
+@pytest.mark.parametrize("size", SIZES)
 async def test_p05_fo_53_54_at_every_place(
     pair: Pair, manner: Prefill, prefill: bool, size: int
 ) -> None:
