@@ -1,0 +1,130 @@
+"""Who of the workers may probe, and what comes of it for all of them (§7.1, §11)."""
+
+import sys
+
+import pytest
+
+from proxy.model.tenancy import SnapshotDoc
+from proxy.routing.effects import Recovered
+from proxy.routing.states import State
+from tests.app.onenode import BAD, DEAD, OK, RULES, Net, of_route
+
+
+def recovered(net: Net, on: int = 0) -> None:
+    """The endpoint is well again; all requests come to that worker."""
+    for _ in range(3):
+        net.wait(0.1)
+        net.workers[on].ask(OK)
+    net.wait(0.1)
+
+
+def test_a_probe_is_the_right_of_one_worker() -> None:
+    net = Net()
+    net.workers[1].ask(BAD, 5)
+    net.wait(5.3)
+    assert net.states() == {State.PROBING}
+    first = net.workers[1].fly()
+    assert first is not None
+    assert [net.workers[slot].fly() for slot in (0, 1)] == [None, None]
+    first.ended(net.workers[1].clock.monotonic(), OK)
+    net.settle()
+    assert net.standing.breakers["openai"].good_probes == 1
+    assert sum(net.workers[slot].fly() is not None for slot in (0, 1)) == 1
+
+
+def test_a_permit_that_is_not_used_moves_on() -> None:
+    net = Net()
+    net.workers[0].ask(BAD, 5)
+    net.wait(5.3)
+    seen = set()
+    for _ in range(20):
+        holders = [
+            slot for slot, worker in net.workers.items()
+            if worker.standing().breakers["openai"].may_probe(worker.clock.monotonic())
+        ]  # fmt: skip
+        assert len(holders) <= 1
+        seen |= set(holders)
+        net.wait(0.5)
+    assert seen == {0, 1}
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_worker_that_dies_gives_back_its_permit(used: bool) -> None:
+    net = Net()
+    net.workers[0].ask(BAD, 5)
+    net.wait(5.3)
+    assert net.workers[0].standing().breakers["openai"].may_probe(net.workers[0].clock.monotonic())
+    if used:
+        assert net.workers[0].fly() is not None
+        net.settle()
+    net.kill(0)
+    assert net.workers[1].fly() is not None
+
+
+def test_a_bad_probe_opens_the_endpoint_everywhere() -> None:
+    net = Net()
+    net.workers[0].ask(BAD, 5)
+    net.wait(5.3)
+    assert net.workers[0].ask(DEAD) == 1
+    net.settle()
+    assert net.states() == {State.OPEN}
+    assert net.changes() == ["open", "probing", "open"]
+    assert {w.standing().breakers["openai"].version for w in net.workers.values()} == {3}
+
+
+def test_traffic_comes_back_and_that_is_told_once() -> None:
+    net = Net()
+    net.workers[0].ask(BAD, 5)
+    net.wait(10.5)
+    net.workers[0].ask(OK, 4, "spare")
+    recovered(net)
+    assert net.states() == {State.CLOSED}
+    (told,) = net.told_of(Recovered)
+    assert isinstance(told, Recovered)
+    assert (told.before, told.after, told.requests) == ("spare", "openai", 7)
+    assert {w.standing().active for w in net.workers.values()} == {"openai"}
+
+
+def test_every_worker_takes_each_step_of_a_ramp() -> None:
+    net = Net()
+    net.workers[0].ask(BAD, 5)
+    net.wait(10.5)
+    net.workers[0].ask(OK, 100, "spare")
+    recovered(net)
+    assert net.states() == {State.RAMP}
+    for percent in (25, 50):
+        assert {w.standing().breakers["openai"].percent for w in net.workers.values()} == {percent}
+        for _ in range(11):
+            net.workers[1].ask(OK, 10, "spare")
+            net.wait(1)
+    for _ in range(11):
+        net.workers[1].ask(OK, 10, "spare")
+        net.wait(1)
+    assert net.states() == {State.CLOSED}
+
+
+def test_lending_costs_no_more_for_each_policy_when_many_lend() -> None:
+    def calls(many: int) -> int:
+        policies = [of_route(f"r{at}") for at in range(many)]
+        rules = RULES.model_copy(update={"failover_policies": policies})
+        net = Net(1)
+        net.node.keep(SnapshotDoc(version=2, sha256="", workspaces=[rules]))
+        seen = 0
+
+        def count(frame: object, event: str, arg: object) -> None:
+            nonlocal seen
+            seen += event == "call"
+
+        for standing in net.node.all():
+            for _ in range(3):
+                standing.observe("openai", net.clock.monotonic(), DEAD, began=0.0)
+        net.clock.advance(6)
+        sys.setprofile(count)
+        try:
+            net.node.tick()
+        finally:
+            sys.setprofile(None)
+        assert sum(message["t"] == "grant" for message in net.waiting[0]) == many
+        return seen
+
+    assert calls(200) < 2.5 * calls(100)
