@@ -1,11 +1,11 @@
 """What a worker and the control process tell each other of endpoints (failover.md §11).
 
 worker to control            control to worker
-counts, change, hold         standings, hold
+counts, changes, hold        standings, hold
 probing, probed              grant, here
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from proxy.link.frames import Message
 from proxy.model.exchange import Json
@@ -30,8 +30,13 @@ def objects(message: Mapping[str, Json], name: str) -> Iterator[dict[str, Json]]
         yield each
 
 
-def standing_doc(standing: Standing, now: float) -> Message:
-    """How a policy's endpoints stand."""
+def standing_doc(standing: Standing, now: float, over: Sequence[str] = ()) -> Message:
+    """How a policy's endpoints stand; `over`: those that are limited no more."""
+    limits: list[Json] = [
+        {"endpoint_id": name, "left_ms": max(1, round((until - now) * 1000))}
+        for name, until in standing.limited.items()
+    ]
+    limits += [{"endpoint_id": name, "left_ms": 0} for name in over]
     return {
         **named(standing),
         "active_endpoint": standing.active,
@@ -41,6 +46,7 @@ def standing_doc(standing: Standing, now: float) -> Message:
             for name, breaker in standing.breakers.items()
             if breaker.version
         ],
+        "limits": limits,
     }
 
 

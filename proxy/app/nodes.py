@@ -7,10 +7,12 @@ a node goes by what it knows, tells what it does itself, and gives its own permi
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from proxy.app.between import HoldsBetween, limited_mark
+from proxy.app.holding import Holding, is_limit
 from proxy.model.batch import StoreUnavailable
 from proxy.model.ports import Clock
 from proxy.routing.effects import Effect, StateChanged
@@ -22,6 +24,7 @@ from proxy.storage.redis.standings import Heard, Policy, Probe, RedisStandings, 
 from proxy.wire.jsonbody import JsonError, dumps, loads
 
 EXCHANGE_S: Final = 0.5
+PAUSE_S: Final = 0.05  # between two exchanges, however much there is to tell
 LEASE_MS: Final = 5000  # of a permit of the cluster, renewed with every exchange
 TURN_S: Final = 3.0  # without a probe; then it is another node's
 REST_S: Final = 0.6  # longer than others take to ask for it
@@ -72,11 +75,13 @@ class _Turn:
 class Nodes:
     """The other nodes, as this one knows them."""
 
-    def __init__(self, redis: RedisStandings, clock: Clock) -> None:
+    def __init__(self, redis: RedisStandings, clock: Clock, holding: Holding) -> None:
         self._redis = redis
         self._clock = clock
         self._bell = asyncio.Event()
-        redis.heard = self._bell.set
+        redis.heard = holding.ring = self._bell.set
+        self._holding = holding
+        self._holds = holding.between = HoldsBetween(redis.holds, clock)
         self._untold: list[_Change] = []
         self._wanted: dict[tuple[int, str], Standing] = {}
         self._turns: dict[tuple[int, str], _Turn] = {}
@@ -88,8 +93,18 @@ class Nodes:
 
     def changed(self, standing: Standing, effects: Sequence[Effect], at_ms: int) -> None:
         """To be told when the server believes it."""
-        endpoints = {each.endpoint_id for each in effects if isinstance(each, StateChanged)}
-        self._untold.append(_Change(standing, effects, at_ms, endpoints))
+        for some in _parted(effects):
+            first = some[0]
+            if isinstance(first, StateChanged) and is_limit(first):
+                mark = limited_mark(standing, first.endpoint_id)
+                if first.change.before is State.LIMITED:
+                    self._holds.over(mark)
+                self._holds.changed(mark, standing, some, at_ms)
+                continue
+            endpoints = {each.endpoint_id for each in some if isinstance(each, StateChanged)}
+            for name in endpoints:
+                self._holds.forget(limited_mark(standing, name))  # its breaker says more
+            self._untold.append(_Change(standing, some, at_ms, endpoints))
         self._bell.set()
 
     def may_probe(self, standing: Standing, endpoint_id: str) -> bool:
@@ -117,12 +132,15 @@ class Nodes:
                     await self._bell.wait()
             self._bell.clear()
             await self.exchange(node)
+            await asyncio.sleep(PAUSE_S)
 
     async def exchange(self, node: Node) -> None:
         """Say and hear once."""
         untold, self._untold = self._untold, []
         standings = list(node.all())
+        workspaces = dict.fromkeys(each.workspace_id for each in standings)
         try:
+            await self._holds.exchange(workspaces, node, self._holding)
             heard = await self._redis.exchange([self._said(each) for each in standings])
             self.away = False
         except StoreUnavailable:
@@ -204,6 +222,21 @@ class Nodes:
             if await self._redis.take_probe(probe, LEASE_MS):
                 self._turns[key] = _Turn(standing, probe, now + TURN_S)
                 node.lend(standing)
+
+
+def _parted(effects: Sequence[Effect]) -> Iterator[Sequence[Effect]]:
+    """Of each endpoint that is limited, or is so no more, apart: nodes agree on that apart."""
+    some: list[Effect] = []
+    limit = False
+    for effect in effects:
+        if isinstance(effect, StateChanged):
+            if some and (limit or is_limit(effect)):
+                yield some
+                some = []
+            limit = is_limit(effect)
+        some.append(effect)
+    if some:
+        yield some
 
 
 def _is_probed(standing: Standing, endpoint_id: str) -> bool:

@@ -26,7 +26,7 @@ from proxy.link.frames import Message
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.routing.effects import Effect, StateChanged
-from proxy.routing.holds import Key
+from proxy.routing.holds import LATER_S, Key
 from proxy.routing.merging import (
     counts_doc,
     later,
@@ -197,6 +197,8 @@ class WorkerShare:
         if standing is not None:
             standing.adopt([told_from(each) for each in objects(doc, "states")], now)
             standing.flap_until = max(standing.flap_until, now + seconds(doc, "flap_ms"))
+            for each in objects(doc, "limits"):
+                self._limit(standing, str(each.get("endpoint_id")), now, seconds(each, "left_ms"))
 
     def _granted(self, message: Message, now: float) -> None:
         standing = self._standing(message)
@@ -208,15 +210,19 @@ class WorkerShare:
         key, left_s = held_key(message), seconds(message, "left_ms")
         standing = self._standing(message)
         quota = message.get("quota") is True
-        if left_s <= 0:
-            self.flights.holds.ended(key, well=True)
-            if standing is not None:
-                standing.unlimit(key.endpoint_id, now)
-        else:
+        if left_s > 0:
             in_a_row = whole(message, "in_a_row")
             self.flights.holds.learn(key, now, left_s, in_a_row=in_a_row, quota=quota)
-            if standing is not None:
-                standing.limit(key.endpoint_id, now, now + left_s, quota=quota)
+        elif self.flights.holds.left_s(key, now) <= LATER_S:  # else it was told no since
+            self.flights.holds.ended(key, well=True)
+        if standing is not None:
+            self._limit(standing, key.endpoint_id, now, left_s)
+
+    def _limit(self, standing: Standing, name: str, now: float, left_s: float) -> None:
+        if left_s > 0:
+            standing.limit(name, now, now + left_s, quota=False)
+        elif standing.limited.get(name, 0.0) <= now + LATER_S:
+            standing.unlimit(name, now)
 
     def _standing(self, doc: Message) -> Standing | None:
         return self.flights.of(str(doc.get("workspace_id")), str(doc.get("policy_id")))

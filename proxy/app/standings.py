@@ -4,9 +4,8 @@ what its workers count, says what time does, and tells every change once (failov
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from proxy.app.holding import Holding, limits_of
 from proxy.app.messages import (
-    held_key,
-    hold_message,
     no_prefill_message,
     no_prefill_of,
     objects,
@@ -21,7 +20,6 @@ from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.model.tenancy import SnapshotDoc
 from proxy.routing.effects import Effect
-from proxy.routing.holds import Holds
 from proxy.routing.merging import counts_from, put_counts, told_from, told_of, whole, wins
 from proxy.routing.standing import Standing, down_elsewhere
 from proxy.routing.states import State, Told
@@ -55,12 +53,12 @@ class NodeStandings:
         self._tell = tell
         self._chance = chance
         self._standings: dict[tuple[str, str], Standing] = {}
-        self._holds = Holds()
         self._ticks = 0
         self._forgotten = 0  # the highest version of what is not kept any more
         self.workers: Workers = Nobody()
         self.nodes: Nodes | None = None  # None: there are no others
         self.probing = Probing(clock, lambda: self.workers, self._may_probe)
+        self.holding = Holding(clock, lambda: self.workers, self.of, self._say, self._push)
 
     def __repr__(self) -> str:
         return f"<NodeStandings of {len(self._standings)} policies>"
@@ -92,7 +90,7 @@ class NodeStandings:
 
     def between(self, redis: RedisStandings | None) -> None:
         """Share with other nodes over that."""
-        self.nodes = None if redis is None else Nodes(redis, self._clock)
+        self.nodes = None if redis is None else Nodes(redis, self._clock, self.holding)
 
     # --- policies
 
@@ -119,7 +117,7 @@ class NodeStandings:
                 name = (rules.id, policy.effective_id)
                 standing = before.get(name)
                 if standing is None:
-                    standing = Standing(policy, self._chance, rules.id, self._holds)
+                    standing = Standing(policy, self._chance, rules.id, self.holding.holds)
                 self._standings[name] = standing
                 if standing.policy != policy:
                     self.changed(standing, standing.edit(policy, now))
@@ -128,7 +126,9 @@ class NodeStandings:
                         breaker.version = self._forgotten + 1
         gone = (breaker.version for breaker in known.values())
         self._forgotten = max(self._forgotten, max(gone, default=0))
-        self.probing.forget({id(each) for each in self._standings.values()})
+        alive = {id(each) for each in self._standings.values()}
+        self.probing.forget(alive)
+        self.holding.forget(alive)
 
     # --- link.peers.Host
 
@@ -137,11 +137,10 @@ class NodeStandings:
         known: list[Json] = [
             standing_doc(each, now)
             for each in self._standings.values()
-            if any(breaker.version for breaker in each.breakers.values())
+            if each.limited or any(breaker.version for breaker in each.breakers.values())
         ]
         self.workers.send(slot, {"t": "standings", "of": known})
-        for key in self._holds.own():
-            self.workers.send(slot, hold_message(key, self._holds.of(key), now))
+        self.holding.joined(slot, now)
 
     def left(self, slot: int) -> None:
         for standing in self.probing.left(slot):
@@ -162,7 +161,7 @@ class NodeStandings:
             case "probed":
                 self._probed(slot, message, now)
             case "hold":
-                self._held(slot, message, now)
+                self.holding.held(slot, message, now)
             case "no_prefill":
                 self._no_prefill(slot, message, now)
             case "back":  # it was alone for a while, and may have missed something
@@ -187,7 +186,11 @@ class NodeStandings:
 
     def _told(self, slot: int, doc: Message, now: float) -> None:
         """A worker has seen a change, or tells what it knows."""
-        standing, state = self._named(doc), doc.get("state")
+        standing, state, limit = self._named(doc), doc.get("state"), doc.get("limit")
+        if isinstance(limit, dict):
+            if standing is not None:
+                self.holding.told(standing, limit, now)
+            return
         if not isinstance(state, dict):
             raise ValueError("a change has a state")
         told = told_from(state)
@@ -211,31 +214,6 @@ class NodeStandings:
             self.changed(lent.standing, effects)
         self.move(lent.standing, now)
         self.probing.look(lent.standing)
-
-    def _held(self, slot: int, message: Message, now: float) -> None:
-        key, left_s = held_key(message), seconds(message, "left_ms")
-        standing, quota = self._named(message), message.get("quota") is True
-        effects: list[Effect] = []
-        if left_s <= 0:
-            self._holds.ended(key, well=True)
-            if standing is not None:
-                effects = standing.unlimit(key.endpoint_id, now)
-        else:
-            in_a_row = whole(message, "in_a_row")
-            learned = self._holds.learn(key, now, left_s, in_a_row=in_a_row, quota=quota)
-            if standing is not None:
-                effects = standing.limit(key.endpoint_id, now, now + left_s, quota=quota)
-            if not learned and not effects:
-                return
-        policy_id = ""
-        if standing is not None:
-            policy_id = standing.policy.effective_id
-            for effect in effects:
-                self._tell(standing, effect, self._clock.now_ms())
-        for other in self.workers.slots():
-            if other != slot:
-                told = hold_message(key, self._holds.of(key), now, policy_id)
-                self.workers.send(other, told)
 
     def _no_prefill(self, slot: int, message: Message, now: float) -> None:
         workspace_id, endpoint_id, left_s = no_prefill_of(message)
@@ -303,24 +281,28 @@ class NodeStandings:
 
     def changed(self, standing: Standing, effects: Sequence[Effect], ago_ms: int = 0) -> None:
         """Tell it, and every worker; who is not there at all is there for no policy."""
-        at_ms = self._clock.now_ms() - ago_ms
-        if self.nodes is not None:
-            self.nodes.changed(standing, effects, at_ms)
-        else:
-            self.tell(standing, effects, at_ms)
-        self._push(standing)
+        self._say(standing, effects, ago_ms)
+        over = [e.endpoint_id for e in limits_of(effects) if e.change.before is State.LIMITED]
+        self._push(standing, over)
         self.probing.look(standing)
         now = self._clock.monotonic()
         for other, more in down_elsewhere(standing, effects, self.all(), now):
             if more:
                 self.changed(other, more)
 
-    def _push(self, standing: Standing) -> None:
-        message: Message = {
-            "t": "standings", "of": [standing_doc(standing, self._clock.monotonic())]
-        }  # fmt: skip
+    def _say(self, standing: Standing, effects: Sequence[Effect], ago_ms: int) -> None:
+        self.holding.noted(standing, effects, self._clock.monotonic() - ago_ms / 1000)
+        at_ms = self._clock.now_ms() - ago_ms
+        if self.nodes is not None:
+            self.nodes.changed(standing, effects, at_ms)
+        else:
+            self.tell(standing, effects, at_ms)
+
+    def _push(self, standing: Standing, over: Sequence[str] = ()) -> None:
+        """How it stands, to every worker; `over`: what is limited no more."""
+        told = standing_doc(standing, self._clock.monotonic(), over)
         for slot in self.workers.slots():
-            self.workers.send(slot, message)
+            self.workers.send(slot, {"t": "standings", "of": [told]})
 
     def _may_probe(self, standing: Standing, endpoint_id: str) -> bool:
         return self.nodes is None or self.nodes.may_probe(standing, endpoint_id)

@@ -15,6 +15,7 @@ UNHINTED_S: Final = 2.0
 UNHINTED_MOST_S: Final = 60.0
 QUOTA_S: Final = 300.0
 QUOTA_MOST_S: Final = 3600.0
+LATER_S: Final = 0.05  # what is told grows older on its way: that is no later end
 MOST: Final = 10_000  # of one worker; the one that was touched longest ago is forgotten
 
 

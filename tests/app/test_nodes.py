@@ -55,7 +55,9 @@ class Machine:
         self.node = NodeStandings(self.clock, self._tell, lambda: 0.5)
         self.node.workers = self
         self.node.keep(SnapshotDoc(version=1, sha256="", workspaces=[RULES]))
-        self.nodes = self.node.nodes = Nodes(RedisStandings(server, name), self.clock)
+        self.nodes = self.node.nodes = Nodes(
+            RedisStandings(server, name), self.clock, self.node.holding
+        )
 
     def slots(self) -> list[int]:
         return [0]

@@ -101,3 +101,23 @@ async def test_r28_a_trip_of_one_node_is_the_others_too(
     changes = await two[0].events(2, type="runtime.endpoint.state_changed")
     told = sorted(each["payload"]["failover_policy_id"] for each in changes)
     assert told == ["first-fo", "second-fo"]
+
+
+async def test_r28_what_one_node_was_told_by_429_the_other_knows(
+    two: Two, provider: FakeProvider
+) -> None:
+    provider.play(status(429, retry_after="30"))
+    assert not await asks_spare(two[0], provider, "first")
+    assert await asks_spare(two[0], provider, "first")
+    await asyncio.sleep(VISIBLE_S)
+    assert await asks_spare(two[1], provider, "first")
+    assert await asks_spare(two[1], provider, "second")  # it is of the key, not of the policy
+    await asyncio.sleep(1)  # another event would be there by now
+    (changed,) = await two[0].events(1, type="runtime.endpoint.state_changed")
+    assert changed["payload"]["to"] == "limited"
+    (decision,) = [
+        each
+        for each in await two[1].events(1, type="runtime.failover.decision")
+        if each["payload"]["scope"] == "endpoint"
+    ]
+    assert decision["payload"]["reason_code"] == "rate_limited"

@@ -156,6 +156,10 @@ class Keys:
         """HASH bucket -> `<number> <counts>`, for two windows."""
         return self._key(f"fo:{policy_id}:w:{endpoint_id}")
 
+    def holds(self) -> bytes:
+        """HASH hold -> until when (lua/holds.lua), for an hour after the last one."""
+        return self._key("fo:holds")
+
     def probe(self, policy_id: str, endpoint_id: str) -> bytes:
         """STRING: the node that may probe, while its lease lasts."""
         return self._key(f"fo:{policy_id}:probe:{endpoint_id}:0")

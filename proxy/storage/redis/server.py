@@ -25,10 +25,12 @@ from proxy.storage.redis.keys import PROBE
 
 ANSWER_S: Final = 0.38  # for a question and its repetition; with the turn below half a second
 HINT_S: Final = 0.05  # for a question whose answer may be lost
+WITHIN_S: Final = 0.2  # for what nodes tell each other
+AT_ONCE: Final = 200  # scripts in one round trip
 PROBE_S: Final = 1.0
 SCRIPTS: Final = (
     "commit", "trim", "forget", "ob_claim", "lease_take", "lease_renew", "lease_free",
-    "gcra", "mark", "unmark", "beat", "standing",
+    "gcra", "mark", "unmark", "beat", "standing", "holds",
 )  # fmt: skip
 PROBE_MS: Final = 60_000
 _AWAY: Final = (fault.ConnectionError, fault.TimeoutError, TimeoutError, OSError)
@@ -134,6 +136,26 @@ class Server:
             except _Lost:
                 raise _away() from None
 
+    async def hint_all(
+        self, name: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]
+    ) -> list[Any]:
+        """Run a script for each of `calls` (keys and arguments), many in one round trip: what nodes
+        tell each other, see `hint`.  Raises StoreUnavailable."""
+        commands = [self.called(name, keys, arguments) for keys, arguments in calls]
+        answers: list[Any] = []
+        for first in range(0, len(commands), AT_ONCE):
+            some = commands[first : first + AT_ONCE]
+
+            async def work(client: Any, some: Sequence[Any] = some) -> list[Any]:
+                try:
+                    return await _piped(client, some)
+                except fault.NoScriptError:
+                    await client.execute_command("SCRIPT LOAD", self.text(name))
+                    return await _piped(client, some)
+
+            answers += await self.hint(work, WITHIN_S)
+        return answers
+
     async def probe(self) -> bool:
         """Write something small, the breaker or no breaker.  True: the server took it."""
         until = asyncio.get_running_loop().time() + self._answer_s
@@ -219,6 +241,14 @@ def _no_cancellation_lost() -> Iterator[None]:
     finally:
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
+
+
+async def _piped(client: Any, commands: Sequence[Any]) -> list[Any]:
+    async with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)
+        answers: list[Any] = await pipe.execute()
+        return answers
 
 
 def _no_answer(why: Exception) -> bool:

@@ -8,15 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis import exceptions as fault
-
+from proxy.storage.redis.holds import RedisHolds
 from proxy.storage.redis.keys import STANDINGS, Keys
-from proxy.storage.redis.server import Server
+from proxy.storage.redis.server import WITHIN_S, Server
 
-WITHIN_S: Final = 0.2
-AT_ONCE: Final = 200  # policies in one round trip
 BUCKETS: Final = 60
-_STANDING: Final = "standing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +78,7 @@ class RedisStandings:
     def __init__(self, server: Server, name: str) -> None:
         self._server = server
         self.name = name  # of this node, among all
+        self.holds = RedisHolds(server, name)
         self.heard: Callable[[], None] = _nobody
 
     def ring(self) -> None:
@@ -90,21 +87,9 @@ class RedisStandings:
 
     async def exchange(self, policies: Sequence[Policy]) -> list[list[Heard]]:
         """Say and hear, policy by policy.  Raises StoreUnavailable."""
-        found: list[list[Heard]] = []
-        for first in range(0, len(policies), AT_ONCE):
-            some = policies[first : first + AT_ONCE]
-            commands = [self._command(each) for each in some]
-
-            async def work(client: Any, commands: Sequence[Any] = commands) -> list[Any]:
-                try:
-                    return await _together(client, commands)
-                except fault.NoScriptError:
-                    await client.execute_command("SCRIPT LOAD", self._server.text(_STANDING))
-                    return await _together(client, commands)
-
-            answers = await self._server.hint(work, WITHIN_S)
-            found += [_heard(each, answer) for each, answer in zip(some, answers, strict=True)]
-        return found
+        calls = [self._call(each) for each in policies]
+        answers = await self._server.hint_all("standing", calls)
+        return [_heard(each, answer) for each, answer in zip(policies, answers, strict=True)]
 
     async def take_probe(self, probe: Probe, lease_ms: int) -> bool:
         """The leave to probe, of one node at a time.  False: another one has it.  Raises
@@ -124,7 +109,7 @@ class RedisStandings:
         work = self._server.script("lease_free", [probe.key], [probe.owner])
         await self._server.hint(work, WITHIN_S)
 
-    def _command(self, policy: Policy) -> tuple[Any, ...]:
+    def _call(self, policy: Policy) -> tuple[Sequence[bytes], list[Any]]:
         keys = Keys(policy.workspace_id)
         names = [keys.states(policy.policy_id)]
         width = max(1, -(-policy.window_s // BUCKETS))
@@ -135,19 +120,11 @@ class RedisStandings:
                 each.endpoint_id, each.version, each.care, each.step, each.left_ms, each.ago_ms,
                 each.opened_ago_ms, int(each.anew), each.state, *each.counts,
             ]  # fmt: skip
-        return self._server.called(_STANDING, names, said)
+        return names, said
 
 
 def _nobody() -> None:
     """Nobody listens yet."""
-
-
-async def _together(client: Any, commands: Sequence[Any]) -> list[Any]:
-    async with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(*command)
-        answers: list[Any] = await pipe.execute()
-        return answers
 
 
 def _heard(policy: Policy, answer: Sequence[Any]) -> list[Heard]:
