@@ -9,11 +9,10 @@ from proxy.app.messages import held_key, hold_message, seconds
 from proxy.link.frames import Message
 from proxy.link.peers import Workers
 from proxy.model.ports import Clock
-from proxy.routing.effects import Effect, StateChanged
+from proxy.routing.effects import Effect, StateChanged, is_limit
 from proxy.routing.holds import LATER_S, Holds, Key
 from proxy.routing.merging import whole
 from proxy.routing.standing import Standing
-from proxy.routing.states import State
 
 NEVER: Final = float("-inf")
 
@@ -65,6 +64,8 @@ class Holding:
         quota = message.get("quota") is True
         effects: list[Effect] = []
         if left_s <= 0:
+            if self.holds.left_s(key, now) > LATER_S:
+                return  # another worker was told no since
             if self.holds.of(key) is not None:
                 self.holds.ended(key, well=True)
                 self._over(key)
@@ -90,19 +91,22 @@ class Holding:
         is part of that.  Raises ValueError."""
         name, ago_ms = str(limit.get("endpoint_id")), whole(limit, "ago_ms")
         left_s, over = seconds(limit, "left_ms"), limit.get("over") is True
-        at = now - ago_ms / 1000
+        known, quota = limit.get("known") is True, limit.get("quota") is True
         last = self._changed_at.get((id(standing), name), NEVER)
-        if at <= last and (over or left_s <= 0):
+        at = now - ago_ms / 1000
+        if left_s <= 0 and (known or at <= last):
             return
-        if over:
+        at = max(at, last)
+        if not over:
+            effects = self._limit(standing, name, at, now + left_s, quota=quota)
+        elif standing.limited.get(name, at) <= at + LATER_S:
             effects = standing.unlimit(name, at)
         else:
-            quota = limit.get("quota") is True
-            effects = self._limit(standing, name, at, now + max(0.0, left_s), quota=quota)
+            return  # another worker was told no for longer
         if not effects:
             return
-        if limit.get("known") is not True:
-            self._changed(standing, effects, ago_ms)
+        if not known:
+            self._changed(standing, effects, round((now - at) * 1000))
         self._push(standing, [name] if over else [])
 
     def _limit(
@@ -168,10 +172,6 @@ class Holding:
 def limits_of(effects: Sequence[Effect]) -> list[StateChanged]:
     """Those by which an endpoint was limited, or was so no more."""
     return [each for each in effects if isinstance(each, StateChanged) and is_limit(each)]
-
-
-def is_limit(effect: StateChanged) -> bool:
-    return State.LIMITED in (effect.change.before, effect.change.after)
 
 
 def _hears_of_limit(standing: Standing, name: str, held: Held, now: float) -> bool:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from proxy.app.between import HoldsBetween, limited_mark
-from proxy.app.holding import Holding, is_limit
+from proxy.app.holding import Holding
 from proxy.model.batch import StoreUnavailable
 from proxy.model.ports import Clock
-from proxy.routing.effects import Effect, StateChanged
+from proxy.routing.effects import Effect, StateChanged, is_limit
 from proxy.routing.merging import care_of, told_doc, told_from, told_of
 from proxy.routing.standing import Standing
 from proxy.routing.states import State, Told

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.app.messages import (
     held_key,
@@ -25,7 +25,7 @@ from proxy.gateway.flights import Flight, Flights
 from proxy.link.frames import Message
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
-from proxy.routing.effects import Effect, StateChanged
+from proxy.routing.effects import Effect, StateChanged, is_limit
 from proxy.routing.holds import LATER_S, Key
 from proxy.routing.merging import (
     counts_doc,
@@ -47,6 +47,17 @@ FIRST_WORD_S: Final = 0.5
 UNTOLD: Final = 256  # changes that are kept for later
 
 
+class _Limit(NamedTuple):
+    """An endpoint is limited under a policy, or (`over`) is so no more.  `known`: the control
+    process has told it before."""
+
+    endpoint_id: str
+    until: float
+    quota: bool = False
+    over: bool = False
+    known: bool = False
+
+
 class WorkerShare:
     """`gateway.flights.Share` and `link.peers.Talk`; `tell` is what `Flights` says has changed."""
 
@@ -56,7 +67,7 @@ class WorkerShare:
         self._send: Callable[[Message], None] = _nowhere
         self._heard_at = 0.0
         self._report_at = 0.0
-        self._untold: deque[tuple[float, Standing, Told]] = deque(maxlen=UNTOLD)
+        self._untold: deque[tuple[float, Standing, Told | _Limit]] = deque(maxlen=UNTOLD)
         self.linked = False
         self._has_rules = False
         self._knows = asyncio.Event()
@@ -81,13 +92,19 @@ class WorkerShare:
     # --- what happens here
 
     def tell(self, standing: Standing, effect: Effect) -> None:
-        """The control process makes events of it."""
-        if isinstance(effect, StateChanged) and State.LIMITED not in (
-            effect.change.before, effect.change.after,
-        ):  # fmt: skip
-            now, name = self._clock.monotonic(), effect.endpoint_id
+        """The control process makes events of it.  Of a limit it hears with the hold, unless it is
+        away."""
+        if not isinstance(effect, StateChanged):
+            return
+        now, name, change = self._clock.monotonic(), effect.endpoint_id, effect.change
+        if not is_limit(effect):
             self._untold.append((now, standing, told_of(name, standing.breakers[name], now)))
             self._flush(now)
+        elif not self.linked:
+            quota = change.reason is not None and change.reason.code == "quota"
+            until = standing.limited.get(name, now)
+            limit = _Limit(name, until, quota, over=change.before is State.LIMITED)
+            self._untold.append((now, standing, limit))
 
     def held(self, key: Key, standing: Standing | None = None) -> None:
         if not key.credential and self.linked:
@@ -171,9 +188,13 @@ class WorkerShare:
     def _found(self, now: float) -> None:
         """Tell what was done alone, in order, and what is known now; old counts are of no use."""
         self.linked = True
+        alone = set(self._limits())
         for standing in self.flights.all():
             self._follow(standing)
             standing.fresh = [0, 0]
+            for name, until in standing.limited.items():
+                if (id(standing), name) not in alone:
+                    self._untold.append((now, standing, _Limit(name, until, known=True)))
             for name, breaker in standing.breakers.items():
                 take_counts(name, breaker)
                 if breaker.version:
@@ -232,14 +253,27 @@ class WorkerShare:
     def _flush(self, now: float) -> None:
         if not self.linked or not self._untold:
             return
-        untold = list(self._untold)
+        untold, newest = list(self._untold), self._limits()
         self._untold.clear()
         self._send_counts({id(each): each for _, each, _ in untold}.values())
-        told: list[Json] = [
-            {**named(standing), "state": told_doc(later(told, now - at))}
-            for at, standing, told in untold
-        ]
+        told: list[Json] = []
+        for at, standing, what in untold:
+            if isinstance(what, _Limit):
+                if newest[id(standing), what.endpoint_id] is what:  # it may be longer by now
+                    until = standing.limited.get(what.endpoint_id, what.until)
+                    what = what._replace(until=until)
+                told.append({**named(standing), "limit": _limit_doc(what, now, now - at)})
+            else:
+                told.append({**named(standing), "state": told_doc(later(what, now - at))})
         self._send({"t": "changes", "of": told})
+
+    def _limits(self) -> dict[tuple[int, str], _Limit]:
+        """The newest of each that is not told yet, by the identity of a standing."""
+        return {
+            (id(standing), what.endpoint_id): what
+            for _, standing, what in self._untold
+            if isinstance(what, _Limit)
+        }
 
     def _send_counts(self, standings: Iterable[Standing]) -> None:
         found: list[Json] = []
@@ -259,6 +293,17 @@ class WorkerShare:
 
 def _nowhere(message: Message) -> None:
     """Nobody is there yet."""
+
+
+def _limit_doc(limit: _Limit, now: float, ago_s: float) -> Message:
+    return {
+        "endpoint_id": limit.endpoint_id,
+        "ago_ms": round(ago_s * 1000),
+        "left_ms": round((limit.until - now) * 1000),
+        "quota": limit.quota,
+        "over": limit.over,
+        "known": limit.known,
+    }
 
 
 def _of_probe(what: str, flight: Flight, number: int) -> Message:

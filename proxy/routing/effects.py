@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.routing.states import Change, Reason
+from proxy.routing.states import Change, Reason, State
 
 FLAP_HOLD: Final = "flap_hold"  # the reason that is told of a return that is not made
 
@@ -44,3 +44,8 @@ class Flapping:
 
 
 Effect = StateChanged | Switched | Recovered | Flapping
+
+
+def is_limit(changed: StateChanged) -> bool:
+    """The endpoint's own key is held, or is so no more."""
+    return State.LIMITED in (changed.change.before, changed.change.after)
