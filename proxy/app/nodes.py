@@ -156,7 +156,7 @@ class Nodes:
             (id(standing), each.endpoint_id)
             for standing, told in zip(standings, heard, strict=True)
             for each in told
-            if each.believed
+            if each.believed or not _is_understood(each)
         }
         for change in untold:
             mine = {(id(change.standing), name) for name in change.endpoints}
@@ -242,6 +242,11 @@ def _parted(effects: Sequence[Effect]) -> Iterator[Sequence[Effect]]:
 def _is_probed(standing: Standing, endpoint_id: str) -> bool:
     breaker = standing.breakers.get(endpoint_id)
     return breaker is not None and breaker.state is State.PROBING
+
+
+def _is_understood(heard: Heard) -> bool:
+    """No: others say something else, of which nobody here can tell."""
+    return not heard.state or _told(heard) is not None
 
 
 def _told(heard: Heard) -> Told | None:

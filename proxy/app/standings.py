@@ -19,6 +19,7 @@ from proxy.link.peers import Workers
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.model.tenancy import SnapshotDoc
+from proxy.routing.breaker import Breaker
 from proxy.routing.effects import Effect
 from proxy.routing.merging import counts_from, put_counts, told_from, told_of, whole, wins
 from proxy.routing.standing import Standing, down_elsewhere
@@ -262,7 +263,10 @@ class NodeStandings:
             self._tell(standing, effect, at_ms)
 
     def follow(self, standing: Standing, told: Sequence[Told]) -> None:
-        if standing.adopt(told, self._clock.monotonic()):
+        now = self._clock.monotonic()
+        before = [_place(each) for each in standing.breakers.values()]
+        standing.adopt(told, now)
+        if before != [_place(each) for each in standing.breakers.values()]:
             self._push(standing)
             self.probing.look(standing)
 
@@ -309,3 +313,8 @@ class NodeStandings:
 
     def _named(self, doc: Message) -> Standing | None:
         return self.of(str(doc.get("workspace_id")), str(doc.get("policy_id")))
+
+
+def _place(breaker: Breaker) -> tuple[int, State, int, float]:
+    """What workers have to know of it."""
+    return breaker.version, breaker.state, breaker.step, breaker.until

@@ -160,6 +160,27 @@ async def test_while_control_is_frozen_workers_decide_alone(
     assert [each["payload"]["to"] for each in changes] == ["open"]
 
 
+async def test_a_429_met_while_control_is_frozen_is_told_once(
+    parapet: Parapet, provider: FakeProvider
+) -> None:
+    control = await parapet.pid_of("control")
+    os.kill(control, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(1.3)
+        provider.play(status(429, retry_after="60"))
+        for _ in range(20):
+            assert (await ask(parapet)).status == 200
+        assert len(provider.journal) <= 2  # one of each worker, which are alone
+    finally:
+        os.kill(control, signal.SIGCONT)
+    await asyncio.sleep(2.0)
+    changes = await parapet.events(type=STATE_CHANGED)
+    assert [each["payload"]["to"] for each in changes] == ["limited"]
+    decisions = await parapet.events(type="runtime.failover.decision")
+    of_all = [each["payload"] for each in decisions if each["payload"]["scope"] == "endpoint"]
+    assert [each["reason_code"] for each in of_all] == ["rate_limited"]
+
+
 @pytest.mark.parametrize("parapet", [1], indirect=True)
 async def test_a_worker_that_dies_with_a_probe_leaves_nothing_stuck(
     parapet: Parapet, provider: FakeProvider

@@ -36,7 +36,8 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One endpoint as the nodes know it now; `believed`: it is what this node has just said."""
+    """One endpoint as the nodes know it now; `believed`: it is what this node has just said, and
+    another state than before."""
 
     endpoint_id: str
     believed: bool

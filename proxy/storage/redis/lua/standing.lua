@@ -7,11 +7,12 @@
 -- healthy, 1 when that state starts to count anew, the state itself, and seven counts.
 -- A state is `<version>|<care>|<step>|<until>|<since>|<opened>|<state>`, times in ms of this server's
 -- clock; a bucket `<number> <seven counts>`.
--- Answers for each endpoint: 1 when the node was believed, version, ms that are left, ms in that
+-- Answers for each endpoint: 1 when the node was believed and that is another state, version, ms that are left, ms in that
 -- state, ms since it was seen healthy, the state ('' when nothing is known), seven sums.
 
 local WORDS, COUNTS, SAME_MS, DAY_MS = 16, 7, 50, 86400000
 local STATE = '^(%-?%d+)|(%d+)|(%d+)|(%-?%d+)|(%-?%d+)|(%-?%d+)|(.*)$'
+local NAME = '"state":"([%w_]+)"'
 local BUCKET = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'
 
 local time = redis.call('TIME')
@@ -34,6 +35,12 @@ local function better(told, mine)
   if told.version ~= mine.version then return told.version > mine.version end
   if told.care ~= mine.care then return told.care > mine.care end
   return told.till > math.max(mine.till, now) + SAME_MS or told.step > mine.step
+end
+
+-- An end that is only later is no change: nobody tells it.
+local function differs(told, mine)
+  if not mine or told.version ~= mine.version or told.care ~= mine.care then return true end
+  return string.match(told.body, NAME) ~= string.match(mine.body, NAME)
 end
 
 local function count(key, at)
@@ -73,7 +80,7 @@ for place = 2, #KEYS do
     body = ARGV[at + 9]}
   local mine, believed = known(name), 0
   if better(told, mine) then
-    believed, news = 1, true
+    believed, news = differs(told, mine) and 1 or 0, true
     if ARGV[at + 8] == '1' and (not mine or told.version > mine.version) then
       redis.call('DEL', KEYS[place])
     end
