@@ -25,7 +25,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.model.batch import Appended, Cursor, Op, StoreConflict, StoreUnavailable
-from proxy.model.events import FAILOVER_DECISION, NewEvent
+from proxy.model.events import (
+    ENDPOINT_STATE_CHANGED,
+    FAILOVER_DECISION,
+    FAILOVER_RECOVERED,
+    NewEvent,
+)
 from proxy.model.ports import Clock, Store
 from proxy.spool.cursors import CursorFile
 from proxy.spool.reader import CHUNK_LINES, Chunk, SpoolLine, SpoolReader
@@ -36,6 +41,7 @@ MOVED_S = 0.05
 RETRY_S = 0.25
 RETRY_MAX_S = 2.0
 NEVER_SEEN = -1
+_SIGNED = frozenset({ENDPOINT_STATE_CHANGED, FAILOVER_DECISION, FAILOVER_RECOVERED})
 
 
 class Accept(Protocol):
@@ -326,10 +332,11 @@ class Spooler:
 
 
 def _sign(events: Sequence[NewEvent], node: str) -> None:
-    """Say in decisions which machine made them."""
+    """Say of decisions and changes of endpoints which machine made them: two that heard nothing of
+    each other each tell theirs."""
     for event in events:
         payload = event.body.get("payload")
-        if event.body.get("type") == FAILOVER_DECISION and isinstance(payload, dict):
+        if event.body.get("type") in _SIGNED and isinstance(payload, dict):
             event.body["payload"] = {**payload, "node_id": node}
 
 

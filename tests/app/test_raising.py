@@ -72,6 +72,21 @@ class Room:
             events.append(NewEvent(body, self.clock.now_ms()))
         await self.intake.accept(W, events, source=source)
 
+    async def exhausted(self, *, source: str) -> None:
+        """A decision that leaves nobody."""
+        body: dict[str, Any] = {
+            "event_id": self.ids.new("evt-"),
+            "type": "runtime.failover.decision",
+            "timestamp": iso(self.clock.now_ms()),
+            "route_id": "chat",
+            "payload": {
+                "failover_policy_id": "p", "trigger_condition": "all endpoints unavailable",
+                "original_endpoint": "a", "selected_fallback": None, "scope": "endpoint",
+                "timestamp": iso(self.clock.now_ms()), "reason_code": "exhausted",
+            },
+        }  # fmt: skip
+        await self.intake.accept(W, [NewEvent(body, self.clock.now_ms())], source=source)
+
     async def incidents(self) -> list[Incident]:
         rows = await self.store.scan(W, "incident")
         found = [await find(self.store, W, name) for name, _, _ in rows]
@@ -109,6 +124,25 @@ async def test_after_a_start_nothing_is_counted_twice() -> None:
     (incident,) = await room.incidents()
     assert incident.related_events_total == 2
     assert sorted(await room.types()) == ["control.incident.opened", "control.incident.updated"]
+
+
+async def test_what_two_nodes_told_while_they_were_alone_is_one_incident() -> None:
+    room, other = Room(), "proxy/other/control"
+    await room.told("auth", source="proxy/one/control")
+    await room.exhausted(source="proxy/one/control")
+    await room.look()
+    await room.told("auth", source=other)  # it came when the store was back
+    await room.exhausted(source=other)
+    await room.look(room.another())
+    found = {each.type: each.related_events_total for each in await room.incidents()}
+    assert found == {"endpoint_auth_failed": 2, "failover_exhausted": 2}
+    types = await room.types()
+    assert types.count("control.incident.opened") == 2
+    room.clock.advance(400)
+    await room.look()
+    await room.look(room.another())
+    assert {each.status for each in await room.incidents()} == {"resolved"}
+    assert (await room.types()).count("control.incident.resolved") == 2
 
 
 async def test_more_than_a_page_is_taken_whole() -> None:
