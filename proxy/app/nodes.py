@@ -16,7 +16,7 @@ from proxy.app.holding import Holding
 from proxy.model.batch import StoreUnavailable
 from proxy.model.ports import Clock
 from proxy.routing.effects import Effect, StateChanged, is_limit
-from proxy.routing.merging import care_of, told_doc, told_from, told_of
+from proxy.routing.merging import care_of, later, told_doc, told_from, told_of
 from proxy.routing.standing import Standing
 from proxy.routing.states import State, Told
 from proxy.routing.window import FIELDS
@@ -141,7 +141,9 @@ class Nodes:
         workspaces = dict.fromkeys(each.workspace_id for each in standings)
         try:
             await self._holds.exchange(workspaces, node, self._holding)
+            asked = self._clock.monotonic()
             heard = await self._redis.exchange([self._said(each) for each in standings])
+            took_s = self._clock.monotonic() - asked
             self.away = False
         except StoreUnavailable:
             self.away = True
@@ -163,7 +165,7 @@ class Nodes:
             if not mine or mine & believed:
                 node.tell(change.standing, change.effects, change.at_ms)
         for standing, told in zip(standings, heard, strict=True):
-            self._hear(node, standing, told)
+            self._hear(node, standing, told, took_s)
         with contextlib.suppress(StoreUnavailable):
             await self._permits(node)
 
@@ -192,8 +194,9 @@ class Nodes:
             standing.workspace_id, policy.effective_id, policy.conditions.window_seconds, said
         )
 
-    def _hear(self, node: Node, standing: Standing, heard: Sequence[Heard]) -> None:
-        told = [each for each in map(_told, heard) if each is not None]
+    def _hear(self, node: Node, standing: Standing, heard: Sequence[Heard], took_s: float) -> None:
+        """What was said may be as old as its way was long: no cool-down grows on it."""
+        told = [later(each, took_s) for each in map(_told, heard) if each is not None]
         node.follow(standing, told)
         for each in heard:
             if each.endpoint_id in standing.breakers:

@@ -1,6 +1,7 @@
 """Workers and their control process, and the talk between them, without sockets (§11)."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from proxy.app.sharing import WorkerShare
@@ -86,8 +87,9 @@ class Net:
     """A control process and workers.  A process that is `frozen` hears nothing and says nothing;
     what is sent to it waits."""
 
-    def __init__(self, workers: int = 2) -> None:
-        self.clock = FakeClock()
+    def __init__(self, workers: int = 2, clock: Callable[[], FakeClock] = FakeClock) -> None:
+        self._clock_of = clock
+        self.clock = clock()
         self.told: list[tuple[Effect, int]] = []
         self.frozen = False
         self.waiting: dict[int, deque[Message]] = {}
@@ -102,7 +104,7 @@ class Net:
         self.node.keep(SnapshotDoc(version=1, sha256="", workspaces=[RULES]))
 
     def start(self, slot: int) -> None:
-        self.workers[slot], self.waiting[slot] = Worker(FakeClock()), deque()
+        self.workers[slot], self.waiting[slot] = Worker(self._clock_of()), deque()
         self.workers[slot].clock.advance(1000.0 * slot)  # each has a clock of its own
         self.node.joined(slot)
         self.settle()

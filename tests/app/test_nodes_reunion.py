@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from proxy.routing.effects import Flapping, Switched
+from proxy.routing.holds import Key
 from proxy.routing.states import State
 from tests.app.onenode import BAD, DEAD, OK
-from tests.app.twonodes import Node, Two, two_at
-from tests.kit.redis import RedisServer
+from tests.app.twonodes import Node, RunningClock, Two, two_at
+from tests.kit.redis import Cutter, RedisServer
 
 pytestmark = pytest.mark.redis
 
@@ -120,6 +121,22 @@ async def test_both_trip_within_an_exchange_and_one_tells(two: Two) -> None:
     assert two.count(Switched) == 1
     left = [n.standing.breakers["openai"].until - n.clock.monotonic() for n in (two.one, two.other)]
     assert left == pytest.approx([5, 5], abs=0.15)  # the later end is that of both
+
+
+async def test_a_slow_server_makes_no_cool_down_and_no_hold_longer(redis: RedisServer) -> None:
+    redis.command("FLUSHALL")
+    key = Key("openai", "", "m")
+    async with Cutter(redis.port) as cutter:
+        async for two in two_at(cutter.url, clock=RunningClock):
+            await two.exchange()
+            two.one.no(5.0)
+            lives(two.one, "trips")
+            began = [node.clock.monotonic() for node in (two.one, two.other)]
+            cutter.delay_s = 0.08
+            await two.exchange(8)
+            for node, at in zip((two.one, two.other), began, strict=True):
+                assert node.standing.breakers["openai"].until - at == pytest.approx(5, abs=0.2)
+                assert node.node.holding.holds.left_s(key, at) == pytest.approx(5, abs=0.2)
 
 
 async def test_steps_of_a_ramp_reach_the_workers_of_all_nodes(two: Two) -> None:

@@ -1,7 +1,7 @@
 """Two nodes over one Redis, with their workers (failover.md §11)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from proxy.app.nodes import Nodes
 from proxy.model.failover import Outcome
@@ -12,16 +12,30 @@ from proxy.storage.redis.client import new_client
 from proxy.storage.redis.server import Server
 from proxy.storage.redis.standings import RedisStandings
 from tests.app.onenode import OK, Net
+from tests.kit.fakes import FakeClock
 from tests.kit.redis import silent
 
 NO = Outcome.RATE_LIMITED
 
 
+class RunningClock(FakeClock):
+    """Goes on with the machine's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = SystemClock.monotonic()
+
+    def monotonic(self) -> float:
+        return super().monotonic() + SystemClock.monotonic() - self._began
+
+
 class Node(Net):
     """A control process and two workers, each with a clock of its own."""
 
-    def __init__(self, name: str, server: Server, ahead_s: float) -> None:
-        super().__init__()
+    def __init__(
+        self, name: str, server: Server, ahead_s: float, clock: Callable[[], FakeClock] = FakeClock
+    ) -> None:
+        super().__init__(clock=clock)
         self.clock.advance(ahead_s)
         standings = RedisStandings(server, name)
         self.nodes = self.node.nodes = Nodes(standings, self.clock, self.node.holding)
@@ -48,9 +62,10 @@ class Node(Net):
 
 
 class Two:
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, clock: Callable[[], FakeClock]) -> None:
         self.server = server
-        self.one, self.other = Node("one", server, 0.0), Node("other", server, 300.0)
+        self.one = Node("one", server, 0.0, clock)
+        self.other = Node("other", server, 300.0, clock)
 
     async def exchange(self, times: int = 1) -> None:
         for _ in range(times):
@@ -74,10 +89,10 @@ class Two:
         return len(self.one.told_of(kind)) + len(self.other.told_of(kind))
 
 
-async def two_at(url: str) -> AsyncIterator[Two]:
+async def two_at(url: str, clock: Callable[[], FakeClock] = FakeClock) -> AsyncIterator[Two]:
     server = Server(new_client(url), SystemClock(), silent)
     await asyncio.to_thread(server.load_scripts)
     try:
-        yield Two(server)
+        yield Two(server, clock)
     finally:
         await server.close()
