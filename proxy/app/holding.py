@@ -83,7 +83,7 @@ class Holding:
         if standing is not None and effects:
             self._changed(standing, effects, 0)
         policy_id = "" if standing is None else standing.policy.effective_id
-        self._tell(key, now, policy_id, but=slot)
+        self._tell(key, now, policy_id, but=slot if left_s > 0 else None)  # it may have heard less
 
     def told(self, standing: Standing, limit: Message, now: float) -> None:
         """A worker was alone when an endpoint was limited, or was so no more.  What several workers

@@ -157,7 +157,7 @@ class Nodes:
         believed = {
             (id(standing), each.endpoint_id)
             for standing, told in zip(standings, heard, strict=True)
-            for each in told
+            for each in (told if untold else ())
             if each.believed or not _is_understood(each)
         }
         for change in untold:

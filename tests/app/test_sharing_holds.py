@@ -168,3 +168,27 @@ def test_a_worker_that_was_told_no_since_does_not_forget_it() -> None:
         left_s = worker.flights.holds.left_s(key, worker.clock.monotonic())
         assert left_s == pytest.approx(20, abs=0.1)
     assert net.changes() == ["limited", "closed", "limited"]
+
+
+def test_old_news_of_a_limit_do_not_outlast_its_end() -> None:
+    net = Net()
+    net.workers[0].ask(NO, hint_s=1.0)
+    net.wait(1.2)
+    net.node.changed(net.standing, [])  # says how all stands, and is on its way
+    net.workers[0].ask(OK)
+    net.settle()
+    assert {w.standing().active for w in net.workers.values()} == {"openai"}
+    assert not any(w.standing().limited for w in net.workers.values())
+
+
+def test_of_two_nos_on_their_way_the_later_end_counts() -> None:
+    net = Net()
+    key = Key("openai", "", "m")
+    net.workers[0].ask(NO, hint_s=20.0)
+    net.workers[1].ask(NO, hint_s=5.0)
+    net.settle()
+    for worker in net.workers.values():
+        left_s = worker.flights.holds.left_s(key, worker.clock.monotonic())
+        assert left_s == pytest.approx(20, abs=0.1)
+    assert net.changes() == ["limited"]
+    assert net.node.holding.holds.left_s(key, net.clock.monotonic()) == pytest.approx(20, abs=0.1)
