@@ -154,6 +154,21 @@ async def test_steps_of_a_ramp_reach_the_workers_of_all_nodes(two: Two) -> None:
     assert steps == {1}
 
 
+async def test_an_end_that_nobody_can_have_said_is_not_believed(
+    two: Two, redis: RedisServer
+) -> None:
+    lives(two.one, "trips")
+    await two.one.nodes.exchange(two.one.node)
+    said = redis.command("HGET", STATES, "openai").split(b"\r\n")[1].decode()
+    version, care, step, _, rest = said.split("|", 4)
+    garbled = "|".join((version, care, step, "9" * 15, rest))
+    redis.command("HSET", STATES, "openai", garbled)
+    await two.exchange(2)
+    breaker = two.other.standing.breakers["openai"]
+    assert breaker.until - two.other.clock.monotonic() == pytest.approx(5, abs=0.2)
+    assert two.told() == ["open"]
+
+
 async def test_what_is_told_although_nobody_understands_what_redis_has(
     two: Two, redis: RedisServer
 ) -> None:

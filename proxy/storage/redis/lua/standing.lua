@@ -25,7 +25,7 @@ local function whole(number) return string.format('%.0f', number) end
 local function known(name)
   local v, care, step, till, since, opened, body =
     string.match(redis.call('HGET', KEYS[1], name) or '', STATE)
-  if not v then return nil end
+  if not v or tonumber(till) > now + DAY_MS then return nil end  -- nobody forces for longer
   return {version = tonumber(v), care = tonumber(care), step = tonumber(step),
     till = tonumber(till), since = tonumber(since), opened = tonumber(opened), body = body}
 end
