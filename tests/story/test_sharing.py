@@ -205,7 +205,7 @@ async def test_a_worker_that_dies_with_a_probe_leaves_nothing_stuck(
     assert probe.exception() is not None
     for each in probes:
         if each is not probe:
-            assert each.result().status == 200
+            assert each.result().status == 200, each.result().text
     provider.play(ok())
     killed = time.monotonic()
     while not provider.journal:
