@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from proxy.app.claiming import Claims
 from proxy.app.life import DrainLimits, settle_garbage
 from proxy.app.limits import LimitsOfWorker
 from proxy.app.sharing import WorkerShare
@@ -89,7 +90,8 @@ class DataHalf:
         self._lag_s = 0.0
         self._health = Health()
         self._dropped: dict[str, int] = {}
-        self.share = WorkerShare(clock)
+        self._claims = Claims(state_dir)
+        self.share = WorkerShare(clock, self._claims.of)
         self.gateway = Gateway(
             rules=self._current,
             clock=clock,
@@ -273,4 +275,5 @@ class DataHalf:
             await http.shutdown(1.0)
         await self.transports.close()
         self.spool.close()
+        self._claims.close()
         self._threads.close()

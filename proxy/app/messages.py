@@ -1,8 +1,8 @@
 """What a worker and the control process tell each other of endpoints (failover.md §11).
 
 worker to control            control to worker
-counts, changes, hold        standings, hold
-probing, probed              grant, here
+counts, changes, hold         standings, hold
+probing, probed              grant, taken, here
 """
 
 from collections.abc import Iterator, Mapping, Sequence

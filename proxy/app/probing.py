@@ -1,8 +1,9 @@
 """Who may probe: permits are pushed to workers, never asked for, so that no request waits for one
 (failover.md §11).
 
-The worker that served the policy last gets it; what is not used for two seconds goes to the next
-one, and what a dead worker held comes back at once.
+The worker that served the policy last gets it; what is not used for two seconds is everybody's, and
+then whoever is asked first uses it: the workers have a claim for that (`app.claiming`), which one
+holds at a time.  What a dead worker held comes back at once.
 """
 
 from collections.abc import Callable
@@ -11,24 +12,30 @@ from itertools import count
 from typing import Final
 
 from proxy.app.messages import named
+from proxy.app.sharing import GRANT_S
+from proxy.link.frames import Message
 from proxy.link.peers import Workers
 from proxy.model.ports import Clock
 from proxy.routing.breaker import LEASE_GRACE_S, Breaker
 from proxy.routing.standing import Standing
 from proxy.routing.states import Permit, State
 
-UNUSED_S: Final = 2.25  # the worker's own two seconds, and the way
+ALONE_S: Final = 2.0  # what is not used meanwhile moves on
+RENEW_S: Final = 1.0  # what is everybody's is told again, so that there is always one
+UNUSED_S: Final = GRANT_S + 0.25  # the worker's own time, and the way
 Leave = Callable[[Standing, str], bool]  # of the other nodes
 
 
 @dataclass(slots=True)
 class Lent:
-    """A permit that a worker has."""
+    """A permit that a worker has.  `slot` None: all have it, and nobody has used it yet.
+    `moves_at`: when it is everybody's, or told to them again."""
 
     standing: Standing
     endpoint_id: str
-    slot: int
+    slot: int | None
     permit: Permit
+    moves_at: float
     used: bool = False
 
     @property
@@ -47,7 +54,7 @@ class Probing:
         self._lent: dict[int, Lent] = {}
         self._numbers_of: dict[int, set[int]] = {}  # by the identity of a standing
         self._served: dict[int, int] = {}  # by the identity of a standing: the slot
-        self._passed: dict[int, int] = {}  # the slot that did not use it
+        self._passed: set[int] = set()  # where who served last did not use it
 
     def __repr__(self) -> str:
         return f"<Probing {len(self._lent)} permits lent>"
@@ -67,44 +74,59 @@ class Probing:
             if id(lent.standing) not in standings:
                 self._drop(number)
         self._served = {key: slot for key, slot in self._served.items() if key in standings}
-        self._passed = {key: slot for key, slot in self._passed.items() if key in standings}
+        self._passed &= standings
 
     def look(self, standing: Standing) -> None:
         """Lend what can be lent."""
         now = self._clock.monotonic()
         self._drop_old(standing, now)
+        self._move_on(standing, now)
         for name, breaker in standing.breakers.items():
             while breaker.state is State.PROBING and breaker.may_probe(now):
-                slot = self._next(standing)
-                if slot is None or not self._leave(standing, name):
+                if not self._workers().slots() or not self._leave(standing, name):
                     break
                 permit = breaker.permit(now, 0.0)
                 assert permit is not None, "it may be probed"
                 permit.deadline = now + UNUSED_S
                 number = next(self._numbers)
-                self._lent[number] = Lent(standing, name, slot, permit)
+                lent = Lent(standing, name, self._first(standing), permit, now + ALONE_S)
+                self._lent[number] = lent
                 self._numbers_of.setdefault(id(standing), set()).add(number)
-                self._workers().send(
-                    slot,
-                    {"t": "grant", **named(standing), "endpoint_id": name, "number": number},
-                )
+                self._say("grant", number, lent)
 
-    def _next(self, standing: Standing) -> int | None:
-        slots = sorted(self._workers().slots())
-        if not slots:
-            return None
-        served, passed = self._served.get(id(standing)), self._passed.get(id(standing))
-        if served in slots and served != passed:
-            return served
-        return next((slot for slot in slots if passed is None or slot > passed), slots[0])
+    def _first(self, standing: Standing) -> int | None:
+        """Who served last; None: all."""
+        served = self._served.get(id(standing))
+        alone = id(standing) not in self._passed and served in self._workers().slots()
+        return served if alone else None
+
+    def _move_on(self, standing: Standing, now: float) -> None:
+        """What nobody used is everybody's, as long as this node may probe."""
+        for number in sorted(self._numbers_of.get(id(standing), ())):
+            lent = self._lent[number]
+            if lent.used or now < lent.moves_at or not self._leave(standing, lent.endpoint_id):
+                continue
+            self._passed.add(id(standing))
+            lent.slot, lent.moves_at = None, now + RENEW_S
+            lent.permit.deadline = now + UNUSED_S
+            self._say("grant", number, lent)
+
+    def _say(self, what: str, number: int, lent: Lent) -> None:
+        message: Message = {
+            "t": what, **named(lent.standing), "endpoint_id": lent.endpoint_id, "number": number
+        }  # fmt: skip
+        for slot in self._workers().slots() if lent.slot is None else (lent.slot,):
+            self._workers().send(slot, message)
 
     def used(self, slot: int, number: int, limit_s: float) -> None:
         """A probe has begun."""
         lent = self._of(slot, number)
-        if lent is not None:
-            lent.used = True
+        if lent is not None and not lent.used:
+            if lent.slot is None:
+                self._say("taken", number, lent)
+            lent.used, lent.slot = True, slot
             lent.permit.deadline = self._clock.monotonic() + limit_s + LEASE_GRACE_S
-            self._passed.pop(id(lent.standing), None)
+            self._passed.discard(id(lent.standing))
 
     def over(self, slot: int, number: int) -> Lent | None:
         """A probe is over; None: nobody waits for it any more."""
@@ -128,7 +150,7 @@ class Probing:
 
     def _of(self, slot: int, number: int) -> Lent | None:
         lent = self._lent.get(number)
-        return lent if lent is not None and lent.slot == slot else None
+        return lent if lent is not None and lent.slot in (None, slot) else None
 
     def _give_back(self, lent: Lent) -> None:
         breaker = lent.breaker
@@ -149,7 +171,7 @@ class Probing:
             breaker = lent.breaker
             if lent.permit.deadline <= now:
                 if not lent.used:
-                    self._passed[id(lent.standing)] = lent.slot
+                    self._passed.add(id(lent.standing))
                 self._give_back(lent)
             elif breaker is not None and any(each is lent.permit for each in breaker.permits):
                 continue

@@ -38,13 +38,15 @@ from proxy.routing.merging import (
 )
 from proxy.routing.recovery import PREFILL_OFF_S
 from proxy.routing.standing import Standing
-from proxy.routing.states import Grant, State, Told
+from proxy.routing.states import Claim, Grant, State, Told
 
 REPORT_S: Final = 0.25
 ALONE_S: Final = 1.0
-GRANT_S: Final = 2.0  # a permit that is not used is somebody else's
+GRANT_S: Final = 2.5  # a permit that is not used, nor told again, is gone
 FIRST_WORD_S: Final = 0.5
 UNTOLD: Final = 256  # changes that are kept for later
+
+ClaimOf = Callable[[Standing, str], Claim | None]  # of an endpoint; None: there are no claims here
 
 
 class _Limit(NamedTuple):
@@ -61,8 +63,9 @@ class _Limit(NamedTuple):
 class WorkerShare:
     """`gateway.flights.Share` and `link.peers.Talk`; `tell` is what `Flights` says has changed."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, claim_of: ClaimOf) -> None:
         self._clock = clock
+        self._claim_of = claim_of
         self._flights: Flights | None = None
         self._send: Callable[[Message], None] = _nowhere
         self._heard_at = 0.0
@@ -125,6 +128,8 @@ class WorkerShare:
 
     def probed(self, flight: Flight) -> None:
         permit = flight.permit
+        if permit is not None and permit.claim is not None:
+            permit.claim.free()
         if permit is not None and permit.number:
             self._send_counts([flight.standing])
             self._send(_of_probe("probed", flight, permit.number) | {"verdict": permit.verdict})
@@ -178,6 +183,8 @@ class WorkerShare:
                     self._knows.set()
             case "grant":
                 self._granted(message, now)
+            case "taken":
+                self._taken(message)
             case "hold":
                 self._hold(message, now)
             case "no_prefill":
@@ -222,10 +229,20 @@ class WorkerShare:
                 self._limit(standing, str(each.get("endpoint_id")), now, seconds(each, "left_ms"))
 
     def _granted(self, message: Message, now: float) -> None:
-        standing = self._standing(message)
+        """A permit, or that one is still good."""
+        self._taken(message)
+        standing, name = self._standing(message), str(message.get("endpoint_id"))
+        breaker = standing.breakers.get(name) if standing is not None else None
+        if standing is not None and breaker is not None and breaker.grants is not None:
+            claim = self._claim_of(standing, name)
+            breaker.grants.append(Grant(whole(message, "number"), now + GRANT_S, claim))
+
+    def _taken(self, message: Message) -> None:
+        """A permit is used."""
+        standing, number = self._standing(message), whole(message, "number")
         breaker = standing.breakers.get(str(message.get("endpoint_id"))) if standing else None
         if breaker is not None and breaker.grants is not None:
-            breaker.grants.append(Grant(whole(message, "number"), now + GRANT_S))
+            breaker.grants = [each for each in breaker.grants if each.number != number]
 
     def _hold(self, message: Message, now: float) -> None:
         key, left_s = held_key(message), seconds(message, "left_ms")

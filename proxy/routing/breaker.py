@@ -255,7 +255,10 @@ class Breaker:
             return None
         permit = Permit(now + limit_s + LEASE_GRACE_S, limit_s)
         if self.grants is not None:
-            permit.number = self.grants.pop(0).number
+            grant = self.grants.pop(0)
+            if grant.claim is not None and not grant.claim.take():
+                return None
+            permit.number, permit.claim = grant.number, grant.claim
         self.permits.append(permit)
         return permit
 
@@ -279,6 +282,8 @@ class Breaker:
         """It was not used, or nobody knows what became of it."""
         if permit in self.permits:
             self.permits.remove(permit)
+        if permit.claim is not None:
+            permit.claim.free()
 
     def _probed(self, now: float, outcome: Outcome, permit: Permit) -> Change | None:
         if permit not in self.permits:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 
 class State(StrEnum):
@@ -37,6 +38,19 @@ class Change:
     reason: Reason | None = None
 
 
+class Claim(Protocol):
+    """A permit that several processes were given, of which one uses it at a time.  Nothing here
+    waits."""
+
+    def take(self) -> bool:
+        """False: another one has it."""
+        ...
+
+    def free(self) -> None:
+        """What was taken, if it was; more than once is no fault."""
+        ...
+
+
 @dataclass(slots=True)
 class Permit:
     """The leave to send one probe; it is gone at `deadline` whatever becomes of its holder."""
@@ -46,14 +60,17 @@ class Permit:
     slow: bool = False
     number: int = 0  # of the grant that it comes from
     verdict: str = ""  # what came of it: good, bad, hard, slow; empty: nothing that counts
+    claim: Claim | None = None  # which is freed at its end
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The leave to probe that another process gave; unused it is gone at `until`."""
+    """The leave to probe that another process gave; unused it is gone at `until`.  `claim`: what
+    is taken first, because others were given the same one."""
 
     number: int
     until: float
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from proxy.model.failover import Outcome
 from proxy.routing.effects import Recovered, Switched
 from proxy.routing.holds import Key
 from proxy.routing.states import State
-from tests.app.onenode import BAD, DEAD
 from tests.app.twonodes import NO, Node, Two, two_at
+from tests.kit.net import BAD, DEAD
 from tests.kit.redis import Cutter, RedisServer
 
 pytestmark = pytest.mark.redis

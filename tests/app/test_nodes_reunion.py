@@ -9,8 +9,8 @@ import pytest
 from proxy.routing.effects import Flapping, Switched
 from proxy.routing.holds import Key
 from proxy.routing.states import State
-from tests.app.onenode import BAD, DEAD, OK
 from tests.app.twonodes import Node, RunningClock, Two, two_at
+from tests.kit.net import BAD, DEAD, OK
 from tests.kit.redis import Cutter, RedisServer
 
 pytestmark = pytest.mark.redis

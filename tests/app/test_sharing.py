@@ -8,7 +8,7 @@ from proxy.model.tenancy import SnapshotDoc
 from proxy.routing import window as fields
 from proxy.routing.effects import Switched
 from proxy.routing.states import State
-from tests.app.onenode import BAD, DEAD, OK, RULES, Net
+from tests.kit.net import BAD, DEAD, OK, RULES, Net
 
 
 def test_one_workers_trip_is_the_nodes_trip_at_once_and_told_once() -> None:

@@ -8,8 +8,8 @@ from proxy.app.sharing import ALONE_S
 from proxy.routing import window as fields
 from proxy.routing.effects import StateChanged, Switched
 from proxy.routing.states import State
-from tests.app.onenode import BAD, DEAD, Net, Worker
 from tests.kit.fakes import FakeClock
+from tests.kit.net import BAD, DEAD, Claims, Net, Worker
 
 
 def test_a_new_worker_knows_what_is_open() -> None:
@@ -27,7 +27,7 @@ def test_a_new_worker_knows_what_is_open() -> None:
 async def test_a_new_worker_waits_for_the_first_word_but_not_for_long() -> None:
     clock = FakeClock()
     began = asyncio.get_running_loop().time()
-    await Worker(clock).share.first_word()
+    await Worker(clock, Claims()).share.first_word()
     assert 0.4 < asyncio.get_running_loop().time() - began < 2
     told = Net().workers[0]
     began = asyncio.get_running_loop().time()

@@ -6,7 +6,7 @@ from proxy.app.sharing import ALONE_S
 from proxy.model.failover import Outcome
 from proxy.routing.effects import StateChanged, Switched
 from proxy.routing.holds import Key
-from tests.app.onenode import BAD, OK, Net
+from tests.kit.net import BAD, OK, Net
 
 NO = Outcome.RATE_LIMITED
 

@@ -11,8 +11,8 @@ from proxy.runtime.clock import SystemClock
 from proxy.storage.redis.client import new_client
 from proxy.storage.redis.server import Server
 from proxy.storage.redis.standings import RedisStandings
-from tests.app.onenode import OK, Net
 from tests.kit.fakes import FakeClock
+from tests.kit.net import OK, Net
 from tests.kit.redis import silent
 
 NO = Outcome.RATE_LIMITED

@@ -1,10 +1,11 @@
-"""Workers and their control process, and the talk between them, without sockets (§11)."""
+"""Some workers and their control process, what each knows of endpoints, without a socket: every
+message goes through JSON, clocks stand until they are moved (failover.md §11)."""
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from proxy.app.sharing import WorkerShare
+from proxy.app.sharing import ClaimOf, WorkerShare
 from proxy.app.standings import TICK_S, NodeStandings
 from proxy.gateway.flights import Flight, Flights
 from proxy.link.frames import Message, pack
@@ -38,11 +39,40 @@ def through(message: Message) -> Message:
     return found
 
 
+class Claims:
+    """The kernel: who holds which endpoint, of all workers."""
+
+    def __init__(self) -> None:
+        self.holders: dict[tuple[str, ...], Claimed] = {}
+
+    def of(self, worker: "Worker") -> ClaimOf:
+        return lambda standing, name: Claimed(self, worker, standing.policy.effective_id, name)
+
+    def died(self, worker: "Worker") -> None:
+        """What it held is free."""
+        for name, each in list(self.holders.items()):
+            if each.worker is worker:
+                del self.holders[name]
+
+
+class Claimed:
+    def __init__(self, claims: Claims, worker: "Worker", *name: str) -> None:
+        self._holders, self._name = claims.holders, name
+        self.worker = worker
+
+    def take(self) -> bool:
+        return self._holders.setdefault(self._name, self) is self
+
+    def free(self) -> None:
+        if self._holders.get(self._name) is self:
+            del self._holders[self._name]
+
+
 class Worker:
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, claims: Claims) -> None:
         self.clock = clock
         self.sent: deque[Message] = deque()
-        self.share = WorkerShare(clock)
+        self.share = WorkerShare(clock, claims.of(self))
         self.flights = Flights(clock, lambda: 0.5, self.share.tell)
         self.share.of(self.flights)
         self.share.to(lambda message: self.sent.append(through(message)))
@@ -87,29 +117,36 @@ class Net:
     """A control process and workers.  A process that is `frozen` hears nothing and says nothing;
     what is sent to it waits."""
 
-    def __init__(self, workers: int = 2, clock: Callable[[], FakeClock] = FakeClock) -> None:
-        self._clock_of = clock
+    def __init__(
+        self,
+        workers: int = 2,
+        clock: Callable[[], FakeClock] = FakeClock,
+        chance: Callable[[], float] = lambda: 0.5,
+    ) -> None:
+        self._clock_of, self._chance = clock, chance
         self.clock = clock()
         self.told: list[tuple[Effect, int]] = []
         self.frozen = False
         self.waiting: dict[int, deque[Message]] = {}
         self.workers: dict[int, Worker] = {}
+        self.claims = Claims()
         self.start_control()
         for slot in range(workers):
             self.start(slot)
 
     def start_control(self) -> None:
-        self.node = NodeStandings(self.clock, self._tell, lambda: 0.5)
+        self.node = NodeStandings(self.clock, self._tell, self._chance)
         self.node.workers = self
         self.node.keep(SnapshotDoc(version=1, sha256="", workspaces=[RULES]))
 
     def start(self, slot: int) -> None:
-        self.workers[slot], self.waiting[slot] = Worker(self._clock_of()), deque()
+        self.workers[slot], self.waiting[slot] = Worker(self._clock_of(), self.claims), deque()
         self.workers[slot].clock.advance(1000.0 * slot)  # each has a clock of its own
         self.node.joined(slot)
         self.settle()
 
     def kill(self, slot: int) -> None:
+        self.claims.died(self.workers[slot])
         del self.workers[slot], self.waiting[slot]
         self.node.left(slot)
         self.settle()
