@@ -42,6 +42,7 @@ from proxy.routing.states import Claim, Grant, State, Told
 
 REPORT_S: Final = 0.25
 ALONE_S: Final = 1.0
+FAILED_S: Final = 0.05  # between two times that failures are told at once
 GRANT_S: Final = 2.5  # a permit that is not used, nor told again, is gone
 FIRST_WORD_S: Final = 0.5
 UNTOLD: Final = 256  # changes that are kept for later
@@ -69,7 +70,8 @@ class WorkerShare:
         self._flights: Flights | None = None
         self._send: Callable[[Message], None] = _nowhere
         self._heard_at = 0.0
-        self._report_at = 0.0
+        self._report_at = self._failed_at = 0.0
+        self._failed: dict[int, Standing] = {}  # by identity: to be told with the next look
         self._untold: deque[tuple[float, Standing, Told | _Limit]] = deque(maxlen=UNTOLD)
         self.linked = False
         self._has_rules = False
@@ -120,6 +122,16 @@ class WorkerShare:
         if self.linked:
             self._send(no_prefill_message(workspace_id, endpoint_id, PREFILL_OFF_S))
 
+    def failed(self, standing: Standing) -> None:
+        """A run that grows is told at once, so that it ends on all workers together: `FAILED_S`
+        apart, what comes between with the next look."""
+        now = self._clock.monotonic()
+        if now < self._failed_at:
+            self._failed[id(standing)] = standing
+            return
+        self._failed_at = now + FAILED_S
+        self._send_counts([standing])
+
     def probing(self, flight: Flight) -> None:
         permit = flight.permit
         if permit is not None and permit.number:
@@ -156,6 +168,9 @@ class WorkerShare:
         if now >= self._report_at:
             self._report_at = now + REPORT_S
             self.report()
+        elif self._failed:
+            self._send_counts(self._failed.values())
+        self._failed.clear()
 
     def report(self) -> None:
         """Tell what was counted since the last time."""

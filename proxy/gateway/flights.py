@@ -15,6 +15,7 @@ from proxy.routing.balance import Balance, Load, tiers_of
 from proxy.routing.breaker import Breaker
 from proxy.routing.effects import Effect
 from proxy.routing.holds import Holds, Key
+from proxy.routing.outcomes import CONSEQUENCES
 from proxy.routing.recovery import PREFILL_OFF_S
 from proxy.routing.standing import NEVER, Standing, down_elsewhere
 from proxy.routing.states import Permit
@@ -22,6 +23,7 @@ from proxy.routing.states import Permit
 TICK_S: Final = 1.0
 SWEEPS_A_TICK: Final = 9  # within a second, with one to spare
 LEAST_TICKS: Final = 100  # that a sweep does at once
+AGAINST: Final = frozenset(each for each, told in CONSEQUENCES.items() if told.error or told.config)
 FIRST, WHOLE = "first", "whole"  # to the first content, to the end: what is measured
 
 Tell = Callable[[Standing, Effect], None]
@@ -38,6 +40,10 @@ class Share(Protocol):
         """An endpoint does not go on with answers, whatever it says of itself."""
         ...
 
+    def failed(self, standing: Standing) -> None:
+        """An attempt speaks against its endpoint, and nothing has changed yet."""
+        ...
+
     def probing(self, flight: "Flight") -> None:
         """A probe begins."""
         ...
@@ -52,6 +58,7 @@ class Alone:
 
     def held(self, key: Key, standing: Standing) -> None: ...
     def prefill_refused(self, workspace_id: str, endpoint_id: str) -> None: ...
+    def failed(self, standing: Standing) -> None: ...
     def probing(self, flight: "Flight") -> None: ...
     def probed(self, flight: "Flight") -> None: ...
 
@@ -166,6 +173,8 @@ class Flight:
             self._on.share.held(self.key, self.standing)
         if effects:
             self._on.told(self.standing, effects)
+        elif outcome in AGAINST:
+            self._on.share.failed(self.standing)
         if self.permit is not None:
             if self._breaker is not None:
                 self._breaker.give_back(self.permit)

@@ -51,6 +51,8 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
             case Send(place, after_s, charged):
                 if after_s:
                     await gateway.clock.sleep(after_s)
+                    if way.has_opened(place):
+                        continue
                 answer = await attempt_at(turn, place, rules, gateway, way, charged=charged)
                 if isinstance(answer, Refused):
                     way.skip(place, answer.reason)

@@ -114,6 +114,12 @@ class Way:
             fragile=fragile,
         )
 
+    def has_opened(self, place: int) -> bool:
+        """While the request waited to ask it once more: others have found that it is broken."""
+        standing = self.standing
+        breaker = None if standing is None else standing.breakers.get(self.names[place])
+        return breaker is not None and breaker.state is State.OPEN
+
     # ---- who does not take it
 
     def skip(self, place: int, reason: str) -> None:

@@ -48,6 +48,37 @@ def test_what_each_worker_counts_adds_up_to_a_trip_of_the_node() -> None:
     assert net.changes() == ["open"]
 
 
+@pytest.mark.parametrize(("outcome", "in_a_row"), [(BAD, 5), (DEAD, 3), (Outcome.AUTH, 3)])
+def test_a_run_over_both_workers_ends_where_one_workers_would(
+    outcome: Outcome, in_a_row: int
+) -> None:
+    net = Net()
+    for count in range(in_a_row):
+        assert net.states() == {State.CLOSED}
+        net.workers[count % 2].ask(outcome)
+        net.settle()
+        net.wait(0.05)
+    assert net.states() == {State.OPEN}
+
+
+def test_failures_are_told_at_once_but_not_each() -> None:
+    net = Net()
+    worker = net.workers[0]
+    net.wait(0.3)
+    for _ in range(2):
+        worker.sent.clear()
+        for _ in range(40):
+            worker.ask(BAD)
+            worker.ask(OK)
+        assert len(worker.sent) == 1
+        net.settle()
+        net.wait(0.05)
+        assert not worker.sent
+    window = net.standing.breakers["openai"].window
+    net.wait(0.3)
+    assert window.totals[fields.OUTCOMES] == 160
+
+
 def test_the_nodes_windows_hold_the_sums() -> None:
     net = Net()
     net.workers[0].ask(OK, 7)

@@ -98,6 +98,13 @@ async def test_r14_three_refusals_and_nobody_asks_it_again() -> None:
     ]
 
 
+async def test_what_opens_while_a_request_waits_is_not_asked_once_more() -> None:
+    w = between([REFUSED] * 9, [OK] * 9)
+    answers = await asyncio.gather(*(asked(w) for _ in range(3)))
+    assert {caller.status for caller, _ in answers} == {200}
+    assert sent(w) == (3, 3)
+
+
 async def test_the_primary_is_back_by_probes_and_a_ramp() -> None:
     w = between([REFUSED] * 3 + [OK] * 300, [OK] * 300)
     for _ in range(90):
