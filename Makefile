@@ -67,6 +67,10 @@ chaos: $(VENV)/.dev ## the scorecard of failover: real faults, official SDKs; FA
 chaos-long: $(VENV)/.dev ## a steady load while the primary fails in seven ways; DURATION=300 WORKERS=1
 	$(VENV)/bin/python -m tests.chaos.steady --seconds $(or $(DURATION),300) $(if $(WORKERS),--workers $(WORKERS))
 
+.PHONY: chaos-frozen
+chaos-frozen: $(VENV)/.dev redis ## what callers notice while Redis or the control process is frozen; CYCLES=4 WORKERS=2
+	$(VENV)/bin/python -m tests.chaos.frozen $(if $(CYCLES),--cycles $(CYCLES)) $(if $(WORKERS),--workers $(WORKERS))
+
 .PHONY: coverage
 coverage: $(VENV)/.dev ## how much of the code the tests without processes run, line by line
 	$(VENV)/bin/python -m coverage run -m pytest -m "$(FAST)"

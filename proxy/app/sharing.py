@@ -122,10 +122,13 @@ class WorkerShare:
         if self.linked:
             self._send(no_prefill_message(workspace_id, endpoint_id, PREFILL_OFF_S))
 
-    def failed(self, standing: Standing) -> None:
+    def failed(self, standing: Standing, endpoint_id: str) -> None:
         """A run that grows is told at once, so that it ends on all workers together: `FAILED_S`
-        apart, what comes between with the next look."""
+        apart, what comes between with the next look.  Not under load: what was good elsewhere
+        meanwhile, and ended the run, is told with the exchange."""
         now = self._clock.monotonic()
+        if not standing.breakers[endpoint_id].only_fails(now):
+            return
         if now < self._failed_at:
             self._failed[id(standing)] = standing
             return

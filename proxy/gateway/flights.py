@@ -23,7 +23,7 @@ from proxy.routing.states import Permit
 TICK_S: Final = 1.0
 SWEEPS_A_TICK: Final = 9  # within a second, with one to spare
 LEAST_TICKS: Final = 100  # that a sweep does at once
-AGAINST: Final = frozenset(each for each, told in CONSEQUENCES.items() if told.error or told.config)
+AGAINST: Final = frozenset(each for each, told in CONSEQUENCES.items() if told.error)
 FIRST, WHOLE = "first", "whole"  # to the first content, to the end: what is measured
 
 Tell = Callable[[Standing, Effect], None]
@@ -40,7 +40,7 @@ class Share(Protocol):
         """An endpoint does not go on with answers, whatever it says of itself."""
         ...
 
-    def failed(self, standing: Standing) -> None:
+    def failed(self, standing: Standing, endpoint_id: str) -> None:
         """An attempt speaks against its endpoint, and nothing has changed yet."""
         ...
 
@@ -58,7 +58,7 @@ class Alone:
 
     def held(self, key: Key, standing: Standing) -> None: ...
     def prefill_refused(self, workspace_id: str, endpoint_id: str) -> None: ...
-    def failed(self, standing: Standing) -> None: ...
+    def failed(self, standing: Standing, endpoint_id: str) -> None: ...
     def probing(self, flight: "Flight") -> None: ...
     def probed(self, flight: "Flight") -> None: ...
 
@@ -173,8 +173,8 @@ class Flight:
             self._on.share.held(self.key, self.standing)
         if effects:
             self._on.told(self.standing, effects)
-        elif outcome in AGAINST:
-            self._on.share.failed(self.standing)
+        elif outcome in AGAINST and self._breaker is not None:
+            self._on.share.failed(self.standing, self.endpoint_id)
         if self.permit is not None:
             if self._breaker is not None:
                 self._breaker.give_back(self.permit)

@@ -21,6 +21,7 @@ from proxy.routing.window import Window
 
 DECAY_S: Final = 60.0
 STEADY_S: Final = 10
+LATELY_S: Final = 2
 STEADY_SAMPLES: Final = 5
 JITTER: Final = 0.1
 QUIET_RPS: Final = 1.0
@@ -277,6 +278,11 @@ class Breaker:
         outcomes = self.window.recent(now, STEADY_S, fields.OUTCOMES)
         errors = self.window.recent(now, STEADY_S, fields.ERRORS)
         return self.state is State.CLOSED and (outcomes < STEADY_SAMPLES or 2 * errors < outcomes)
+
+    def only_fails(self, now: float) -> bool:
+        """All samples of the last second or two were errors."""
+        outcomes = self.window.recent(now, LATELY_S, fields.OUTCOMES)
+        return outcomes == self.window.recent(now, LATELY_S, fields.ERRORS)
 
     def give_back(self, permit: Permit) -> None:
         """It was not used, or nobody knows what became of it."""
