@@ -20,7 +20,7 @@ from proxy.routing.breaker import LEASE_GRACE_S, Breaker
 from proxy.routing.standing import Standing
 from proxy.routing.states import Permit, State
 
-ALONE_S: Final = 2.0  # what is not used meanwhile moves on
+FIRST_S: Final = 2.0  # for who served last; what is not used meanwhile moves on
 RENEW_S: Final = 1.0  # what is everybody's is told again, so that there is always one
 UNUSED_S: Final = GRANT_S + 0.25  # the worker's own time, and the way
 Leave = Callable[[Standing, str], bool]  # of the other nodes
@@ -50,7 +50,7 @@ class Probing:
         self._clock = clock
         self._workers = workers
         self._leave = leave
-        self._numbers = count(1)
+        self._numbers = count(clock.now_ms())  # none of a control process before this one
         self._lent: dict[int, Lent] = {}
         self._numbers_of: dict[int, set[int]] = {}  # by the identity of a standing
         self._served: dict[int, int] = {}  # by the identity of a standing: the slot
@@ -89,7 +89,7 @@ class Probing:
                 assert permit is not None, "it may be probed"
                 permit.deadline = now + UNUSED_S
                 number = next(self._numbers)
-                lent = Lent(standing, name, self._first(standing), permit, now + ALONE_S)
+                lent = Lent(standing, name, self._first(standing), permit, now + FIRST_S)
                 self._lent[number] = lent
                 self._numbers_of.setdefault(id(standing), set()).add(number)
                 self._say("grant", number, lent)

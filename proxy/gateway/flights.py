@@ -24,6 +24,7 @@ TICK_S: Final = 1.0
 SWEEPS_A_TICK: Final = 9  # within a second, with one to spare
 LEAST_TICKS: Final = 100  # that a sweep does at once
 AGAINST: Final = frozenset(each for each, told in CONSEQUENCES.items() if told.error)
+_SUCCESS: Final = Outcome.SUCCESS
 FIRST, WHOLE = "first", "whole"  # to the first content, to the end: what is measured
 
 Tell = Callable[[Standing, Effect], None]
@@ -173,7 +174,7 @@ class Flight:
             self._on.share.held(self.key, self.standing)
         if effects:
             self._on.told(self.standing, effects)
-        elif outcome in AGAINST and self._breaker is not None:
+        elif outcome is not _SUCCESS and outcome in AGAINST and self._breaker is not None:
             self._on.share.failed(self.standing, self.endpoint_id)
         if self.permit is not None:
             if self._breaker is not None:

@@ -52,6 +52,26 @@ def test_a_permit_that_is_not_used_is_everybodys() -> None:
         assert holders(net) == [0, 1]
 
 
+def test_of_workers_that_all_have_a_permit_one_probes_at_a_time() -> None:
+    net = Net(3)
+    net.workers[0].ask(BAD, 5)
+    net.wait(8)
+    assert holders(net) == [0, 1, 2]
+    first = net.workers[0].fly()
+    assert first is not None
+    assert net.workers[1].fly() is None  # though it has not heard of it yet
+    first.ended(net.workers[0].clock.monotonic(), OK)
+    late = net.workers[2].fly()  # nor has this one, and it is over
+    assert late is not None
+    net.settle()
+    assert net.standing.breakers["openai"].good_probes == 1
+    assert [worker.fly() for worker in net.workers.values()] == [None, None, None]
+    late.ended(net.workers[2].clock.monotonic(), OK)
+    net.wait(3)
+    assert net.standing.breakers["openai"].good_probes == 1  # it was nobody's
+    assert [worker.fly() is None for worker in net.workers.values()].count(False) == 1
+
+
 @pytest.mark.parametrize("used", [True, False])
 def test_a_worker_that_dies_gives_back_its_permit(used: bool) -> None:
     net = Net()
