@@ -13,8 +13,8 @@ INSTALL := $(PIP) install --require-hashes --no-deps -r
 PYTEST := $(VENV)/bin/python -m pytest
 CONFIG ?= config/parapet.yaml
 
-FAST := not process and not long and not redis and not exhaustive
-CHECK := $(FAST) and not thorough
+IN_PROCESS := not process and not long and not redis and not exhaustive
+CHECK := $(IN_PROCESS) and not thorough
 # Not even read by the quick run: what starts processes, and the SDKs, which take seconds to import.
 HEAVY := --ignore tests/story --ignore tests/chaos --ignore tests/sdk
 COMPILED := build/compiled
@@ -56,7 +56,7 @@ check: $(VENV)/.dev ## format, lint, import stairs, types, fast tests
 
 .PHONY: test
 test: $(VENV)/.dev redis ## every test, with real processes and a real Redis; LONG=1: the long ones too
-	$(PYTEST) -n auto -m "$(FAST)"
+	$(PYTEST) -n auto -m "$(IN_PROCESS)"
 	$(PYTEST) -m "$(SLOW)"
 
 .PHONY: chaos
@@ -73,7 +73,7 @@ chaos-frozen: $(VENV)/.dev redis ## what callers notice while Redis or the contr
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## how much of the code the tests without processes run, line by line
-	$(VENV)/bin/python -m coverage run -m pytest -m "$(FAST)"
+	$(VENV)/bin/python -m coverage run -m pytest -m "$(IN_PROCESS)"
 	@$(VENV)/bin/python -m coverage report --format=total | sed 's/^/coverage of these, in percent: /'
 
 .PHONY: bench-control
