@@ -62,10 +62,13 @@ class Holding:
         key, left_s = held_key(message), seconds(message, "left_ms")
         standing = self._of(key.workspace_id, str(message.get("policy_id")))
         quota = message.get("quota") is True
+        policy_id = "" if standing is None else standing.policy.effective_id
         effects: list[Effect] = []
         if left_s <= 0:
-            if self.holds.left_s(key, now) > LATER_S:
-                return  # another worker was told no since
+            if self.holds.left_s(key, now) > LATER_S:  # the later end wins: it is to try again then
+                known = hold_message(key, self.holds.of(key), now, policy_id)
+                self._workers().send(slot, known)
+                return
             if self.holds.of(key) is not None:
                 self.holds.ended(key, well=True)
                 self._over(key)
@@ -82,7 +85,6 @@ class Holding:
                 return
         if standing is not None and effects:
             self._changed(standing, effects, 0)
-        policy_id = "" if standing is None else standing.policy.effective_id
         self._tell(key, now, policy_id, but=slot if left_s > 0 else None)  # it may have heard less
 
     def told(self, standing: Standing, limit: Message, now: float) -> None:

@@ -192,3 +192,21 @@ def test_of_two_nos_on_their_way_the_later_end_counts() -> None:
         assert left_s == pytest.approx(20, abs=0.1)
     assert net.changes() == ["limited"]
     assert net.node.holding.holds.left_s(key, net.clock.monotonic()) == pytest.approx(20, abs=0.1)
+
+
+def test_a_control_process_that_heard_of_it_late_ends_it_late_and_for_all() -> None:
+    net = Net()
+    net.frozen = True
+    net.workers[0].ask(NO, hint_s=1.0)
+    net.wait(0.5)
+    net.frozen = False
+    net.wait(0.6)
+    net.workers[0].ask(OK)
+    net.settle()
+    assert net.changes() == ["limited"]
+    assert {w.standing().active for w in net.workers.values()} == {"spare"}
+    net.wait(0.6)
+    net.workers[0].ask(OK)
+    net.settle()
+    assert net.changes() == ["limited", "closed"]
+    assert {w.standing().active for w in net.workers.values()} == {"openai"}
