@@ -20,8 +20,8 @@ HOT = {
     "signs spans stream view watch whole",
     "guardrails/checks": "digits national secrets steps unicode validators",
     "model": "records",
-    "routing": "balance breaker budget effects failover holds latencies match outcomes recovery "
-    "rules standing states window",
+    "routing": "balance breaker budget choosing effects failover holds latencies match outcomes "
+    "recovery rules standing states window",
     "runtime": "ids",
     "spool": "record",
     "telemetry": "metrics",

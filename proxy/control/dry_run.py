@@ -5,14 +5,29 @@ caller as having one for the primary.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from proxy.control.foretold import (
+    Candidate,
+    DependsOn,
+    StickyTold,
+    TierTold,
+    candidate,
+    missing,
+    observed_of,
+    sentence_of,
+    sticky_told,
+    tiers_told,
+    unknowns,
+)
 from proxy.control.frame import ControlDeps, Passage, Reply
 from proxy.control.kinds import Object
 from proxy.control.problems import FieldError, Problem, invalid
-from proxy.control.standing import EndpointHealth, State, standing_of
+from proxy.control.standing import State as PolicyState
+from proxy.control.standing import standing_of
 from proxy.control.validation import read_as
 from proxy.guardrails.compile import PackError, compile_guard
 from proxy.guardrails.permits import Permits
@@ -21,14 +36,15 @@ from proxy.model.exchange import Dialect
 from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import ApiKey, Endpoint, GuardSettings, Route, Timeouts, WorkspaceRules
 from proxy.routing.explaining import status_of
+from proxy.routing.foretelling import NOWHERE, Foretold, alone, foretell
 from proxy.routing.holds import Key
 from proxy.routing.match import RouteTable, matches
 from proxy.routing.standing import Standing
+from proxy.routing.states import State
 from proxy.wire.providers.models import model_for
 from proxy.wire.providers.rehearsal import SPOKEN, refusal_of
 
 By = Literal["route_id", "key", "model_is_route", "model", "default_route", "only_route", "none"]
-_RAMP_SHARE: Final = 99  # the last that a ramp lets in
 _FORBIDDEN: Final = "forbidden"
 
 
@@ -56,34 +72,35 @@ class Matched(BaseModel):
     sentence: str
 
 
-class Candidate(BaseModel):
-    """One endpoint, in the order in which they are asked.  `reason`: why it is skipped."""
-
-    endpoint_id: str
-    provider: str | None
-    model: str | None
-    status: EndpointHealth
-    admits: bool
-    reason: str | None
-
-
 class PolicyShort(BaseModel):
     failover_policy_id: str
-    state: State
+    state: PolicyState
     max_attempts: int
     on_exhausted: str
 
 
 class Explained(BaseModel):
-    """`route_id` null: no route serves such a request.  `fault`: why the route serves nobody.
-    `answers`: the endpoint that would be asked first; null: none would."""
+    """What would become of such a request, as far as that is known without one."""
 
-    route_id: str | None
+    route_id: str | None = Field(description="null: no route serves such a request")
     matched: Matched
     dialect: Dialect | None
-    fault: str | None
-    answers: str | None
+    fault: str | None = Field(description="why the route serves nobody")
+    sentence: str = Field(description="where it would go, and why")
+    answers: str | None = Field(
+        description="the endpoint that all such requests ask first, single probes left out; null: "
+        "several share them (`asked_first`), or none admits"
+    )
+    asked_first: list[str] = Field(
+        description="whoever may be asked first, probes included; empty: none admits"
+    )
     endpoints: list[Candidate]
+    tiers: list[TierTold]
+    sticky: StickyTold | None = Field(description="null: off")
+    depends_on: list[DependsOn] = Field(
+        description="what may change the answer and is not known here: loads and pins are kept by "
+        "workers, and a dry run has no body"
+    )
     policy: PolicyShort | None
     timeouts: Timeouts | None
     policy_packs: list[str]
@@ -98,59 +115,136 @@ async def explain_request(passage: Passage, deps: ControlDeps) -> Reply:
     route, matched = _route(asked, rules, key)
     if route is None:
         told = Explained(
-            route_id=None, matched=matched, dialect=asked.dialect, fault=None, answers=None,
-            endpoints=[], policy=None, timeouts=None, policy_packs=[], stream_recovery=None,
+            route_id=None, matched=matched, dialect=asked.dialect, fault=None,
+            sentence=f"no route serves it: {matched.sentence}", answers=None, asked_first=[],
+            endpoints=[], tiers=[], sticky=None, depends_on=[], policy=None, timeouts=None,
+            policy_packs=[], stream_recovery=None,
         )  # fmt: skip
         return Reply.json(200, told.model_dump(mode="json"))
     policy = next(
         (p for p in rules.failover_policies if p.route_id == route.id and p.status == "active"),
         None,
     )
-    standing = None if policy is None else standing_of(deps, passage.workspace, policy)
-    permits, fault = await asyncio.to_thread(
+    permits, reroutes, fault = await asyncio.to_thread(
         _permits, route, rules, key, passage.config.guard, asked.model
     )
-    now = deps.clock.monotonic()
+    fault = rules.unusable.get(route.id) or fault
     primary = _primary(route, policy, rules)
     dialect = asked.dialect or (SPOKEN.get(primary.provider) if primary is not None else None)
-    endpoints: list[Candidate] = []
-    for name in [route.endpoint] if standing is None else standing.order:
-        doc = next((each for each in rules.endpoints if each.id == name), None)
-        model = asked.model if doc is None or primary is None or asked.model is None else (
-            model_for(doc, asked.model, primary.models)
-        )  # fmt: skip
-        reason = _reason(standing, name, model, now) if doc is not None else "unknown"
-        if not reason and doc is not None and primary is not None and dialect is not None:
-            reason = refusal_of(doc, primary, dialect, asked.model or _any_model(primary))
-        if not reason and doc is not None and permits is not None:
-            free = permits.may_send(name, model or "", doc.provider, asked.model or "")
-            reason = "" if free else _FORBIDDEN
-        status = "healthy" if standing is None else status_of(standing, name, now)
-        endpoints.append(
-            Candidate.model_validate(
-                {
-                    "endpoint_id": name,
-                    "provider": None if doc is None else doc.provider,
-                    "model": model,
-                    "status": status if doc is not None else "unknown",
-                    "admits": not reason,
-                    "reason": reason or None,
-                }
-            )
-        )
+    standing = None if policy is None else standing_of(deps, passage.workspace, policy)
+    names = [route.endpoint] if standing is None else standing.order
+    sight = _Sight(asked, rules, names, standing, dialect, permits, deps.clock.monotonic())
+    value = ""
+    if policy is not None and policy.sticky.enabled and policy.sticky.key == "api_key":
+        value = key.id if key is not None else ""
+    foretold = sight.foretell(value)
+    sole = [place.name for place in foretold.places if place.share == 1]
     told = Explained(
         route_id=route.id,
         matched=matched,
         dialect=dialect,
-        fault=rules.unusable.get(route.id) or fault,
-        answers=next((each.endpoint_id for each in endpoints if each.admits), None),
-        endpoints=endpoints,
+        fault=fault,
+        sentence=sentence_of(foretold, fault),
+        answers=sole[0] if sole and fault is None else None,
+        asked_first=list(foretold.first) if fault is None else [],
+        endpoints=sight.candidates(foretold),
+        tiers=tiers_told(foretold, sight.weights, value),
+        sticky=None if policy is None else sticky_told(policy, foretold, value),
+        depends_on=list(unknowns(policy, foretold, sight.docs, value, asked.model, reroutes)),
         policy=_short(policy, standing),
         timeouts=_timeouts(route, policy),
         policy_packs=route.policy_packs,
         stream_recovery=route.stream_recovery,
     )
     return Reply.json(200, told.model_dump(mode="json"))
+
+
+class _Sight:
+    """What the control process sees of the endpoints that a request might be sent to."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        rules: WorkspaceRules,
+        names: Sequence[str],
+        standing: Standing | None,
+        dialect: Dialect | None,
+        permits: Permits | None,
+        now: float,
+    ) -> None:
+        """`names`: the primary first.  `standing` None: there is no policy."""
+        docs = {each.id: each for each in rules.endpoints}
+        self._asked = asked
+        self._names = names
+        self._standing = standing
+        self._primary = docs.get(names[0])
+        self._now = now
+        self.docs = {name: docs[name] for name in names if name in docs}
+        self.weights = {name: doc.weight for name, doc in self.docs.items()}
+        self._unfits: dict[str, str] = {}
+        for name, doc in self.docs.items():
+            why = self._unfit(doc, dialect, permits)
+            if why:
+                self._unfits[name] = why
+
+    def foretell(self, value: str) -> Foretold:
+        """`value`: what the request sticks to, where that is known."""
+        if self._standing is not None:
+            return foretell(self._standing, self.weights, self._unfits, self._now, value)
+        if not self.docs:
+            return NOWHERE
+        return alone(self._names[0], self._unfits.get(self._names[0], ""))
+
+    def _unfit(self, doc: Endpoint, dialect: Dialect | None, permits: Permits | None) -> str:
+        """Why it does not take such a request, whatever its breaker says."""
+        primary, asked, model = self._primary, self._asked.model, self._model(doc)
+        if primary is not None and dialect is not None:
+            why = refusal_of(doc, primary, dialect, asked or _any_model(primary))
+            if why:
+                return why
+        if permits is not None and not permits.may_send(
+            doc.id, model or "", doc.provider, asked or ""
+        ):
+            return _FORBIDDEN
+        return "rate_limited" if self._held_s(doc.id, model) is not None else ""
+
+    def _model(self, doc: Endpoint) -> str | None:
+        asked, primary = self._asked.model, self._primary
+        if primary is None or asked is None:
+            return asked
+        return model_for(doc, asked, primary.models)
+
+    def _held_s(self, name: str, model: str | None) -> float | None:
+        """How long its own key is still held for that model; None: it is not."""
+        standing = self._standing
+        if standing is None:
+            return None
+        if model is None:
+            until = standing.limited.get(name)
+            return None if until is None else until - self._now
+        key = Key(name, "", model, standing.workspace_id)
+        if standing.holds.admits(key, self._now):
+            return None
+        return standing.holds.left_s(key, self._now)
+
+    def candidates(self, told: Foretold) -> list[Candidate]:
+        """Those that there are tier by tier, then those that there are not."""
+        standing = self._standing
+        observed = {} if standing is None else observed_of(standing, self._now)
+        found = []
+        for place in told.places:
+            doc, wait_s, status = self.docs[place.name], None, "healthy"
+            model = self._model(doc)
+            if standing is not None:
+                status = status_of(standing, place.name, self._now)
+                breaker = standing.breakers[place.name]
+                if breaker.state in (State.OPEN, State.FORCED_OPEN):
+                    wait_s = breaker.until - self._now
+                elif place.reason == "rate_limited":
+                    wait_s = self._held_s(place.name, model)
+            found.append(candidate(doc, model, status, place, observed.get(place.name), wait_s))
+        gone = [name for name in self._names if name not in self.docs]
+        return found + [missing(name, self._asked.model) for name in gone]
 
 
 # --- the route
@@ -214,44 +308,31 @@ def _any_model(primary: Endpoint) -> str:
     return next(iter(primary.models), "anthropic.claude")
 
 
-def _reason(standing: Standing | None, name: str, model: str | None, now: float) -> str:
-    """Why it does not take a request now; "" when it does, or a part of them."""
-    if standing is None:
-        return ""
-    why = standing.refusal(name, _RAMP_SHARE)
-    if why:
-        return why
-    key = Key(name, "", model or "", standing.workspace_id)
-    held = not standing.holds.admits(key, now) if model else (
-        name in standing.limited
-    )  # fmt: skip
-    return "rate_limited" if held else ""
-
-
 def _permits(
     route: Route,
     rules: WorkspaceRules,
     key: ApiKey | None,
     settings: GuardSettings,
     model: str | None,
-) -> tuple[Permits | None, str | None]:
-    """(what its packs say of who may use what, why they cannot be used)"""
+) -> tuple[Permits | None, list[str], str | None]:
+    """(what its packs say of who may use what, where they may send a request, why they cannot be
+    used)"""
     newest = {pack.policy_pack_id: pack for pack in rules.policies}
     exact = {f"{pack.policy_pack_id}@{pack.version}": pack for pack in rules.policies}
     found = [exact.get(name) or newest.get(name) for name in route.policy_packs]
     packs = [pack for pack in found if pack is not None]
     if not packs:
-        return None, None
+        return None, [], None
     try:
         guard = compile_guard(packs, settings)
     except PackError as why:
-        return None, f"its packs cannot be used: {why}"
+        return None, [], f"its packs cannot be used: {why}"
     role = (key.role or "app") if key is not None else "anonymous"
     permits = Permits(guard.gates, role)
     permits.ask_model(model or "")
     if permits.forbidden or permits.blocked is not None:
-        return permits, f"its packs refuse the request: {permits.message or _FORBIDDEN}"
-    return permits, None
+        return permits, [], f"its packs refuse the request: {permits.message or _FORBIDDEN}"
+    return permits, sorted(guard.reroutes), None
 
 
 def _short(policy: FailoverPolicy | None, standing: Standing | None) -> PolicyShort | None:

@@ -12,6 +12,7 @@ from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.failover import Attempt, Outcome
 from proxy.routing.balance import digest_of, share_of
+from proxy.routing.choosing import let_in
 from proxy.routing.failover import BUDGET, Move, Now, Send, next_move
 from proxy.routing.holds import Key
 from proxy.routing.states import Permit, State
@@ -24,7 +25,6 @@ PINNED: Final = "pinned_state"
 OTHER_VECTORS: Final = "different_embedding_model"
 RATE_LIMITED: Final = "rate_limited"
 _OVER: Final = (Outcome.SUCCESS, Outcome.BLOCKED)
-_CLOSED_BY_US: Final = ("open", "probing", "ramping")
 _CLOSED: Final = State.CLOSED
 _FORCED_CLOSED: Final = State.FORCED_CLOSED
 _PROBING: Final = State.PROBING
@@ -230,22 +230,18 @@ class Way:
     def _let_last(self, found: dict[int, str], now: float) -> None:
         """Where nobody admits: one who is on his way back and shows that he is well; then the
         primary as if nothing were known, if the policy wants that."""
-        standing, policy, names = self.standing, self._turn.policy, self.names
+        standing, names = self.standing, self.names
         assert standing is not None
         asked = {attempt.endpoint_id for attempt in self._turn.record.attempts}
         places = [place for place in self._in_order() if names[place] not in asked]
         if any(place not in found for place in places):
             return
-        for place in places:
-            returns = found[place] in ("probing", "ramping")
-            if returns and standing.may_be_last(names[place], now):
-                self._let_in = (names[place],)
-                del found[place]
-                return
-        tries = policy is not None and policy.on_exhausted == "try_primary" and not asked
-        if tries and found.get(0) in _CLOSED_BY_US:
-            self._let_in = (names[0],)
-            del found[0]
+        refused = {names[place]: why for place, why in found.items()}
+        order = [names[place] for place in places]
+        name = let_in(standing, order, refused, now, "" if asked else names[0])
+        if name:
+            self._let_in = (name,)
+            del found[names.index(name)]
 
     def _in_order(self) -> Sequence[int]:
         return range(len(self.names)) if self.places is None else self.places

@@ -96,13 +96,25 @@ async def test_without_a_policy_there_is_one_endpoint() -> None:
             },
             "dialect": "anthropic_messages",
             "fault": None,
+            "sentence": "anthropic-claude",
             "answers": "anthropic-claude",
+            "asked_first": ["anthropic-claude"],
             "endpoints": [
                 {
                     "endpoint_id": "anthropic-claude", "provider": "anthropic",
                     "model": "claude-3", "status": "healthy", "admits": True, "reason": None,
+                    "let_in": False, "admits_in_ms": None, "tier": 1, "weight": 1,
+                    "ramp_percent": None, "expected_share": 1.0, "observed_share": None,
                 }
             ],
+            "tiers": [
+                {
+                    "tier": 1, "endpoints": ["anthropic-claude"], "order": "alone",
+                    "sentence": "anthropic-claude alone",
+                }
+            ],
+            "sticky": None,
+            "depends_on": [],
             "policy": None,
             "timeouts": {
                 "connect_ms": 3000, "first_content_ms": 10_000, "idle_ms": 15_000,
