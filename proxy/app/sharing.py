@@ -25,7 +25,7 @@ from proxy.gateway.flights import Flight, Flights
 from proxy.link.frames import Message
 from proxy.model.exchange import Json
 from proxy.model.ports import Clock
-from proxy.routing.effects import Effect, StateChanged, is_limit
+from proxy.routing.effects import Effect, StateChanged, is_derived, is_limit
 from proxy.routing.holds import LATER_S, Key
 from proxy.routing.merging import (
     counts_doc,
@@ -46,6 +46,7 @@ FAILED_S: Final = 0.05  # between two times that failures are told at once
 GRANT_S: Final = 2.5  # a permit that is not used, nor told again, is gone
 FIRST_WORD_S: Final = 0.5
 UNTOLD: Final = 256  # changes that are kept for later
+TOGETHER: Final = 100  # policies in one message
 
 ClaimOf = Callable[[Standing, str], Claim | None]  # of an endpoint; None: there are no claims here
 
@@ -98,8 +99,8 @@ class WorkerShare:
 
     def tell(self, standing: Standing, effect: Effect) -> None:
         """The control process makes events of it.  Of a limit it hears with the hold, unless it is
-        away."""
-        if not isinstance(effect, StateChanged):
+        away; what another policy has found it finds by itself."""
+        if not isinstance(effect, StateChanged) or (self.linked and is_derived(effect)):
             return
         now, name, change = self._clock.monotonic(), effect.endpoint_id, effect.change
         if not is_limit(effect):
@@ -197,7 +198,7 @@ class WorkerShare:
             case "standings":
                 for each in objects(message, "of"):
                     self._adopt(each, now)
-                if self._has_rules:
+                if self._has_rules and message.get("more") is not True:
                     self._knows.set()
             case "grant":
                 self._granted(message, now)
@@ -224,7 +225,8 @@ class WorkerShare:
                 take_counts(name, breaker)
                 if breaker.version:
                     self._untold.append((now, standing, told_of(name, breaker, now)))
-                    self._flush(now)
+                    if len(self._untold) >= TOGETHER:
+                        self._flush(now)
         self._flush(now)
         for key in self.flights.holds.own():
             self.held(key)
@@ -322,8 +324,8 @@ class WorkerShare:
                     {**named(standing), "requests": requests, "on_fallback": on_fallback,
                      "counts": counts}
                 )  # fmt: skip
-        if found:
-            self._send({"t": "counts", "of": found})
+        for at in range(0, len(found), TOGETHER):
+            self._send({"t": "counts", "of": found[at : at + TOGETHER]})
 
 
 def _nowhere(message: Message) -> None:

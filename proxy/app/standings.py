@@ -1,7 +1,7 @@
 """How the endpoints of every policy stand on this node: kept by the control process, which adds up
 what its workers count, says what time does, and tells every change once (failover.md §11)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from proxy.app.holding import Holding, limits_of
@@ -14,13 +14,14 @@ from proxy.app.messages import (
 )
 from proxy.app.nodes import Nodes
 from proxy.app.probing import Probing
+from proxy.app.pushing import Pushing
+from proxy.app.turns import Turns
 from proxy.link.frames import Message
 from proxy.link.peers import Workers
-from proxy.model.exchange import Json
 from proxy.model.ports import Clock
 from proxy.model.tenancy import SnapshotDoc
 from proxy.routing.breaker import Breaker
-from proxy.routing.effects import Effect
+from proxy.routing.effects import Effect, StateChanged, finds_down
 from proxy.routing.merging import counts_from, put_counts, told_from, told_of, whole, wins
 from proxy.routing.standing import Standing, down_elsewhere
 from proxy.routing.states import State, Told
@@ -31,6 +32,7 @@ from proxy.storage.redis.standings import RedisStandings
 TICK_S: Final = 0.25
 QUIET_TICKS: Final = 4  # where nothing is wrong, time is looked at once a second
 _FORCED: Final = (State.FORCED_OPEN, State.FORCED_CLOSED)
+_WAIT: Final = (State.OPEN, *_FORCED)
 
 Publish = Callable[[SnapshotDoc], None]
 Tell = Callable[[Standing, Effect, int], None]  # the last one: when, in ms since 1970
@@ -59,7 +61,11 @@ class NodeStandings:
         self.workers: Workers = Nobody()
         self.nodes: Nodes | None = None  # None: there are no others
         self.probing = Probing(clock, lambda: self.workers, self._may_probe)
-        self.holding = Holding(clock, lambda: self.workers, self.of, self._say, self._push)
+        self.holding = Holding(clock, lambda: self.workers, self.of, self._note, self._push)
+        self._pushing = Pushing(clock, lambda: self.workers)
+        self._turns = Turns(clock, self._say)
+        self._ticking = False
+        self._spreading: set[tuple[str, str]] = set()  # by workspace and endpoint
 
     def __repr__(self) -> str:
         return f"<NodeStandings of {len(self._standings)} policies>"
@@ -99,7 +105,8 @@ class NodeStandings:
         """`publish`, before which the policies of the snapshot are known here."""
 
         def keep_and_publish(snapshot: SnapshotDoc) -> None:
-            self.keep(snapshot)
+            with self._turns.together():
+                self.keep(snapshot)
             publish(snapshot)
 
         return keep_and_publish
@@ -134,20 +141,26 @@ class NodeStandings:
     # --- link.peers.Host
 
     def joined(self, slot: int) -> None:
+        self._turns.do(self._introduce(slot))
+
+    def _introduce(self, slot: int) -> Iterator[None]:
+        yield from self._pushing.introduce(slot, self.all())
         now = self._clock.monotonic()
-        known: list[Json] = [
-            standing_doc(each, now)
-            for each in self._standings.values()
-            if each.limited or any(breaker.version for breaker in each.breakers.values())
-        ]
-        self.workers.send(slot, {"t": "standings", "of": known})
         self.holding.joined(slot, now)
 
     def left(self, slot: int) -> None:
-        for standing in self.probing.left(slot):
-            self.probing.look(standing)
+        self._turns.do(self._lend_to(self.probing.left(slot)))
+
+    def _lend_to(self, standings: Iterable[Standing]) -> Iterator[None]:
+        for standing in standings:
+            self.lend(standing)
+            yield
 
     def heard(self, slot: int, message: Message) -> None:
+        with self._turns.together():
+            self._take(slot, message)
+
+    def _take(self, slot: int, message: Message) -> None:
         now = self._clock.monotonic()
         match message.get("t"):
             case "counts":
@@ -214,7 +227,7 @@ class NodeStandings:
         if effects:
             self.changed(lent.standing, effects)
         self.move(lent.standing, now)
-        self.probing.look(lent.standing)
+        self.lend(lent.standing)
 
     def _no_prefill(self, slot: int, message: Message, now: float) -> None:
         workspace_id, endpoint_id, left_s = no_prefill_of(message)
@@ -232,20 +245,33 @@ class NodeStandings:
         """Look at time for ever."""
         if self.nodes is not None:
             background(self.nodes.run(self), name="standings of all nodes")
+        background(self._turns.run(), name="turns of the standings")
         while True:
             await self._clock.sleep(TICK_S)
             self.tick()
 
     def tick(self) -> None:
         """Every 250 ms."""
-        now = self._clock.monotonic()
         self._ticks += 1
         for slot in self.workers.slots():
             self.workers.send(slot, {"t": "here"})
-        for standing in self.all():
-            if self._ticks % QUIET_TICKS == 0 or not standing.quiet:
-                self.move(standing, now)
-                self.probing.look(standing)
+        if not self._ticking:
+            self._ticking = True
+            self._turns.do(self._look_at_time(everywhere=self._ticks % QUIET_TICKS == 0))
+
+    def _look_at_time(self, *, everywhere: bool) -> Iterator[None]:
+        try:
+            for standing in self.all():
+                if everywhere or is_due(standing, self._clock.monotonic()):
+                    self.move(standing, self._clock.monotonic())
+                    self.lend(standing)
+                yield
+        finally:
+            self._ticking = False
+
+    def finish(self) -> None:
+        """Tell all that is still to be told: nothing follows."""
+        self._turns.finish()
 
     def move(self, standing: Standing, now: float) -> None:
         """What time and counts have done to it."""
@@ -268,7 +294,6 @@ class NodeStandings:
         standing.adopt(told, now)
         if before != [_place(each) for each in standing.breakers.values()]:
             self._push(standing)
-            self.probing.look(standing)
 
     def judge(self, standing: Standing, endpoint_id: str, sums: list[int]) -> None:
         effects = standing.judge(endpoint_id, self._clock.monotonic(), sums)
@@ -279,22 +304,21 @@ class NodeStandings:
         return self.probing.lends(standing, endpoint_id)
 
     def lend(self, standing: Standing) -> None:
-        self.probing.look(standing)
+        if standing not in self._pushing:  # else when workers know that it may be probed: `_say`
+            self.probing.look(standing)
 
     # ----
 
     def changed(self, standing: Standing, effects: Sequence[Effect], ago_ms: int = 0) -> None:
-        """Tell it, and every worker; who is not there at all is there for no policy."""
-        self._say(standing, effects, ago_ms)
+        """Tell it, and every worker."""
+        self._note(standing, effects, ago_ms)
         over = [e.endpoint_id for e in limits_of(effects) if e.change.before is State.LIMITED]
         self._push(standing, over)
-        self.probing.look(standing)
-        now = self._clock.monotonic()
-        for other, more in down_elsewhere(standing, effects, self.all(), now):
-            if more:
-                self.changed(other, more)
+        for effect in effects:
+            if finds_down(effect):
+                self._find_down(standing, effect)
 
-    def _say(self, standing: Standing, effects: Sequence[Effect], ago_ms: int) -> None:
+    def _note(self, standing: Standing, effects: Sequence[Effect], ago_ms: int) -> None:
         self.holding.noted(standing, effects, self._clock.monotonic() - ago_ms / 1000)
         at_ms = self._clock.now_ms() - ago_ms
         if self.nodes is not None:
@@ -302,11 +326,36 @@ class NodeStandings:
         else:
             self.tell(standing, effects, at_ms)
 
+    def _find_down(self, standing: Standing, effect: StateChanged) -> None:
+        """Who is not there at all is there for no policy: told to many, a few at a time."""
+        place = (standing.workspace_id, effect.endpoint_id)
+        if place not in self._spreading:  # else the others are about to know
+            self._spreading.add(place)
+            now = self._clock.monotonic()
+            others = down_elsewhere(standing, [effect], self.all(), now)
+            self._turns.do(self._spread(place, others))
+
+    def _spread(
+        self, place: tuple[str, str], others: Iterator[tuple[Standing, list[Effect]]]
+    ) -> Iterator[None]:
+        try:
+            for other, more in others:
+                if more and self.of(other.workspace_id, other.policy.effective_id) is other:
+                    self.changed(other, more)
+                yield
+        finally:
+            self._spreading.discard(place)
+
     def _push(self, standing: Standing, over: Sequence[str] = ()) -> None:
         """How it stands, to every worker; `over`: what is limited no more."""
-        told = standing_doc(standing, self._clock.monotonic(), over)
-        for slot in self.workers.slots():
-            self.workers.send(slot, {"t": "standings", "of": [told]})
+        with self._turns.together():
+            self._pushing.add(standing, over)
+
+    def _say(self) -> None:
+        """What has changed, and then who may probe."""
+        told = self._pushing.send()
+        if told:
+            self._turns.do(self._lend_to(told))
 
     def _may_probe(self, standing: Standing, endpoint_id: str) -> bool:
         return self.nodes is None or self.nodes.may_probe(standing, endpoint_id)
@@ -318,3 +367,11 @@ class NodeStandings:
 def _place(breaker: Breaker) -> tuple[int, State, int, float]:
     """What workers have to know of it."""
     return breaker.version, breaker.state, breaker.step, breaker.until
+
+
+def is_due(standing: Standing, now: float) -> bool:
+    """Time may move it now: what is out of use for a while waits for the end of that."""
+    return any(
+        breaker.state is not State.CLOSED and (breaker.state not in _WAIT or breaker.until <= now)
+        for breaker in standing.breakers.values()
+    )

@@ -28,6 +28,11 @@ class Telling:
     def __repr__(self) -> str:
         return f"<Telling {self._spool.lines} lines>"
 
+    @property
+    def lines(self) -> int:
+        """How many were written."""
+        return self._spool.lines
+
     def tell(self, standing: Standing, effect: Effect, at_ms: int) -> None:
         """`at_ms`: when it happened, since 1970."""
         if not self._closed:

@@ -5,7 +5,8 @@ stands here and waits for nobody.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final, Protocol
 
 from proxy.gateway.snapshot import RouteView, Rules
@@ -13,7 +14,7 @@ from proxy.model.failover import Outcome
 from proxy.model.ports import Clock
 from proxy.routing.balance import Balance, Load, tiers_of
 from proxy.routing.breaker import Breaker
-from proxy.routing.effects import Effect
+from proxy.routing.effects import Effect, finds_down
 from proxy.routing.holds import Holds, Key
 from proxy.routing.outcomes import CONSEQUENCES
 from proxy.routing.recovery import PREFILL_OFF_S
@@ -25,6 +26,7 @@ SWEEPS_A_TICK: Final = 9  # within a second, with one to spare
 LEAST_TICKS: Final = 100  # that a sweep does at once
 AGAINST: Final = frozenset(each for each, told in CONSEQUENCES.items() if told.error)
 _SUCCESS: Final = Outcome.SUCCESS
+CLOSED_AT_ONCE: Final = 200
 FIRST, WHOLE = "first", "whole"  # to the first content, to the end: what is measured
 
 Tell = Callable[[Standing, Effect], None]
@@ -207,6 +209,7 @@ class Flights:
         self.share: Share = Alone()
         self.prefill_off_until: dict[tuple[str, str], float] = {}  # by workspace and endpoint
         self.under_way: set[Flight] = set()
+        self._down: dict[tuple[str, str], Iterator[tuple[Standing, list[Effect]]]] = {}
 
     def __repr__(self) -> str:
         return f"<Flights {len(self.under_way)} under way, {len(self._standings)} policies>"
@@ -314,6 +317,7 @@ class Flights:
         now = self._clock.monotonic()
         for flight in [each for each in self.under_way if each.slow_at <= now]:
             flight.look(now)
+        self._close_some()
         if now >= self._tick_at:
             self._tick_at = now + TICK_S
             self._due += self._awake.values()
@@ -333,7 +337,23 @@ class Flights:
         self._awake[id(standing)] = standing
         for effect in effects:
             self._tell(standing, effect)
-        for other, more in down_elsewhere(
-            standing, effects, self._standings.values(), self._clock.monotonic()
-        ):
-            self.told(other, more)
+        for effect in effects:
+            if finds_down(effect):
+                place = (standing.workspace_id, effect.endpoint_id)
+                if place not in self._down:  # else the others are about to know
+                    now, others = self._clock.monotonic(), self._standings.values()
+                    self._down[place] = down_elsewhere(standing, [effect], others, now)
+                    self._close_some()
+
+    def _close_some(self) -> None:
+        """Of those that are closed because nobody is there: no more at once than requests can wait
+        for.  The control process closes the others, too."""
+        left = CLOSED_AT_ONCE
+        while self._down and left:
+            place, others = next(iter(self._down.items()))
+            for other, more in islice(others, left):
+                left -= 1
+                if more:
+                    self.told(other, more)
+            if left:
+                del self._down[place]

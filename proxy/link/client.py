@@ -60,6 +60,7 @@ class LinkClient:
                            "version": self.version})  # fmt: skip
                 while (message := await receive(reader)) is not None:
                     self._take(message)
+                    await asyncio.sleep(0)  # more may be there already: requests come first
             except (OSError, LinkBroken, ValueError):
                 pass  # no control process now: try again
             finally:

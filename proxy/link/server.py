@@ -94,6 +94,7 @@ class LinkServer:
                     slot = self._hello(message, writer)
                 else:
                     self._take(slot, message)
+                    await asyncio.sleep(0)  # more may be there already: others come first
         except (LinkBroken, KeyError, TypeError, ValueError):
             pass  # the worker connects again
         finally:

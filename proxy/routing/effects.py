@@ -1,7 +1,7 @@
 """What has changed about the endpoints of a policy: told once, by whoever keeps it."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from proxy.routing.states import Change, Reason, State
 
@@ -49,3 +49,23 @@ Effect = StateChanged | Switched | Recovered | Flapping
 def is_limit(changed: StateChanged) -> bool:
     """The endpoint's own key is held, or is so no more."""
     return State.LIMITED in (changed.change.before, changed.change.after)
+
+
+def finds_down(effect: Effect) -> TypeGuard[StateChanged]:
+    """Attempts of this policy have shown that nobody is at the endpoint."""
+    return _is_down(effect) and not is_derived(effect)
+
+
+def is_derived(effect: Effect) -> bool:
+    """Attempts of another policy have: every process finds that by itself (failover.md §2)."""
+    if not isinstance(effect, StateChanged) or not _is_down(effect):
+        return False
+    why = effect.change.reason
+    return why is not None and not why.samples
+
+
+def _is_down(effect: Effect) -> bool:
+    if not isinstance(effect, StateChanged) or effect.change.after is not State.OPEN:
+        return False
+    why = effect.change.reason
+    return why is not None and why.code == "hard_failure"

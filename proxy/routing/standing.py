@@ -389,8 +389,3 @@ class Standing:
         if self.active == self.order[0]:
             return "normal"
         return "recovering" if primary in (State.PROBING, State.RAMP) else "failed_over"
-
-    @property
-    def quiet(self) -> bool:
-        """Every endpoint takes requests, and none is on its way back."""
-        return all(each.state is _CLOSED for each in self.breakers.values())
