@@ -13,7 +13,8 @@ from proxy.model.exchange import Json
 from proxy.model.failover import FailoverPolicy
 from proxy.model.tenancy import WorkspaceRules
 from proxy.routing import window as fields
-from proxy.routing.explaining import RuleExplained, explain, status_of
+from proxy.routing.explaining import EndpointExplained, RuleExplained, explain, status_of
+from proxy.routing.saying import trigger_condition
 from proxy.routing.standing import Standing
 from proxy.routing.states import State as Breaker
 
@@ -26,7 +27,8 @@ _DIGITS: Final = 4
 
 
 class EndpointStats(BaseModel):
-    """What the breaker has seen of an endpoint; null: nothing to tell of."""
+    """What the breaker has seen of an endpoint; null: nothing to tell of.  `error_rate` is of
+    `samples`; `slow_ratio` of the answers that were timed (`timed` in `explain`)."""
 
     samples: int
     error_rate: float | None
@@ -41,11 +43,24 @@ class HoldTold(BaseModel):
     remaining_ms: int
 
 
+class OpenedBy(BaseModel):
+    """Why an endpoint was left; `value` beside `threshold`, of so many samples."""
+
+    reason_code: str
+    trigger_condition: str
+    value: float
+    threshold: float
+    samples: int
+
+
 class EndpointExplainedTold(BaseModel):
     """One endpoint under the policy: what was seen of it, and what each rule says of that.
 
     `since`: when it came into its `state`; null: it was always so.  `next_probe_in_ms` null: it
-    needs none.  `excluded`: outcomes that say nothing of it, by class."""
+    needs none.  `timed`: answers that were found slow or not, of which `slow` are a part; attempts
+    under way are among them before they are `samples`.  `ramp_percent`: of the requests, while it
+    comes back.  `opened_by`: why it was left, until all its traffic is back.  `excluded`: outcomes
+    that say nothing of it, by class."""
 
     state: str
     status: EndpointHealth
@@ -55,6 +70,9 @@ class EndpointExplainedTold(BaseModel):
     samples: int
     errors: int
     slow: int
+    timed: int
+    ramp_percent: int | None
+    opened_by: OpenedBy | None
     excluded: dict[str, int]
     rules: list[RuleExplained]
 
@@ -122,6 +140,9 @@ def explained_one(deps: ControlDeps, standing: Standing, name: str, *, known: bo
         "samples": each.samples,
         "errors": each.errors,
         "slow": each.slow,
+        "timed": each.timed,
+        "ramp_percent": each.ramp_percent,
+        "opened_by": _opened_by(deps, standing, each),
         "excluded": {**each.excluded},
         "rules": [_rule(rule) for rule in each.rules],
     }
@@ -144,6 +165,20 @@ def stats_of(deps: ControlDeps, standing: Standing, name: str) -> Object:
 def _rule(each: RuleExplained) -> Json:
     bound = each.lower_bound
     return {**asdict(each), "lower_bound": None if bound is None else round(bound, _DIGITS)}
+
+
+def _opened_by(deps: ControlDeps, standing: Standing, each: EndpointExplained) -> Json:
+    why = each.opened_by
+    if why is None:
+        return None
+    at_ms = deps.clock.now_ms() - _ms(each.since_s or 0.0)
+    return {
+        "reason_code": why.code,
+        "trigger_condition": trigger_condition(why, standing.policy.conditions, at_ms),
+        "value": round(why.value, _DIGITS),
+        "threshold": why.threshold,
+        "samples": why.samples,
+    }
 
 
 def _forced(deps: ControlDeps, standing: Standing) -> Json:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Final
 
+from proxy.model.failover import Conditions
 from proxy.routing import window as fields
 from proxy.routing.breaker import Breaker
 from proxy.routing.rules import CONFIG_IN_A_ROW, HARD_IN_A_ROW
 from proxy.routing.standing import Standing
-from proxy.routing.states import State
+from proxy.routing.states import Reason, State
 from proxy.routing.window import lower_bound
 
 NO_CONDITION: Final = "no_condition"
@@ -68,7 +69,9 @@ class RuleExplained:
 @dataclass(frozen=True, slots=True)
 class EndpointExplained:
     """One endpoint under a policy.  Times are seconds from `now`; `since_s` None: it was always
-    so, `next_probe_in_s` None: it needs none."""
+    so, `next_probe_in_s` None: it needs none.  `timed`: answers that were found slow or not, of
+    which `slow` are a part; attempts under way are among them before they are `samples`.
+    `opened_by`: why it was left, until all its traffic is back."""
 
     state: str
     status: str
@@ -78,6 +81,9 @@ class EndpointExplained:
     samples: int
     errors: int
     slow: int
+    timed: int
+    ramp_percent: int | None = None
+    opened_by: Reason | None = None
     excluded: dict[str, int] = field(default_factory=dict)
     rules: tuple[RuleExplained, ...] = ()
 
@@ -112,6 +118,9 @@ def explain(standing: Standing, name: str, now: float) -> EndpointExplained:
         samples=n[fields.OUTCOMES],
         errors=n[fields.ERRORS],
         slow=n[fields.SLOW],
+        timed=n[fields.VERDICTS],
+        ramp_percent=breaker.percent if breaker.state is State.RAMP else None,
+        opened_by=None if breaker.state is State.CLOSED else breaker.reason,
         excluded={str(each): count for each, count in breaker.window.excluded.items()},
         rules=_rules(standing, name, now),
     )
@@ -183,15 +192,21 @@ def _asleep(standing: Standing, name: str, now: float) -> tuple[str, str] | None
         left = _span(standing.flap_until - now)
         return FLAP_HOLD, f"too many switches of late: no return for {left} more"
     if breaker.state is State.PROBING:
-        done = breaker.good_probes + breaker.bad_probes + breaker.slow_probes
-        return ALREADY_OPEN, (
-            f"out of use and being probed: {done} of {breaker.recovery.probe_requests} probes done"
-        )
+        return ALREADY_OPEN, _probed(breaker, now)
     left = _span(breaker.until - now)
     if breaker.state is State.FORCED_OPEN:
         return ALREADY_OPEN, f"an operator holds this endpoint out of use for {left} more"
     code = f" ({breaker.reason.code})" if breaker.reason is not None else ""
     return ALREADY_OPEN, f"out of use already{code}; a probe in {left}"
+
+
+def _probed(breaker: Breaker, now: float) -> str:
+    done = breaker.good_probes + breaker.bad_probes + breaker.slow_probes
+    said = f"out of use and being probed: {done} of {breaker.recovery.probe_requests} probes done"
+    left_s = breaker.opened_at + breaker.recovery.min_fallback_seconds - now
+    if done < breaker.recovery.probe_requests or left_s <= 0:
+        return said
+    return f"{said}; not back for {_span(left_s)} more (min_fallback_seconds)"
 
 
 def _errors(breaker: Breaker) -> RuleExplained:
@@ -207,7 +222,7 @@ def _errors(breaker: Breaker) -> RuleExplained:
     why, sentence = _why_errors(breaker, bound, limit, need)
     few = why in (FEW_SAMPLES, ONLY_EXCLUDED)
     return RuleExplained(
-        "a", "error_rate", _ratio(errors, total), bound, limit,
+        "a", "error_rate", _ratio(errors, total), bound if total else None, limit,
         total if few else errors, said.min_samples if few else need,
         why is None, why, sentence,
     )  # fmt: skip
@@ -227,7 +242,7 @@ def _why_errors(
         only = _many(limited, "answer was 429", "answers were 429")
         return RATE_LIMITS, f"{only}: a rate limit is held, and is no error"
     if total < said.min_samples:
-        return FEW_SAMPLES, _too_few(total, said.min_samples)
+        return FEW_SAMPLES, _too_few(total, said)
     seen = f"{_many(errors, 'error')} in {_many(total, 'sample')} ({_percent(errors / total)})"
     more = f"{need} would trip" if need is not None else "no number would trip"
     if errors <= limit * total:
@@ -252,7 +267,7 @@ def _slow(breaker: Breaker) -> RuleExplained:
     why, sentence = _why_slow(breaker, bound, limit, need)
     few = why in (FEW_SAMPLES, ONLY_EXCLUDED, BASIS)
     return RuleExplained(
-        "b", "latency", _ratio(slow, total), bound, limit,
+        "b", "latency", _ratio(slow, total), bound if total else None, limit,
         total if few else slow, said.min_samples if few else need,
         why is None, why, sentence,
     )  # fmt: skip
@@ -271,7 +286,7 @@ def _why_slow(
         seen = _many(n[fields.OUTCOMES], "sample")
         return BASIS, f"{seen}, none of them timed: latency_basis ttft leaves whole answers out"
     if total < said.min_samples:
-        return FEW_SAMPLES, _too_few(total, said.min_samples, "timed answer")
+        return FEW_SAMPLES, _too_few(total, said, "timed answer")
     timed = _many(total, "answer")
     seen = f"{slow} of {timed} ({_percent(slow / total)}) over {said.latency_threshold_ms} ms"
     more = f"{need} would trip" if need is not None else "no number would trip"
@@ -344,5 +359,6 @@ def _span(seconds: float) -> str:
     return f"{max(0, ceil(seconds))} s"
 
 
-def _too_few(have: int, need: int, what: str = "sample") -> str:
-    return f"{_many(have, what)} in the window, {need} are needed to judge"
+def _too_few(have: int, said: Conditions, what: str = "sample") -> str:
+    seen = f"{_many(have, what)} in the last {said.window_seconds} s"
+    return f"{seen}, {said.min_samples} are needed to judge"

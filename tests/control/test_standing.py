@@ -59,6 +59,12 @@ async def test_an_endpoint_that_was_left_is_seen_at_once(world: World) -> None:
     assert doc["since"] == "2024-03-15T14:30:05Z"
     told = doc["explain"][CLAUDE]
     assert (told["state"], told["next_probe_in_ms"]) == ("open", 3000)
+    assert told["opened_by"] == {
+        "reason_code": "hard_failure", "trigger_condition": "connect_failures >= 3",
+        "value": 3, "threshold": 3, "samples": 3,
+    }  # fmt: skip
+    assert (told["timed"], told["ramp_percent"]) == (10, None)
+    assert doc["explain"][SPARE]["opened_by"] is None
     assert [rule["why"] for rule in told["rules"]] == ["already_open"] * 5
     listed = (await world.get(f"{POLICIES}?state=failed_over")).doc["data"]
     assert [each["id"] for each in listed] == ["latency-failover"]

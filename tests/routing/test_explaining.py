@@ -67,6 +67,14 @@ def probed(flap_until: float = 0.0) -> Standing:
     return s
 
 
+def probed_out() -> Standing:
+    """All probes were good, and it is too early to come back."""
+    s = probed()
+    permit = s.permit("a", NOW + 6, 5.0)
+    s.observe("a", NOW + 6, OK, began=NOW + 6, quick=True, permit=permit)
+    return s
+
+
 def forced(name: str) -> Standing:
     s = standing()
     s.force(name, NOW, ttl_s=60.0)
@@ -83,11 +91,11 @@ STORIES: list[tuple[Callable[[], Standing], float, str, str | None, str]] = [
     (lambda: standing(**BOTH, consecutive_failures=0, consecutive_slow=0), NOW, "c", "no_condition",
      "consecutive_failures and consecutive_slow are off: this rule never trips"),
     (standing,                                    NOW, "a", "not_enough_samples",
-     "0 samples in the window, 10 are needed to judge"),
+     "0 samples in the last 60 s, 10 are needed to judge"),
     (lambda: errors(1, 0),                        NOW, "a", "not_enough_samples",
-     "1 sample in the window, 10 are needed to judge"),
+     "1 sample in the last 60 s, 10 are needed to judge"),
     (standing,                                    NOW, "b", "not_enough_samples",
-     "0 timed answers in the window, 10 are needed to judge"),
+     "0 timed answers in the last 60 s, 10 are needed to judge"),
     (lambda: errors(1, 19),                       NOW, "a", "below_threshold",
      "1 error in 20 samples (5 %) are not above 10 %; 5 would trip"),
     (lambda: errors(2, 8),                        NOW, "a", "lower_bound_below_threshold",
@@ -117,6 +125,9 @@ STORIES: list[tuple[Callable[[], Standing], float, str, str | None, str]] = [
      "out of use already (hard_failure); a probe in 3 s"),
     (probed,                                      NOW + 6, "a", "already_open",
      "out of use and being probed: 2 of 3 probes done"),
+    (lambda: probed_out(),                        NOW + 6, "a", "already_open",
+     ("out of use and being probed: 3 of 3 probes done; not back for 4 s more "
+      "(min_fallback_seconds)")),
     (lambda: forced("b"),                         NOW + 9, "c", "already_open",
      "an operator holds this endpoint out of use for 51 s more"),
     (lambda: forced("a"),                         NOW, "c", "forced_closed",
@@ -159,6 +170,36 @@ def test_figures_of_a_rule() -> None:
     assert a.lower_bound == pytest.approx(0.0686, abs=1e-4)
     assert (b.value, b.have, b.need) == (0.0, 8, 10), "too few: samples are counted"
     assert (c.reason, c.threshold, c.have, c.need) == ("latency", 10, 0, 10)
+
+
+def test_without_samples_nothing_is_sure() -> None:
+    a, b, *_ = explain(standing(), "a", NOW).rules
+    assert (a.value, a.lower_bound, b.value, b.lower_bound) == (None, None, None, None)
+
+
+def test_what_is_slow_is_told_with_what_was_timed() -> None:
+    """An attempt under way may be slow before it is a sample."""
+    s = saw(standing(), OK, 4, quick=True)
+    for _ in range(3):
+        s.mark_slow("a", NOW)
+    told = explain(s, "a", NOW)
+    assert (told.samples, told.slow, told.timed) == (4, 3, 7)
+    assert told.rules[1].value == pytest.approx(3 / 7, abs=1e-6)
+
+
+def test_why_it_was_left_is_told_until_its_traffic_is_back() -> None:
+    s = standing()
+    assert explain(s, "a", NOW).opened_by is None
+    why = Reason("hard_failure", 3, 3, 3)
+    assert explain(tripped(s), "a", NOW).opened_by == why
+    s.tick(NOW + 6)
+    assert explain(s, "a", NOW + 6).opened_by == why
+    s.breakers["a"].state = State.RAMP
+    told = explain(s, "a", NOW + 6)
+    assert (told.opened_by, told.ramp_percent) == (why, 100)
+    s.breakers["a"].state = State.CLOSED
+    told = explain(s, "a", NOW + 6)
+    assert (told.opened_by, told.ramp_percent) == (None, None)
 
 
 def test_what_an_edit_makes_trip_is_told_before_it_does() -> None:
