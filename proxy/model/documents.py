@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -18,6 +19,7 @@ from proxy.model.events import parse_time
 
 SLUG = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
+_SLUGS: Final = 16_384  # of the names of a large installation
 _EXACT = 2**53  # beyond it not every integer is a float
 # 3000 comes back as 3000, not as 3000.0
 Number = Annotated[
@@ -27,6 +29,7 @@ Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITY_RANK: dict[str, int] = {"info": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
 
 
+@lru_cache(_SLUGS)
 def slug(name: str) -> str:
     """The id that a document gets from its name: `Slack DevOps` is `slack-devops`."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()

@@ -5,7 +5,6 @@ The policy's members, bounds and defaults are failover.md §1; the decision's ar
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -141,7 +140,7 @@ class FailoverPolicy(Doc):
             raise ValueError("fallback_endpoints must be unique")
         return self
 
-    @cached_property
+    @property
     def effective_id(self) -> str:
         """The id that it says, that its name gives, or that its route gives."""
         return self.id or slug(self.name or "") or slug(f"failover-{self.route_id}")
