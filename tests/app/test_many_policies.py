@@ -232,3 +232,11 @@ def test_what_a_worker_has_done_alone_it_tells_in_messages_of_bounded_size() -> 
     assert sum(sizes) >= MANY
     assert max(sizes) <= 256
     assert TOGETHER <= 256
+
+
+def test_a_worker_waits_for_the_last_of_what_is_known() -> None:
+    worker = Worker()
+    worker.share.heard({"t": "standings", "of": [], "more": True})
+    assert not worker.share._knows.is_set()
+    worker.share.heard({"t": "standings", "of": [], "more": False})
+    assert worker.share._knows.is_set()
