@@ -6,7 +6,8 @@ One worker finds that nobody is there at an endpoint that is the primary of ever
 processes, the real socket and spool; nothing else runs.  `still` is the longest time in which an
 event loop got nowhere (what its callers wait for), by the clock and of it computed; `told`: from
 the first trip until every worker has every policy open, `known`: until the control process has;
-`CPU` is that of the control process; `events` must be two for each policy.
+`CPU` is that of the control process; `events`: two for each policy, and one more for each whose
+cool-down of five seconds is over when they are counted.
 """
 
 import argparse
