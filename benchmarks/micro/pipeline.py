@@ -1,6 +1,6 @@
 """What a request costs inside the pipeline, stage by stage, without sockets.
 
-    .venv/bin/python -m benchmarks.micro.pipeline [--pack] [--limits]
+    .venv/bin/python -m benchmarks.micro.pipeline [--pack] [--policy] [--limits]
 
 The upstream answers at once and the caller is memory, so what is left is our own work: look, match,
 admit, read, ask, reach, relay, tell.  For comparing two versions of the code on one machine; the
@@ -20,6 +20,7 @@ from proxy.gateway.ask import ask
 from proxy.gateway.early import Early
 from proxy.gateway.flights import Flights
 from proxy.gateway.limits import claim, settle
+from proxy.gateway.noting import tell_permits
 from proxy.gateway.reach import reach
 from proxy.gateway.read import read
 from proxy.gateway.relay import relay
@@ -27,6 +28,7 @@ from proxy.gateway.snapshot import Rules, build_guards, build_rules
 from proxy.gateway.tell import open_record, tell
 from proxy.gateway.turn import Gateway
 from proxy.model.exchange import Inbound, Outgoing, RawHeaders
+from proxy.model.failover import Conditions, FailoverPolicy
 from proxy.model.ports import Call, Sink
 from proxy.model.tenancy import ApiKey, Endpoint, Limits, Route, SnapshotDoc, WorkspaceRules
 from proxy.routing.effects import Effect
@@ -96,7 +98,15 @@ class Nowhere:
         return None
 
 
-def gateway_with(packs: list[str], limits: Limits) -> Gateway:
+POLICY = FailoverPolicy(
+    route_id="chat",
+    primary_endpoint="openai",
+    fallback_endpoints=["spare"],
+    conditions=Conditions(latency_threshold_ms=2000, error_rate_threshold=0.1),
+)
+
+
+def gateway_with(packs: list[str], limits: Limits, policies: list[FailoverPolicy]) -> Gateway:
     found = [builtin_packs()[name].effective for name in packs]
     document = SnapshotDoc(
         version=1,
@@ -106,11 +116,13 @@ def gateway_with(packs: list[str], limits: Limits) -> Gateway:
             WorkspaceRules(
                 id="default",
                 endpoints=[
-                    Endpoint(id="openai", provider="openai", base_url="http://127.0.0.1:1/v1",
+                    Endpoint(id=name, provider="openai", base_url="http://127.0.0.1:1/v1",
                              api_key="k", allow_private=True)
+                    for name in ("openai", "spare")
                 ],
                 routes=[Route(id="chat", endpoint="openai", policy_packs=packs, limits=limits)],
                 policies=found,
+                failover_policies=policies,
                 keys=[
                     ApiKey(id="bench", secret_sha256=hashlib.sha256(b"s" * 40).hexdigest(),
                            limits=limits)
@@ -163,9 +175,10 @@ async def one(body: bytes, gateway: Gateway, spent: list[int]) -> None:
     assert answer is not None
     await relay(turn, answer, rules, gateway)
     g = now_ns()
+    turn.land(gateway.clock.monotonic())
+    tell_permits(turn, gateway)
     tell(record, caller, gateway, rules, started)
     if turn.hold is not None:
-        turn.hold.release()
         settle(turn.hold, record, gateway)
     h = now_ns()
     caller.end()
@@ -175,8 +188,8 @@ async def one(body: bytes, gateway: Gateway, spent: list[int]) -> None:
         spent[place] += part
 
 
-async def measure(packs: list[str], limits: Limits) -> list[float]:
-    gateway = gateway_with(packs, limits)
+async def measure(packs: list[str], limits: Limits, policies: list[FailoverPolicy]) -> list[float]:
+    gateway = gateway_with(packs, limits, policies)
     best: list[float] = []
     for round_ in range(ROUNDS):
         spent = [0] * len(STAGES)
@@ -194,13 +207,15 @@ async def measure(packs: list[str], limits: Limits) -> list[float]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description="µs per stage of a request, best round.")
     arguments.add_argument("--pack", action="store_true", help="with secrets-core on the route")
+    arguments.add_argument("--policy", action="store_true", help="under a failover policy")
     arguments.add_argument("--limits", action="store_true", help="four of the route and the key")
     said = arguments.parse_args()
     packs = ["secrets-core"] if said.pack else []
+    limits, policies = MANY if said.limits else Limits(), [POLICY] if said.policy else []
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    spent = asyncio.run(measure(packs, MANY if said.limits else Limits()))
+    spent = asyncio.run(measure(packs, limits, policies))
     print("  ".join(f"{name} {part:.1f}" for name, part in zip(STAGES, spent, strict=True)))
     print(f"total {sum(spent):.1f} µs per request")
 

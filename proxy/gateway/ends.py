@@ -3,8 +3,9 @@
 from proxy.gateway.answer import Answer
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.exchange import Usage
-from proxy.model.failover import Attempt, Outcome
+from proxy.model.failover import Outcome
 from proxy.model.observations import StreamEventDropped
+from proxy.model.records import Attempt
 from proxy.routing.outcomes import judge_transport
 from proxy.wire.usage import estimate_bytes
 

@@ -20,7 +20,8 @@ from proxy.model.errors import (
     UpstreamRateLimited,
     UpstreamTimeout,
 )
-from proxy.model.failover import Attempt, Outcome
+from proxy.model.failover import Outcome
+from proxy.model.records import Attempt
 
 _FAULTS: Final[Mapping[Outcome, tuple[type[ProxyError], str]]] = {
     Outcome.CONNECT: (UpstreamBroken, "could not be reached"),

@@ -19,7 +19,8 @@ from proxy.gateway.whole import spoken
 from proxy.guardrails.engine import Guard, Judgement
 from proxy.model.errors import Blocked
 from proxy.model.exchange import Json, Leaf
-from proxy.model.failover import Attempt, Outcome
+from proxy.model.failover import Outcome
+from proxy.model.records import Attempt
 from proxy.wire.signed import rewritten
 
 T = TypeVar("T")

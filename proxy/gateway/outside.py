@@ -192,13 +192,6 @@ async def ask_outside(
     return rewrites
 
 
-def give_up(turn: Turn) -> None:
-    """The request is over: nobody waits for what is still asked."""
-    for beside in (turn.beside, turn.aside):
-        if beside is not None:
-            beside.cancel()
-
-
 async def look_back(turn: Turn, leaves: list[Leaf] | None, gateway: Gateway) -> None:
     """Checks that only watch: the answer leaves whole, then they are waited for, and so is the
     record.  `leaves` None: there were more than anybody keeps.  Who leaves now has his answer."""

@@ -22,7 +22,6 @@ from proxy.gateway.ask import ask
 from proxy.gateway.limits import claim, settle
 from proxy.gateway.local import answer_here
 from proxy.gateway.noting import note_unread, tell_permits
-from proxy.gateway.outside import give_up
 from proxy.gateway.reach import reach
 from proxy.gateway.read import read
 from proxy.gateway.relay import refuse, relay
@@ -70,8 +69,8 @@ async def serve(
         raise
     finally:
         if turn is not None:
-            gateway.early.over(turn)
-            give_up(turn)
+            if turn.exchange.stream:
+                gateway.early.over(turn)
             turn.land(gateway.clock.monotonic())
             tell_permits(turn, gateway)
         tell(record, caller, gateway, rules, started)  # 7 tell

@@ -6,7 +6,7 @@ attempt starts from the original exchange and is told in the record.
 
 import asyncio
 from functools import partial
-from typing import Final, assert_never
+from typing import Final
 
 from proxy.gateway.answer import ERROR, PASS, STREAM, UNARY, Answer
 from proxy.gateway.ask import OFF_LOOP_BYTES
@@ -19,9 +19,10 @@ from proxy.gateway.snapshot import Rules
 from proxy.gateway.turn import Gateway, Turn
 from proxy.gateway.way import OTHER_VECTORS, PINNED, Way
 from proxy.model.exchange import ErrorSeen, Refused
-from proxy.model.failover import Attempt, FailoverDecision, Outcome
+from proxy.model.failover import FailoverDecision, Outcome
 from proxy.model.observations import RetryBudgetSpent, StreamRecovery
-from proxy.routing.failover import BUDGET, CUT_SHORT, Fail, Send, final_attempt
+from proxy.model.records import Attempt
+from proxy.routing.failover import BUDGET, CUT_SHORT, Fail, final_attempt
 from proxy.routing.outcomes import judge_refusal, judge_transport
 from proxy.routing.recovery import DIED, REFUSED_STATUSES
 from proxy.routing.saying import why_sent_on
@@ -30,6 +31,9 @@ from proxy.wire.jsonbody import loads_event, strict_object
 
 _ONCE: Final = frozenset({"pass", "models", "model", "count_tokens"})  # tried once, no samples
 _CALLERS: Final = frozenset({Outcome.CALLER, Outcome.REFUSAL, Outcome.CONTEXT_WINDOW})
+_SUCCESS: Final = Outcome.SUCCESS
+_BLOCKED: Final = Outcome.BLOCKED
+_CANCELLED: Final = Outcome.CANCELLED
 
 
 async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
@@ -41,28 +45,27 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
     once = turn.exchange.surface.operation in _ONCE
     way = Way(turn, gateway, once)
     tried, answers = turn.record.attempts, list[Answer]()
-    turn.record.original_endpoint = turn.route.order[0].doc.id
+    turn.record.original_endpoint = turn.route.order[0].id
     while True:
-        match way.next_move():
-            case Fail(because):
-                if because == BUDGET or way.broke:
-                    _tell_broke(turn, gateway)
-                return _settle(turn, answers, way)
-            case Send(place, after_s, charged):
-                if after_s:
-                    await gateway.clock.sleep(after_s)
-                    if way.has_opened(place):
-                        continue
-                answer = await attempt_at(turn, place, rules, gateway, way, charged=charged)
-                if isinstance(answer, Refused):
-                    way.skip(place, answer.reason)
-                    continue
-                answers.append(answer)
-                if tried[-1].outcome in (Outcome.SUCCESS, Outcome.BLOCKED):
-                    turn.record.failover = way.has_moved(place)
-                    return answer
-            case never:
-                assert_never(never)
+        move = way.next_move()
+        if isinstance(move, Fail):
+            if move.because == BUDGET or way.broke:
+                _tell_broke(turn, gateway)
+            return _settle(turn, answers, way)
+        place = move.place
+        if move.after_s:
+            await gateway.clock.sleep(move.after_s)
+            if way.has_opened(place):
+                continue
+        answer = await attempt_at(turn, place, rules, gateway, way, charged=move.charged)
+        if isinstance(answer, Refused):
+            way.skip(place, answer.reason)
+            continue
+        answers.append(answer)
+        outcome = tried[-1].outcome
+        if outcome is _SUCCESS or outcome is _BLOCKED:
+            turn.record.failover = way.has_moved(place)
+            return answer
 
 
 async def attempt_at(
@@ -88,7 +91,7 @@ async def attempt_at(
     )
     if isinstance(plan, Refused):
         return plan
-    if not may_send(turn, candidate, plan.model):
+    if turn.permits is not None and not may_send(turn, candidate, plan.model):
         return Refused(SKIPPED)
     if way.other_vectors(place, plan.model):
         return Refused(OTHER_VECTORS)
@@ -111,7 +114,7 @@ async def attempt_at(
     answer.call = candidate.upstream.start(
         plan.outgoing, answer, connect_s=route.connect_s, due=due, phase=phase
     )
-    attempt = Attempt(candidate.doc.id, Outcome.CANCELLED)
+    attempt = Attempt(candidate.id, _CANCELLED)
     turn.record.attempts.append(attempt)
     gateway.answers.add(answer)
     try:
@@ -158,7 +161,7 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
         if attempt.outcome is Outcome.CUT:
             attempt.why = CUT_SHORT
     elif answer.too_big:
-        attempt.outcome = Outcome.BLOCKED  # a check that cannot be made is no fault of the endpoint
+        attempt.outcome = _BLOCKED  # a check that cannot be made is no fault of the endpoint
     elif answer.bad:
         attempt.outcome, attempt.why = Outcome.BAD_ANSWER, answer.bad
     elif answer.mode == ERROR:
@@ -167,12 +170,12 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
         attempt.retry_after_s = seen.retry_after_s
         attempt.why = f"status {answer.status}"
     elif answer.mode == PASS:
-        attempt.outcome = Outcome.SUCCESS
+        attempt.outcome = _SUCCESS
         if answer.status >= 400:
             attempt.outcome = judge_refusal(ErrorSeen(answer.status), own_credential=own)
     elif answer.mode == STREAM and pump is not None and not answer.begun:
         if pump.blocked is not None:
-            attempt.outcome = Outcome.BLOCKED
+            attempt.outcome = _BLOCKED
         elif pump.error is not None:
             attempt.outcome = judge_refusal(pump.error, own_credential=own)
             attempt.why = f"error {pump.error.type or pump.error.code or 'in the stream'}"
@@ -181,7 +184,7 @@ def judged(turn: Turn, answer: Answer, attempt: Attempt, now: float) -> None:
             attempt.outcome = Outcome.BAD_ANSWER
             attempt.why = pump.broken or "the stream ended before its content"
     elif answer.mode == STREAM:
-        attempt.outcome = Outcome.SUCCESS
+        attempt.outcome = _SUCCESS
     else:
         attempt.outcome, attempt.why = _judge_unary(turn, answer)
     if attempt.why:  # SECURITY: it is told to the caller, and a provider may quote what it got
@@ -207,7 +210,7 @@ def _judge_unary(turn: Turn, answer: Answer) -> tuple[Outcome, str]:
     assert turn.dialect is not None
     if turn.dialect.answer_error(answer.doc):
         return Outcome.BAD_ANSWER, "an error object in a 2xx answer"
-    return Outcome.SUCCESS, ""
+    return _SUCCESS, ""
 
 
 _NAME_CHARS: Final = 64
@@ -248,7 +251,7 @@ def _why_transport(turn: Turn, phase: str) -> tuple[str, str]:
 def _tell_switch(turn: Turn, place: int, gateway: Gateway, way: Way) -> None:
     """One request-scope decision per switch (failover.md §14), made when it is sent."""
     last, policy, candidate = turn.record.attempts[-1], turn.policy, turn.order[place]
-    if policy is None or last.endpoint_id == candidate.doc.id:
+    if policy is None or last.endpoint_id == candidate.id:
         return
     now_ms = gateway.clock.now_ms()
     code, trigger = why_sent_on(last, now_ms)
@@ -260,7 +263,7 @@ def _tell_switch(turn: Turn, place: int, gateway: Gateway, way: Way) -> None:
             failover_policy_id=policy.effective_id,
             trigger_condition=trigger,
             original_endpoint=last.endpoint_id,
-            selected_fallback=candidate.doc.id,
+            selected_fallback=candidate.id,
             timestamp_ms=now_ms,
             reason_code=code,
             skipped=way.skipped_before(place),

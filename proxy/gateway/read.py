@@ -71,8 +71,7 @@ async def read(
         record.user_id_hash = pseudonym(gateway.server_key, user)
     exchange = Exchange(surface, inbound, inbound.body, doc, model, stream, want_usage, user)
     guarded = route.answers and dialect is not None
-    total_due = started + route.total_s
-    turn = Turn(visit, route, exchange, dialect, record, caller, started, total_due, guarded)
+    turn = Turn(visit, route, exchange, dialect, record, caller, started, guarded)
     if route.guard is not None:
         turn.draw = route.guard.draw(record.request_id)
     return turn

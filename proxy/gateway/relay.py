@@ -20,10 +20,10 @@ from proxy.gateway.tops import begin, note_fault, own_lines, passed_down
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.errors import Blocked, ProxyError
 from proxy.model.exchange import Dialect, Inbound, Surface, Usage
-from proxy.model.failover import Attempt, Outcome
+from proxy.model.failover import Outcome
 from proxy.model.policy import PolicyResult
 from proxy.model.ports import Downstream
-from proxy.model.records import RequestRecord
+from proxy.model.records import Attempt, RequestRecord
 from proxy.routing.outcomes import CONSEQUENCES, judge_transport, told_unsent
 from proxy.wire.errors import render_error
 from proxy.wire.headers import down_lines, render
@@ -41,7 +41,7 @@ async def relay(turn: Turn, answer: Answer, rules: Rules, gateway: Gateway) -> N
     record.forwarding = answer.plan.level
     record.dropped = dropped_names(answer.plan.dropped)
     record.model = answer.plan.model
-    record.endpoint_id = answer.candidate.doc.id
+    record.endpoint_id = answer.candidate.id
     record.provider = answer.candidate.doc.provider
     record.upstream_status = answer.status
     record.ttft_ms = attempt.ttft_ms

@@ -48,6 +48,7 @@ class EndpointView:
     `secrets`: what is sent there and must not come back to a caller."""
 
     doc: Endpoint
+    id: str
     adapter: Adapter
     upstream: Upstream
     origin: tuple[str, str]  # provider and host: where a caller's own key may go
@@ -86,6 +87,7 @@ class RouteView:
     unary_s: float
     aliases: Mapping[str, str] = field(default_factory=dict)  # the primary's models
     fault: str = ""
+    buffers: bool = False  # nothing of a stream leaves before it is whole
     standing: Standing | None = None  # how the endpoints of its policy stand in this worker
     limits: Limits | None = None  # None: it has none
 
@@ -234,6 +236,7 @@ def _endpoint(
     host = urlsplit(endpoint.url).netloc
     return EndpointView(
         endpoint,
+        endpoint.id,
         adapter,
         upstreams.of(workspace_id, endpoint),
         (endpoint.provider, host),
@@ -353,5 +356,6 @@ def _route(
         unary_s=limits.unary_ms / 1000,
         aliases=order[0].doc.models if order else {},
         fault=fault,
+        buffers=route.stream_recovery == "buffer",
         limits=_limits(route.limits),
     )

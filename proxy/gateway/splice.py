@@ -25,8 +25,9 @@ from proxy.gateway.streamed import HOLD_BYTES
 from proxy.gateway.turn import Gateway, Turn
 from proxy.gateway.way import Way
 from proxy.model.exchange import Refused
-from proxy.model.failover import Attempt, FailoverDecision, FailoverPolicy, Outcome
+from proxy.model.failover import FailoverDecision, FailoverPolicy, Outcome
 from proxy.model.observations import StreamRecovery
+from proxy.model.records import Attempt
 from proxy.model.recovery import Asked, Misfit, Seam
 from proxy.routing.failover import Send
 from proxy.routing.outcomes import judge_refusal

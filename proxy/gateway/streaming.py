@@ -11,8 +11,9 @@ from proxy.gateway.splice import Splice, open_splice
 from proxy.gateway.tops import begin, note_fault
 from proxy.gateway.turn import Gateway, Turn
 from proxy.model.errors import Blocked
-from proxy.model.failover import Attempt, Outcome
+from proxy.model.failover import Outcome
 from proxy.model.observations import GuardOverflowed
+from proxy.model.records import Attempt
 
 
 async def relay_stream(

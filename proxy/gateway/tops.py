@@ -10,8 +10,9 @@ from proxy.wire.headers import REQUEST_ID, down, down_lines, render, upstream_re
 
 def begin(turn: Turn, answer: Answer, gateway: Gateway, *, length: int | None) -> None:
     """Say the head, unless the caller has got one already."""
-    gateway.early.over(turn)
     record = turn.record
+    if turn.exchange.stream:
+        gateway.early.over(turn)
     if turn.early:
         record.status_code = 200
         return

@@ -85,7 +85,7 @@ class Gateway:
     keeping: Keeping = field(default_factory=Keeping)  # what callers have of their streams
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Turn:
     """One request, from the moment its route is known.
 
@@ -93,6 +93,9 @@ class Turn:
     that its request has issued.  `rerouted`: the endpoints that a rule put in the place of the
     route's own.  `total_due`: the deadline over all attempts, in seconds of the monotonic clock.
     `permits`: None where no rule says who may use what.
+
+    Like `RequestRecord` it has an initialiser of its own: one that is generated is interpreted, and
+    costs each request a microsecond.
     """
 
     visit: Visit
@@ -104,24 +107,57 @@ class Turn:
     started: float
     total_due: float
     guarded: bool
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # endpoint and reason
-    placeholders: Placeholders | None = None
-    permits: Permits | None = None
-    rerouted: tuple[EndpointView, ...] | None = None
-    draw: float = ALL  # by which sampled rules look at it or do not
-    beside: Beside | None = None  # the answer waits for it
-    aside: Beside | None = None  # only the record does
-    flight: Flight | None = None  # the attempt whose answer is being handed on
-    starved: bool = False  # a retry was not made for lack of budget
-    entered: Standing | None = None  # its request is counted among those in flight
-    charged: Standing | None = None  # an attempt of it takes from that budget
-    hold: Hold | None = None  # what it has of its limits
-    limit_lines: bytes = b""  # `x-parapet-ratelimit-`: what was left of them
-    early: bool = False  # its caller has got headers before anybody has answered
-    committed: bool = False  # its stream has died, and the caller has some of it
+    skipped: list[tuple[str, str]]  # endpoint and reason
+    placeholders: Placeholders | None
+    permits: Permits | None
+    rerouted: tuple[EndpointView, ...] | None
+    draw: float  # by which sampled rules look at it or do not
+    beside: Beside | None  # the answer waits for it
+    aside: Beside | None  # only the record does
+    flight: Flight | None  # the attempt whose answer is being handed on
+    starved: bool  # a retry was not made for lack of budget
+    entered: Standing | None  # its request is counted among those in flight
+    charged: Standing | None  # an attempt of it takes from that budget
+    hold: Hold | None  # what it has of its limits
+    limit_lines: bytes  # `x-parapet-ratelimit-`: what was left of them
+    early: bool  # its caller has got headers before anybody has answered
+    committed: bool  # its stream has died, and the caller has some of it
+
+    def __init__(
+        self,
+        visit: Visit,
+        route: RouteView,
+        exchange: Exchange,
+        dialect: DialectReader | None,
+        record: RequestRecord,
+        caller: Downstream,
+        started: float,
+        guarded: bool,
+    ) -> None:
+        self.visit = visit
+        self.route = route
+        self.exchange = exchange
+        self.dialect = dialect
+        self.record = record
+        self.caller = caller
+        self.started = started
+        self.total_due = started + route.total_s
+        self.guarded = guarded
+        self.skipped = []
+        self.placeholders = self.permits = self.rerouted = None
+        self.draw = ALL
+        self.beside = self.aside = self.flight = None
+        self.entered = self.charged = self.hold = None
+        self.limit_lines = b""
+        self.starved = self.early = self.committed = False
 
     def land(self, now: float) -> None:
-        """The request is over: what became of its last attempt is known."""
+        """The request is over: what became of its last attempt is known, and nobody waits for
+        checks that are still asked."""
+        if self.beside is not None:
+            self.beside.cancel()
+        if self.aside is not None:
+            self.aside.cancel()
         if self.hold is not None:
             self.hold.release()
         if self.flight is not None and self.record.attempts:
@@ -157,11 +193,7 @@ class Turn:
     @property
     def buffers(self) -> bool:
         """Nothing of a stream leaves before it is whole."""
-        return (
-            self.policy is not None
-            and self.route.doc.stream_recovery == "buffer"
-            and not self.committed
-        )
+        return self.route.buffers and self.policy is not None and not self.committed
 
     @property
     def must_be_checked(self) -> bool:

@@ -10,11 +10,13 @@ from typing import Final
 from proxy.gateway.flights import Flight
 from proxy.gateway.snapshot import EndpointView
 from proxy.gateway.turn import Gateway, Turn
-from proxy.model.failover import Attempt, Outcome
+from proxy.model.failover import Outcome
+from proxy.model.records import Attempt
 from proxy.routing.balance import digest_of, share_of
 from proxy.routing.choosing import let_in
 from proxy.routing.failover import BUDGET, Move, Now, Send, next_move
 from proxy.routing.holds import Key
+from proxy.routing.standing import Standing
 from proxy.routing.states import Permit, State
 from proxy.wire.bound import bound_by, conversation_of
 from proxy.wire.providers.models import model_for
@@ -24,7 +26,8 @@ EXTRA_MOST_S: Final = 0.25
 PINNED: Final = "pinned_state"
 OTHER_VECTORS: Final = "different_embedding_model"
 RATE_LIMITED: Final = "rate_limited"
-_OVER: Final = (Outcome.SUCCESS, Outcome.BLOCKED)
+_SUCCESS: Final = Outcome.SUCCESS
+_BLOCKED: Final = Outcome.BLOCKED
 _CLOSED: Final = State.CLOSED
 _FORCED_CLOSED: Final = State.FORCED_CLOSED
 _PROBING: Final = State.PROBING
@@ -69,25 +72,32 @@ class Way:
     def names(self) -> list[str]:
         """Its endpoints, in the order of their places."""
         if self._names is None:
-            self._names = [view.doc.id for view in self._turn.order]
+            self._names = [view.id for view in self._turn.order]
         return self._names
 
     def next_move(self) -> Move:
         """What to do next."""
         standing, turn = self.standing, self._turn
         tried = turn.record.attempts
+        if not tried and not self._skipped and self._is_plain(standing):
+            return _PRIMARY
         if standing is None:
             each = turn.rerouted is not None and not self.once
             policy = None if self.once else turn.policy
             left = Now(turn.total_due - self._gateway.clock.monotonic())
             return next_move(self.names, tried, self._skipped, policy, left, each=each)
-        if not tried and not self._skipped and standing.balance is None:
-            first = standing.breakers.get(turn.order[0].doc.id)
-            if first is not None and (first.state is _CLOSED or first.state is _FORCED_CLOSED):
-                return _PRIMARY
         refused = self.refused()
         now = _FIRST if not tried else self._now(tried)
         return next_move(self.names, tried, refused, turn.policy, now, places=self.places)
+
+    def _is_plain(self, standing: Standing | None) -> bool:
+        """The first endpoint takes it, whatever else is known: the way of nearly every request."""
+        if standing is None:
+            return True
+        first = standing.breakers.get(self._turn.order[0].id)
+        if first is None or standing.balance is not None:
+            return False
+        return first.state is _CLOSED or first.state is _FORCED_CLOSED
 
     def now(self) -> Now:
         """What is known at this moment, once something has been tried."""
@@ -278,7 +288,7 @@ class Way:
         if standing is None:
             return None
         now = gateway.clock.monotonic()
-        name = candidate.doc.id
+        name = candidate.id
         credential = "" if candidate.own_credential else str(hash(turn.visit.credential))
         holds = standing.holds
         if holds and self._is_held(Key(name, credential, model or "", standing.workspace_id), now):
@@ -321,10 +331,14 @@ class Way:
         """The answer has begun, or the attempt is over."""
         self.left()
         flight, standing = self._turn.flight, self.standing
-        if flight is None or standing is None or (attempt.outcome in _OVER and not stream):
+        if flight is None or standing is None:
+            return
+        outcome = attempt.outcome
+        over = outcome is _SUCCESS or outcome is _BLOCKED
+        if over and not stream:
             return  # a whole answer is judged when it has been handed on
         now = self._gateway.clock.monotonic()
-        if attempt.outcome not in _OVER:
+        if not over:
             flight.ended(now, attempt.outcome, hint_s=attempt.retry_after_s)
             self._turn.flight = None
             if attempt.outcome is Outcome.RATE_LIMITED:

@@ -10,7 +10,6 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from proxy.model.documents import Doc, Name, Slug, slug
-from proxy.model.exchange import Usage
 
 
 class Outcome(StrEnum):
@@ -149,24 +148,6 @@ class FailoverPolicy(Doc):
     def max_attempts(self) -> int:
         """All upstream attempts of one request (failover.md §1)."""
         return self.request_failover.max_attempts or min(4, 2 + len(self.fallback_endpoints))
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One upstream attempt, as it is told in `upstream_attempts[]`."""
-
-    endpoint_id: str
-    outcome: Outcome
-    upstream_status: int | None = None
-    latency_ms: float = 0.0
-    ttft_ms: float | None = None
-    tokens: dict[str, int | bool] | None = None
-    cost_nano: int | None = None
-    why: str = ""  # `status 503`, `first_content > 10000ms`, `connect: refused`
-    timed_out: str = ""  # the limit that expired: connect, first_content, idle, total, unary
-    retry_after_s: float | None = None
-    usage: Usage | None = None  # where more than one attempt of a request was answered
-    model: str | None = None  # that its answer named
 
 
 @dataclass(slots=True)

@@ -8,13 +8,54 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.model.exchange import Usage
-from proxy.model.failover import Attempt, FailoverDecision
+from proxy.model.failover import FailoverDecision, Outcome
 from proxy.model.policy import PolicyResult
 from proxy.model.tools import PermissionDecision
 
 # characters that a guarded stream holds back at the end of a chunk: bounds of their histogram
 REASONING_OFF: Final = "reasoning_off"  # of `unread_chars`: counted in `total_chars`, too
 HELD_BOUNDS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+@dataclass(slots=True, init=False)
+class Attempt:
+    """One upstream attempt, as it is told in `upstream_attempts[]`.  `why`: `status 503`,
+    `first_content > 10000ms`, `connect: refused`.  `timed_out`: the limit that expired, one of
+    connect, first_content, idle, total, unary.  `usage`, `model`: where more than one attempt of a
+    request was answered, what its answer told."""
+
+    endpoint_id: str
+    outcome: Outcome
+    upstream_status: int | None
+    latency_ms: float
+    ttft_ms: float | None
+    tokens: dict[str, int | bool] | None
+    cost_nano: int | None
+    why: str
+    timed_out: str
+    retry_after_s: float | None
+    usage: Usage | None
+    model: str | None
+
+    def __init__(
+        self,
+        endpoint_id: str,
+        outcome: Outcome,
+        upstream_status: int | None = None,
+        latency_ms: float = 0.0,
+        why: str = "",
+        timed_out: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.endpoint_id = endpoint_id
+        self.outcome = outcome
+        self.upstream_status = upstream_status
+        self.latency_ms = latency_ms
+        self.why = why
+        self.timed_out = timed_out
+        self.retry_after_s = retry_after_s
+        self.ttft_ms = self.tokens = self.cost_nano = None
+        self.usage = self.model = None
 
 
 @dataclass(slots=True, init=False)

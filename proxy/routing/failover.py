@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.model.failover import Attempt, FailoverPolicy, Outcome
+from proxy.model.failover import FailoverPolicy, Outcome
+from proxy.model.records import Attempt
 from proxy.routing.outcomes import CONSEQUENCES
 
 

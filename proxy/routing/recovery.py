@@ -9,7 +9,8 @@ and says what of it is new.
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from proxy.model.failover import Attempt, FailoverPolicy, Outcome
+from proxy.model.failover import FailoverPolicy, Outcome
+from proxy.model.records import Attempt
 from proxy.model.recovery import Asked, Misfit, Released
 from proxy.routing.failover import MOST_ON_ONE, Now, Send
 

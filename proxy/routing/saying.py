@@ -3,7 +3,8 @@
 import math
 
 from proxy.model.events import iso
-from proxy.model.failover import Attempt, Conditions, Outcome
+from proxy.model.failover import Conditions, Outcome
+from proxy.model.records import Attempt
 from proxy.routing.failover import reason_of
 from proxy.routing.rules import CONFIG_IN_A_ROW, HARD_IN_A_ROW
 from proxy.routing.states import Reason

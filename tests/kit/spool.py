@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from proxy.model.exchange import Usage
-from proxy.model.failover import Attempt, FailoverDecision, Outcome
+from proxy.model.failover import FailoverDecision, Outcome
 from proxy.model.policy import PolicyResult
-from proxy.model.records import RequestRecord
+from proxy.model.records import Attempt, RequestRecord
 from proxy.spool.record import line_of
 from proxy.spool.segment import Lane, segment_path, spool_dir
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.model.failover import Attempt, Conditions, FailoverPolicy, Outcome, RequestFailover
+from proxy.model.failover import Conditions, FailoverPolicy, Outcome, RequestFailover
+from proxy.model.records import Attempt
 from proxy.routing.failover import (
     CUT_SHORT,
     Fail,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from proxy.model.failover import Attempt, FailoverPolicy, Outcome
+from proxy.model.failover import FailoverPolicy, Outcome
+from proxy.model.records import Attempt
 from proxy.model.recovery import Asked, Released, Seam
 from proxy.routing.failover import Now, Send
 from proxy.routing.recovery import (

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from proxy.model.failover import Attempt, Conditions, Outcome
+from proxy.model.failover import Conditions, Outcome
+from proxy.model.records import Attempt
 from proxy.routing.saying import trigger_condition, why_sent_on
 from proxy.routing.states import Reason
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from proxy.model.events import derived, iso
 from proxy.model.exchange import Json, Usage
-from proxy.model.failover import Attempt, Outcome
+from proxy.model.failover import Outcome
 from proxy.model.policy import PolicyResult
-from proxy.model.records import RequestRecord
+from proxy.model.records import Attempt, RequestRecord
 from proxy.model.tools import PermissionDecision
 from proxy.spool.expand import BadLine, events_of
 from proxy.spool.record import change_line, framed, is_critical, line_of, time_text
@@ -209,7 +209,8 @@ def test_tokens_count_every_bucket_once() -> None:
 
 
 def test_what_is_rare_is_there_when_it_is() -> None:
-    attempt = Attempt("a", Outcome.UPSTREAM_5XX, 503, 10.0, 5.0, {"input": 1}, 2_000, "status 503")
+    attempt = Attempt("a", Outcome.UPSTREAM_5XX, 503, 10.0, "status 503")
+    attempt.ttft_ms, attempt.tokens, attempt.cost_nano = 5.0, {"input": 1}, 2_000
     record = a_record(
         trace_id="t", user_id_hash="u", conversation_id_hash="c", client_retry_count=0,
         original_endpoint="a", ttft_ms=213.4567, upstream_latency_ms=1.0, overhead_ms=0.25,

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.model.exchange import Usage
-from proxy.model.failover import Attempt, FailoverDecision, Outcome
+from proxy.model.failover import FailoverDecision, Outcome
 from proxy.model.observations import (
     GuardAskingEnded,
     GuardOverflowed,
@@ -23,7 +23,7 @@ from proxy.model.observations import (
     UpstreamStale,
 )
 from proxy.model.policy import PolicyResult
-from proxy.model.records import RequestRecord
+from proxy.model.records import Attempt, RequestRecord
 from proxy.telemetry.exposition import METRICS, PREFIX, Registry
 from proxy.telemetry.metrics import BUCKETS_MS, MAX_SERIES, Totals, merge, tables_of
 from proxy.wire import jsonbody
