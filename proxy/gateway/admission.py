@@ -23,7 +23,7 @@ _MAY_INVOKE = frozenset({"app", "admin"})
 _LISTED = 20
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Visit:
     """A caller at the door: what his path means, who he is, where he may go.
 
@@ -35,6 +35,20 @@ class Visit:
     workspace: WorkspaceView
     key: KeyView | None
     route: RouteView | None
+
+    def __init__(
+        self,
+        surface: Surface,
+        credential: Credential,
+        workspace: WorkspaceView,
+        key: KeyView | None,
+        route: RouteView | None,
+    ) -> None:
+        self.surface = surface
+        self.credential = credential
+        self.workspace = workspace
+        self.key = key
+        self.route = route
 
     @property
     def role(self) -> str:

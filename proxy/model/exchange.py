@@ -4,7 +4,7 @@ Header names are lower-case bytes wherever they are kept; bodies are the bytes t
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 RawHeaders = list[tuple[bytes, bytes]]
@@ -205,8 +205,7 @@ class ErrorSeen:
     retry_after_s: float | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class Credential:
+class Credential(NamedTuple):
     """What the caller showed.  `parapet_key` is a whole `ppt_…` key; `provider_key` is his own
     credential for a provider, as it may go up when the endpoint has none (wire.md §2.3)."""
 

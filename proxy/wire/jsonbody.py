@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import orjson
 
 from proxy.model.exchange import Json
-from proxy.wire.jsonshape import INT_MAX, INT_MIN, deeper_than, is_unambiguous
+from proxy.wire.jsonshape import INT_MAX, INT_MIN, deeper_than, is_unambiguous, opens_over
 
 JsonError = orjson.JSONDecodeError
 Object = dict[str, Json]
@@ -181,21 +181,8 @@ def loads_event(data: bytes) -> Json:
 
 def refuse_depth(doc: Json, data: bytes) -> None:
     """Raise BodyFault when `doc`, the parse of `data`, could not be written again."""
-    if _opens_over(data, _EVENT_DEPTH) and deeper_than(doc, _EVENT_DEPTH):
+    if opens_over(data, _EVENT_DEPTH) and deeper_than(doc, _EVENT_DEPTH):
         raise BodyFault("The event is nested too deeply.")
-
-
-def _opens_over(data: bytes, most: int) -> bool:
-    """More than so many objects and arrays may begin in it.  `count` would look at each byte."""
-    found = 0
-    for opening in (b"{", b"["):
-        place = data.find(opening)
-        while place >= 0:
-            found += 1
-            if found > most:
-                return True
-            place = data.find(opening, place + 1)
-    return False
 
 
 def dumps_event(doc: Json) -> bytes:

@@ -46,6 +46,19 @@ def is_unambiguous(
     return quotes == 0
 
 
+def opens_over(data: bytes, most: int) -> bool:
+    """More than so many objects and arrays may begin in it.  `count` would look at each byte."""
+    found = 0
+    for opening in (b"{", b"["):
+        place = data.find(opening)
+        while place >= 0:
+            found += 1
+            if found > most:
+                return True
+            place = data.find(opening, place + 1)
+    return False
+
+
 def deeper_than(doc: Json, levels: int) -> bool:
     level: list[Json] = [doc]
     for _ in range(levels):
