@@ -19,7 +19,7 @@ HOT = {
     "matching memo placeholders program redact restoring rules sampling search "
     "signs spans stream view watch whole",
     "guardrails/checks": "digits national secrets steps unicode validators",
-    "model": "records",
+    "model": "exchange records",
     "routing": "balance breaker budget choosing effects failover holds latencies match outcomes "
     "recovery rules standing states window",
     "runtime": "ids",
