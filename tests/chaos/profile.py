@@ -8,6 +8,7 @@ class Profile:
     """Seconds of the faults, and the limits of the routes that bear them (failover.md §12)."""
 
     name: str
+    crowded: bool = False  # so many rows at once that news among workers may be late
     start_every_s: float = 0.2
     silence_s: float = 120.0
     slow_start_s: float = 20.0
@@ -33,6 +34,7 @@ class Profile:
 FULL = Profile("full")
 FAST = Profile(
     "fast",
+    crowded=True,
     start_every_s=0.08,
     silence_s=15.0,
     slow_start_s=3.0,
