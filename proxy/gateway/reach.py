@@ -55,7 +55,7 @@ async def reach(turn: Turn, rules: Rules, gateway: Gateway) -> Answer | None:
         place = move.place
         if move.after_s:
             await gateway.clock.sleep(move.after_s)
-            if way.has_opened(place):
+            if way.no_longer_takes(place):
                 continue
         answer = await attempt_at(turn, place, rules, gateway, way, charged=move.charged)
         if isinstance(answer, Refused):

@@ -124,11 +124,13 @@ class Way:
             fragile=fragile,
         )
 
-    def has_opened(self, place: int) -> bool:
-        """While the request waited to ask it once more: others have found that it is broken."""
-        standing = self.standing
-        breaker = None if standing is None else standing.breakers.get(self.names[place])
-        return breaker is not None and breaker.state is State.OPEN
+    def no_longer_takes(self, place: int) -> bool:
+        """While the request waited to ask it once more others have found that it is broken, and it
+        is not one that is asked even so."""
+        breaker = None if self.standing is None else self.standing.breakers.get(self.names[place])
+        if breaker is None or breaker.state is not State.OPEN:
+            return False
+        return place in self.refused()
 
     # ---- who does not take it
 

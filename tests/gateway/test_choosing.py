@@ -249,6 +249,21 @@ async def test_t_fo_33_pinned_goes_to_the_primary_whatever_its_breaker_says() ->
     assert sent(w) == [3, 1]
 
 
+@pytest.mark.parametrize("first", [BAD, limited("1")], ids=["once more", "after a hold"])
+async def test_pinned_is_asked_once_more_though_it_opens_meanwhile(first: list[Step]) -> None:
+    w = between([first, OK], [OK], same_endpoint_retries=1)
+    caller = spawn(w.ask(PINNED), name="caller")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    opened(w, "openai")
+    for _ in range(130):
+        w.clock.advance(0.01)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert caller.done()
+    assert ((await caller).status, sent(w)) == (200, [2, 0])
+
+
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/batches", "/v1/responses", "/v1/fine_tuning/x"])
 async def test_a_call_that_makes_something_is_never_sent_on(path: str) -> None:
     w = between([BAD, OK], [OK])
