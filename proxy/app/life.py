@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from proxy.runtime.loop import new_loop
-from proxy.runtime.tasks import background, on_crash
+from proxy.runtime.tasks import background, on_crash, spawn
 from proxy.settings.secrets import environment
 from proxy.telemetry.logs import Log
 from proxy.upstream.origin import Proxies
@@ -51,6 +51,14 @@ class Stop:
     async def wait(self) -> None:
         await self._event.wait()
 
+    async def unless(self, event: asyncio.Event) -> bool:
+        """Wait for what must be before anybody is served.  False: told to stop before it was."""
+        waiting = [spawn(self.wait(), name="stop"), spawn(_until(event), name="start")]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        return not self._event.is_set()
+
     def on_hangup(self, reload: Callable[[], Awaitable[object]]) -> None:
         async def act() -> None:
             await reload()
@@ -60,6 +68,10 @@ class Stop:
 
     def drain_limits(self, limits: DrainLimits) -> DrainLimits:
         return DrainLimits(0.0, INTERRUPTED_S, INTERRUPTED_S) if self._quick else limits
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def settle_garbage() -> None:

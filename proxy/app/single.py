@@ -38,7 +38,10 @@ async def _single(loaded: Loaded, at: Started, on_ready: Callable[[], None] | No
     except CannotOpen as fault:
         log.error("start.failed", {"reason": str(fault)})
         return 1
-    await data.ready.wait()
+    if not await stop.unless(data.ready):
+        await data.close()
+        await control.stop()
+        return 0
     await data.start(at.listeners[0])
     background(worker.report(clock, control.take_totals), name="totals")
     limits = data.limits

@@ -47,7 +47,9 @@ async def _worker(options: WorkerOptions, log: Log) -> int:
     background(client.report(), name="totals")
     client.take_limits = data.limits.take
     background(data.limits.report(client.say_limits), name="limits")
-    await data.ready.wait()
+    if not await stop.unless(data.ready):
+        await data.close()
+        return 0
     await data.share.first_word()
     await data.start(adopt(options.listen_fd))
     line.ready()
