@@ -10,7 +10,7 @@ from proxy.model.exchange import RawHeaders
 from proxy.model.failover import FailoverPolicy
 from proxy.model.ports import Call, TransportFault
 from proxy.routing.effects import Recovered, Switched
-from proxy.routing.states import State
+from proxy.routing.states import Reason, State
 from proxy.runtime.tasks import spawn
 from tests.kit.builders import JSON, OPENAI, SPARE, World, policy, world
 from tests.kit.fakes import RecordingDownstream, ScriptedUpstream, Step
@@ -34,10 +34,10 @@ def between(
     return world([OPENAI, SPARE], scripts={"openai": primary, "spare": spare}, failover=said)
 
 
-async def asked(w: World) -> tuple[RecordingDownstream, float]:
+async def asked(w: World, body: bytes = BODY) -> tuple[RecordingDownstream, float]:
     """One request, and how long it took on a clock that goes on by itself."""
     began = w.clock.monotonic()
-    task = spawn(w.ask(BODY), name="caller")
+    task = spawn(w.ask(body), name="caller")
     while not task.done():
         for _ in range(20):
             await asyncio.sleep(0)
@@ -103,6 +103,26 @@ async def test_what_opens_while_a_request_waits_is_not_asked_once_more() -> None
     answers = await asyncio.gather(*(asked(w) for _ in range(3)))
     assert {caller.status for caller, _ in answers} == {200}
     assert sent(w) == (3, 3)
+
+
+CUT: list[Step] = [(200, JSON), b'{"choices', TransportFault("reset", response_bytes=9)]
+
+
+@pytest.mark.parametrize(
+    ("first", "waits_s"),
+    [(limited("2"), 2.0), (CUT, 0.0)],
+    ids=["limited", "cut short"],
+)
+async def test_who_must_go_to_an_open_endpoint_is_asked_once_more_there(
+    first: list[Step], waits_s: float
+) -> None:
+    w = between([first, OK], [OK])
+    standing = w.gateway.rules().workspaces["default"].routes["chat"].standing
+    assert standing is not None
+    standing.breakers["openai"].open(w.clock.monotonic(), Reason("error_rate"))
+    caller, took_s = await asked(w, BODY[:-1] + b',"previous_response_id":"r"}')
+    assert (caller.status, sent(w)) == (200, (2, 0))
+    assert waits_s <= took_s <= waits_s + 0.5
 
 
 async def test_the_primary_is_back_by_probes_and_a_ramp() -> None:
