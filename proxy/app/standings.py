@@ -332,7 +332,7 @@ class NodeStandings:
         if place not in self._spreading:  # else the others are about to know
             self._spreading.add(place)
             now = self._clock.monotonic()
-            others = down_elsewhere(standing, [effect], self.all(), now)
+            others = down_elsewhere(standing, effect, self.all(), now)
             self._turns.do(self._spread(place, others))
 
     def _spread(

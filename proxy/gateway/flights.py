@@ -345,7 +345,7 @@ class Flights:
                 place = (standing.workspace_id, effect.endpoint_id)
                 if place not in self._down:  # else the others are about to know
                     now, others = self._clock.monotonic(), self._standings.values()
-                    self._down[place] = down_elsewhere(standing, [effect], others, now)
+                    self._down[place] = down_elsewhere(standing, effect, others, now)
                     self._close_some()
 
     def _close_some(self) -> None:

@@ -36,19 +36,21 @@ _REFUSALS: Final = {
 
 
 def down_elsewhere(
-    found_by: "Standing", effects: Iterable[Effect], others: Iterable["Standing"], now: float
+    found_by: "Standing", effect: StateChanged, others: Iterable["Standing"], now: float
 ) -> Iterator[tuple["Standing", list[Effect]]]:
     """An endpoint where nobody is there is closed for every policy of the workspace, to the end of
-    the same cool-down (failover.md §2, §5 d).  What is found so is not found again by others."""
-    for effect in effects:
-        match effect:
-            case StateChanged(name, Change(after=State.OPEN, reason=Reason("hard_failure") as why)):
-                until = found_by.breakers[name].until
-                for other in others if why.samples else ():
-                    if other is not found_by and other.workspace_id == found_by.workspace_id:
-                        yield other, other.is_down(name, now, until)
-            case _:
-                pass
+    the same cool-down (failover.md §2, §5 d).  `effect`: one that `finds_down`.  When the others'
+    turn comes, `found_by` may have been edited."""
+    until = found_by.breakers[effect.endpoint_id].until
+    return _closed(found_by, effect.endpoint_id, others, now, until)
+
+
+def _closed(
+    found_by: "Standing", name: str, others: Iterable["Standing"], now: float, until: float
+) -> Iterator[tuple["Standing", list[Effect]]]:
+    for other in others:
+        if other is not found_by and other.workspace_id == found_by.workspace_id:
+            yield other, other.is_down(name, now, until)
 
 
 class Standing:

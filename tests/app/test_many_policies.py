@@ -49,11 +49,11 @@ class Node:
     def send(self, slot: int, message: Message) -> None:
         self.sent[slot].append(message)
 
-    def goes(self, name: str = "p-r0") -> None:
+    def goes(self, name: str = "p-r0", endpoint_id: str = "openai") -> None:
         """Nobody is there any more; a policy has found it."""
         standing, now = self.of(name), self.clock.monotonic()
         for _ in range(3):
-            effects = standing.observe("openai", now, Outcome.CONNECT, began=now)
+            effects = standing.observe(endpoint_id, now, Outcome.CONNECT, began=now)
             if effects:
                 self.standings.changed(standing, effects)
 
@@ -126,6 +126,18 @@ def test_a_policy_that_is_gone_meanwhile_is_not_told_of() -> None:
     assert len([effect for _, effect in node.told if isinstance(effect, StateChanged)]) == opened
 
 
+def test_an_edit_may_take_away_what_the_others_are_about_to_be_told_of() -> None:
+    node = Node()
+    node.goes()
+    node.goes(endpoint_id="spare")
+    edited = [policy("openai", "third", route_id="r0").model_copy(update={"id": "p-r0"})]
+    rules = RULES.model_copy(update={"failover_policies": [*edited, *POLICIES[1:]]})
+    node.standings.keep(SnapshotDoc(version=2, sha256="", workspaces=[rules]))
+    node.standings.finish()
+    others = [node.of(f"p-{name}").breakers["spare"].state for name in NAMES[1:]]
+    assert set(others) == {State.OPEN}
+
+
 def test_when_their_time_is_over_they_are_probed_and_permits_follow_the_news() -> None:
     node = Node()
     node.goes()
@@ -187,12 +199,14 @@ class Worker:
         self.flights.keep(rules)
         self.share.kept()
 
-    def goes(self, name: str) -> None:
+    def goes(self, name: str, endpoint_id: str = "openai") -> None:
         standing, now = self.flights.of("default", name), self.clock.monotonic()
         assert standing is not None
         self.flights.asked(standing, now)
         for _ in range(3):
-            flight = self.flights.start(standing, "openai", "", "m", now, stream=True, permit=None)
+            flight = self.flights.start(
+                standing, endpoint_id, "", "m", now, stream=True, permit=None
+            )
             flight.ended(now, Outcome.CONNECT)
 
     def open(self) -> int:
@@ -211,6 +225,19 @@ def test_a_worker_closes_no_more_at_once_than_its_requests_can_wait_for(linked: 
         worker.clock.advance(0.1)
         worker.flights.sweep()
     assert worker.open() == MANY
+
+
+def test_an_edit_does_not_keep_a_worker_from_closing_what_is_left() -> None:
+    worker = Worker()
+    worker.goes("p-r0")
+    worker.goes("p-r0", "spare")
+    standing = worker.flights.of("default", "p-r0")
+    assert standing is not None
+    standing.edit(policy("openai", "third", route_id="r0"), worker.clock.monotonic())
+    for _ in range(2 * -(-MANY // CLOSED_AT_ONCE)):
+        worker.flights.sweep()
+    others = [each.breakers["spare"].state for each in worker.flights.all() if each is not standing]
+    assert set(others) == {State.OPEN}
 
 
 def test_a_worker_tells_what_it_has_found_and_not_what_follows_of_that() -> None:
