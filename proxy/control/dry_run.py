@@ -128,11 +128,11 @@ async def explain_request(passage: Passage, deps: ControlDeps) -> Reply:
     permits, reroutes, fault = await asyncio.to_thread(
         _permits, route, rules, key, passage.config.guard, asked.model
     )
-    fault = rules.unusable.get(route.id) or fault
-    primary = _primary(route, policy, rules)
-    dialect = asked.dialect or (SPOKEN.get(primary.provider) if primary is not None else None)
     standing = None if policy is None else standing_of(deps, passage.workspace, policy)
     names = [route.endpoint] if standing is None else standing.order
+    primary = _primary(names, rules)
+    fault = rules.unusable.get(route.id) or fault
+    dialect = asked.dialect or (SPOKEN.get(primary.provider) if primary is not None else None)
     sight = _Sight(asked, rules, names, standing, dialect, permits, deps.clock.monotonic())
     value = ""
     if policy is not None and policy.sticky.enabled and policy.sticky.key == "api_key":
@@ -172,14 +172,15 @@ class _Sight:
         permits: Permits | None,
         now: float,
     ) -> None:
-        """`names`: the primary first.  `standing` None: there is no policy."""
+        """`names`: the primary first; the first that there is stands for it.  `standing` None:
+        there is no policy."""
         docs = {each.id: each for each in rules.endpoints}
         self._asked = asked
         self._names = names
         self._standing = standing
-        self._primary = docs.get(names[0])
         self._now = now
         self.docs = {name: docs[name] for name in names if name in docs}
+        self._primary = next(iter(self.docs.values()), None)
         self.weights = {name: doc.weight for name, doc in self.docs.items()}
         self._unfits: dict[str, str] = {}
         for name, doc in self.docs.items():
@@ -189,10 +190,10 @@ class _Sight:
 
     def foretell(self, value: str) -> Foretold:
         """`value`: what the request sticks to, where that is known."""
-        if self._standing is not None:
-            return foretell(self._standing, self.weights, self._unfits, self._now, value)
         if not self.docs:
             return NOWHERE
+        if self._standing is not None:
+            return foretell(self._standing, self.weights, self._unfits, self._now, value)
         return alone(self._names[0], self._unfits.get(self._names[0], ""))
 
     def _unfit(self, doc: Endpoint, dialect: Dialect | None, permits: Permits | None) -> str:
@@ -299,9 +300,10 @@ def _unknown(member: str, detail: str) -> Problem:
 # --- its endpoints
 
 
-def _primary(route: Route, policy: FailoverPolicy | None, rules: WorkspaceRules) -> Endpoint | None:
-    name = route.endpoint if policy is None else policy.primary_endpoint
-    return next((each for each in rules.endpoints if each.id == name), None)
+def _primary(names: Sequence[str], rules: WorkspaceRules) -> Endpoint | None:
+    """The first that there is, as in the gateway."""
+    docs = {each.id: each for each in rules.endpoints}
+    return next((docs[name] for name in names if name in docs), None)
 
 
 def _any_model(primary: Endpoint) -> str:

@@ -140,6 +140,23 @@ async def test_without_a_model_it_says_so() -> None:
     assert (doc["endpoints"][0]["reason"], doc["answers"]) == ("rate_limited", "west")
 
 
+GHOSTS = {"primary_endpoint": "ghost", "fallback_endpoints": ["nobody"]}
+
+
+@pytest.mark.parametrize("more", [{}, {"tiers": [["ghost"], ["nobody"]]}, BY_KEY])
+async def test_a_policy_of_endpoints_that_are_not_there_serves_nobody(more: dict[str, Any]) -> None:
+    doc = await asked(None, {**GHOSTS, **more}, key_id=CALLER)
+    assert (doc["fault"], doc["answers"]) == ("endpoint ghost is not there", None)
+    assert doc["sentence"] == "the route serves nobody: endpoint ghost is not there"
+    told = [(each["endpoint_id"], each["reason"]) for each in doc["endpoints"]]
+    assert told == [("ghost", "unknown"), ("nobody", "unknown")]
+
+
+async def test_the_first_that_there_is_stands_for_a_primary_that_is_not_there() -> None:
+    doc = await asked(None, {"primary_endpoint": "ghost", "fallback_endpoints": ["west", "south"]})
+    assert (doc["dialect"], doc["answers"], doc["fault"]) == ("openai_chat", "west", None)
+
+
 async def test_tiers_are_told_with_their_way_of_choosing() -> None:
     doc = await asked(None, {"tiers": TIERS})
     assert doc["tiers"] == [
