@@ -318,7 +318,7 @@ def _permits(
     model: str | None,
 ) -> tuple[Permits | None, list[str], str | None]:
     """(what its packs say of who may use what, where they may send a request, why they cannot be
-    used)"""
+    used).  Of a model that was not given they say nothing: `depends_on` tells that."""
     newest = {pack.policy_pack_id: pack for pack in rules.policies}
     exact = {f"{pack.policy_pack_id}@{pack.version}": pack for pack in rules.policies}
     found = [exact.get(name) or newest.get(name) for name in route.policy_packs]
@@ -329,9 +329,11 @@ def _permits(
         guard = compile_guard(packs, settings)
     except PackError as why:
         return None, [], f"its packs cannot be used: {why}"
+    if model is None:
+        return None, sorted(guard.reroutes), None
     role = (key.role or "app") if key is not None else "anonymous"
     permits = Permits(guard.gates, role)
-    permits.ask_model(model or "")
+    permits.ask_model(model)
     if permits.forbidden or permits.blocked is not None:
         return permits, [], f"its packs refuse the request: {permits.message or _FORBIDDEN}"
     return permits, sorted(guard.reroutes), None

@@ -226,6 +226,9 @@ async def test_endpoints_whose_model_a_pack_forbids() -> None:
         doc = await told(world, model="opus")
         assert (doc["answers"], doc["endpoints"][0]["reason"]) == (None, "forbidden")
         assert doc["fault"].startswith("its packs refuse the request: ")
+        doc = await told(world, route_id="prod-chat")
+        assert (doc["answers"], doc["fault"]) == ("anthropic-claude", None)
+        assert [each["on"] for each in doc["depends_on"]] == ["model"]
 
 
 async def test_who_may_ask_and_how_often() -> None:
