@@ -262,8 +262,9 @@ class NodeStandings:
     def _look_at_time(self, *, everywhere: bool) -> Iterator[None]:
         try:
             for standing in self.all():
-                if everywhere or is_due(standing, self._clock.monotonic()):
-                    self.move(standing, self._clock.monotonic())
+                now = self._clock.monotonic()
+                if self._is_kept(standing) and (everywhere or is_due(standing, now)):
+                    self.move(standing, now)
                     self.lend(standing)
                 yield
         finally:
@@ -289,6 +290,8 @@ class NodeStandings:
             self._tell(standing, effect, at_ms)
 
     def follow(self, standing: Standing, told: Sequence[Told]) -> None:
+        if not self._is_kept(standing):
+            return
         now = self._clock.monotonic()
         before = [_place(each) for each in standing.breakers.values()]
         standing.adopt(told, now)
@@ -296,6 +299,8 @@ class NodeStandings:
             self._push(standing)
 
     def judge(self, standing: Standing, endpoint_id: str, sums: list[int]) -> None:
+        if not self._is_kept(standing):
+            return
         effects = standing.judge(endpoint_id, self._clock.monotonic(), sums)
         if effects:
             self.changed(standing, effects)
@@ -304,8 +309,8 @@ class NodeStandings:
         return self.probing.lends(standing, endpoint_id)
 
     def lend(self, standing: Standing) -> None:
-        if standing not in self._pushing:  # else when workers know that it may be probed: `_say`
-            self.probing.look(standing)
+        if self._is_kept(standing) and standing not in self._pushing:
+            self.probing.look(standing)  # else when workers know that it may be probed: `_say`
 
     # ----
 
@@ -340,7 +345,7 @@ class NodeStandings:
     ) -> Iterator[None]:
         try:
             for other, more in others:
-                if more and self.of(other.workspace_id, other.policy.effective_id) is other:
+                if more and self._is_kept(other):
                     self.changed(other, more)
                 yield
         finally:
@@ -359,6 +364,10 @@ class NodeStandings:
 
     def _may_probe(self, standing: Standing, endpoint_id: str) -> bool:
         return self.nodes is None or self.nodes.may_probe(standing, endpoint_id)
+
+    def _is_kept(self, standing: Standing) -> bool:
+        """No: its policy was taken away, while somebody went through all of them."""
+        return self.of(standing.workspace_id, standing.policy.effective_id) is standing
 
     def _named(self, doc: Message) -> Standing | None:
         return self.of(str(doc.get("workspace_id")), str(doc.get("policy_id")))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from proxy.model.ports import Clock
+from proxy.runtime.tasks import spawn
 
 TURN_S: Final = 0.004
 TURN_STEPS: Final = 512
@@ -80,9 +81,15 @@ class Turns:
             pass
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever.  A job that fails is told, and ends alone."""
         while True:
             await self._bell.wait()
             self._bell.clear()
-            while self.turn():
-                await self._clock.sleep(PAUSE_S)
+            burst = spawn(self._burst(), name="a job in turns")
+            await asyncio.wait([burst])
+            if self._jobs:
+                self._bell.set()
+
+    async def _burst(self) -> None:
+        while self.turn():
+            await self._clock.sleep(PAUSE_S)

@@ -356,7 +356,7 @@ class Flights:
             place, others = next(iter(self._down.items()))
             for other, more in islice(others, left):
                 left -= 1
-                if more:
+                if more and self.of(other.workspace_id, other.policy.effective_id) is other:
                     self.told(other, more)
             if left:
                 del self._down[place]

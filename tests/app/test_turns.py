@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.app.turns import PAUSE_S, TURN_S, TURN_STEPS, Turns
-from proxy.runtime.tasks import spawn
+from proxy.runtime.tasks import on_crash, spawn
 from tests.kit.fakes import FakeClock
 
 
@@ -100,3 +100,25 @@ async def test_what_is_left_is_done_between_others() -> None:
     assert seen[0] < 3
     assert done.text.count("a") == 3
     running.cancel()
+
+
+async def test_a_job_that_fails_later_is_told_and_the_others_go_on() -> None:
+    done = Done()
+    crashes: list[str] = []
+    on_crash(lambda name, fault: crashes.append(str(fault)))
+
+    def bad() -> Iterator[None]:
+        done.clock.advance(TURN_S)
+        yield
+        raise ValueError("oh")
+
+    running = spawn(done.turns.run(), name="turns")
+    done.turns.do(bad())
+    done.turns.do(done.job("a", 2))
+    for _ in range(6):
+        await asyncio.sleep(0)
+        done.clock.advance(PAUSE_S)
+    assert done.text.count("a") == 2
+    assert crashes == ["oh"]
+    running.cancel()
+    on_crash(lambda name, fault: None)
