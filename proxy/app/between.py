@@ -158,9 +158,11 @@ class HoldsBetween:
         news: dict[Mark, int] = {}
         for name, marks in said.items():
             news |= zip(marks, answers[name].news, strict=True)
-        for change in untold:
-            if news.pop(change.mark, _NEWS):
+        for change in untold:  # of one mark all or none: the server was told how it ended
+            if news.get(change.mark, _NEWS):
                 tells.tell(change.standing, change.effects, change.at_ms)
+        for change in untold:
+            news.pop(change.mark, None)
         for mark, answer in news.items():
             met = self._met.get(mark)
             if answer == _AGAIN and mark.kind == LIMITED and met is not None and not met.alone:

@@ -285,3 +285,19 @@ async def test_a_trip_while_it_is_held_is_told_by_one(two: Two) -> None:
     await two.exchange(2)
     assert two.one.states() == two.other.states() == {State.OPEN}
     assert two.told() == ["limited", "open"]
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.3])
+async def test_an_end_and_the_next_hold_within_an_exchange_are_told_both_or_neither(
+    two: Two, gap_s: float
+) -> None:
+    two.one.no(1.0)
+    await two.exchange()
+    await two.wait(1.2)
+    two.one.answers()
+    two.one.wait(gap_s)
+    two.one.no(5.0)
+    await two.exchange(3)
+    assert two.one.active() == two.other.active() == {"spare"}
+    assert two.told() in (["limited"], ["limited", "closed", "limited"])
+    assert two.count(Switched) == 1 + two.count(Recovered)
