@@ -218,15 +218,18 @@ class WorkerShare:
         for standing in self.flights.all():
             self._follow(standing)
             standing.fresh = [0, 0]
+            for name, breaker in standing.breakers.items():
+                take_counts(name, breaker)
+        self._flush(now)  # there is no room for more, perhaps
+        for standing in self.flights.all():
             for name, until in standing.limited.items():
                 if (id(standing), name) not in alone:
                     self._untold.append((now, standing, _Limit(name, until, known=True)))
             for name, breaker in standing.breakers.items():
-                take_counts(name, breaker)
                 if breaker.version:
                     self._untold.append((now, standing, told_of(name, breaker, now)))
-                    if len(self._untold) >= TOGETHER:
-                        self._flush(now)
+            if len(self._untold) >= TOGETHER:
+                self._flush(now)
         self._flush(now)
         for key in self.flights.holds.own():
             self.held(key)

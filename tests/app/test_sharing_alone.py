@@ -4,10 +4,16 @@ import asyncio
 
 import pytest
 
-from proxy.app.sharing import ALONE_S
+from proxy.app.messages import objects
+from proxy.app.sharing import ALONE_S, UNTOLD, WorkerShare
+from proxy.gateway.flights import Flights
+from proxy.link.frames import Message
+from proxy.model.exchange import Json
 from proxy.routing import window as fields
 from proxy.routing.effects import StateChanged, Switched
 from proxy.routing.states import State
+from tests.app.test_many_policies import NAMES, POLICIES, ROUTES
+from tests.kit.builders import OPENAI, SPARE, world
 from tests.kit.fakes import FakeClock
 from tests.kit.net import BAD, DEAD, Claims, Net, Worker
 
@@ -120,3 +126,29 @@ def test_what_is_behind_is_put_right() -> None:
     behind.share.lost()
     net.wait(0.5)
     assert net.states() == {State.OPEN}
+
+
+def test_of_all_that_was_kept_nothing_is_lost_on_the_return() -> None:
+    clock, sent = FakeClock(), list[Message]()
+    share = WorkerShare(clock, lambda _, __: None)
+    flights = Flights(clock, lambda: 0.5, share.tell)
+    share.of(flights)
+    share.to(sent.append)
+    rules = world([OPENAI, SPARE], routes=ROUTES).gateway.rules()
+    for name, said in zip(NAMES, POLICIES, strict=True):
+        rules.workspaces["default"].routes[name].policy = said
+    flights.keep(rules)
+    now = clock.monotonic()
+    for name in NAMES[: UNTOLD + 44]:
+        standing = flights.of("default", f"p-{name}")
+        assert standing is not None
+        flights.told(standing, standing.limit("openai", now, now + 60, quota=False))
+    share.heard({"t": "here"})
+    changes = [each for message in sent for each in objects_of(message)]
+    assert {str(each["policy_id"]) for each in changes} == {
+        f"p-{name}" for name in NAMES[: UNTOLD + 44]
+    }
+
+
+def objects_of(message: Message) -> list[dict[str, Json]]:
+    return list(objects(message, "of")) if message["t"] == "changes" else []
