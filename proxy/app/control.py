@@ -208,7 +208,7 @@ class ControlHalf:
             await self._runner.cleanup()
         if self._keeper is not None:
             await self._keeper.close()
-        self.standings.finish()
+        await self.standings.close()
         await asyncio.to_thread(self._telling.close)
         self._spooler.stop()
         if self._spooling is not None:

@@ -79,6 +79,7 @@ class Nodes:
         self._redis = redis
         self._clock = clock
         self._bell = asyncio.Event()
+        self._exchanging = asyncio.Lock()
         redis.heard = holding.ring = self._bell.set
         self._holding = holding
         self._holds = holding.between = HoldsBetween(redis.holds, clock)
@@ -135,7 +136,11 @@ class Nodes:
             await asyncio.sleep(PAUSE_S)
 
     async def exchange(self, node: Node) -> None:
-        """Say and hear once."""
+        """Say and hear once: when it returns, all that had happened before is told."""
+        async with self._exchanging:
+            await self._exchange(node)
+
+    async def _exchange(self, node: Node) -> None:
         untold, self._untold = self._untold, []
         standings = list(node.all())
         workspaces = dict.fromkeys(each.workspace_id for each in standings)
@@ -154,15 +159,14 @@ class Nodes:
                 node.lend(standing)
             self._wanted.clear()
             return
-        believed = {
-            (id(standing), each.endpoint_id)
+        asked_of = {
+            (id(standing), each.endpoint_id): each.believed or not _is_understood(each)
             for standing, told in zip(standings, heard, strict=True)
             for each in (told if untold else ())
-            if each.believed or not _is_understood(each)
         }
         for change in untold:
-            mine = {(id(change.standing), name) for name in change.endpoints}
-            if not mine or mine & believed:
+            mine = {(id(change.standing), name) for name in change.endpoints} & asked_of.keys()
+            if not mine or any(asked_of[each] for each in mine):  # or taken away meanwhile
                 node.tell(change.standing, change.effects, change.at_ms)
         for standing, told in zip(standings, heard, strict=True):
             self._hear(node, standing, told, took_s)

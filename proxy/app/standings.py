@@ -271,8 +271,14 @@ class NodeStandings:
             self._ticking = False
 
     def finish(self) -> None:
-        """Tell all that is still to be told: nothing follows."""
+        """Do all that was begun."""
         self._turns.finish()
+
+    async def close(self) -> None:
+        """Tell all that is still to be told: nothing follows."""
+        self.finish()
+        if self.nodes is not None:
+            await self.nodes.exchange(self)
 
     def move(self, standing: Standing, now: float) -> None:
         """What time and counts have done to it."""

@@ -258,3 +258,18 @@ async def test_what_another_version_says_is_not_understood(two: Two, redis: Redi
     redis.command("HSET", "parapet:{default}:fo:fo:st", "openai", "9|3|0|0|0|0|{}")
     await two.exchange()
     assert two.states() == {State.CLOSED}
+
+
+async def test_a_change_is_told_though_its_policy_is_gone_before_the_exchange(two: Two) -> None:
+    two.one.fail(5)
+    two.one.node.keep(SnapshotDoc(version=2, sha256="", workspaces=[]))
+    await two.one.exchange()
+    assert two.one.changes() == ["open"]
+
+
+async def test_what_is_untold_at_the_end_is_told(two: Two) -> None:
+    two.one.fail(5)
+    await two.one.node.close()
+    assert two.one.changes() == ["open"]
+    await two.exchange(2)
+    assert two.changes() == ["open"]
