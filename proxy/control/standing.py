@@ -1,6 +1,6 @@
 """How the endpoints of a failover policy stand, as the API tells it (failover.md §1, §14)."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final, Literal
 
 from pydantic import BaseModel
@@ -171,6 +171,8 @@ def _opened_by(deps: ControlDeps, standing: Standing, each: EndpointExplained) -
     why = each.opened_by
     if why is None:
         return None
+    if each.state != Breaker.OPEN:
+        why = replace(why, left_s=0.0)  # its time is over
     at_ms = deps.clock.now_ms() - _ms(each.since_s or 0.0)
     return {
         "reason_code": why.code,

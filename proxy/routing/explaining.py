@@ -17,6 +17,7 @@ from proxy.routing.standing import Standing
 from proxy.routing.states import Reason, State
 from proxy.routing.window import lower_bound
 
+_IN_USE: Final = (State.CLOSED, State.FORCED_CLOSED)
 NO_CONDITION: Final = "no_condition"
 FEW_SAMPLES: Final = "not_enough_samples"
 FEW_ERRORS: Final = "not_enough_errors"
@@ -120,7 +121,7 @@ def explain(standing: Standing, name: str, now: float) -> EndpointExplained:
         slow=n[fields.SLOW],
         timed=n[fields.VERDICTS],
         ramp_percent=breaker.percent if breaker.state is State.RAMP else None,
-        opened_by=None if breaker.state is State.CLOSED else breaker.reason,
+        opened_by=None if breaker.state in _IN_USE else breaker.reason,
         excluded={str(each): count for each, count in breaker.window.excluded.items()},
         rules=_rules(standing, name, now),
     )

@@ -15,7 +15,8 @@ _CONFIG = frozenset({"auth", "model_not_found", "quota", "misconfigured"})
 def trigger_condition(reason: Reason, said: Conditions | None, at_ms: int) -> str:
     """Why an endpoint was left, as the seed writes it: `latency > 2000ms`.  `at_ms`: when.
 
-    `said`: the conditions of the policy that left it; None: one request did, for what `reason.said`
+    `said`: the conditions of the policy that left it, which may have been edited since, so that a
+    threshold that the reason knows comes first; None: one request did, for what `reason.said`
     tells."""
     if reason.left_s:
         until_s = -(-at_ms // 1000) + math.ceil(reason.left_s)
@@ -23,12 +24,12 @@ def trigger_condition(reason: Reason, said: Conditions | None, at_ms: int) -> st
     if said is None:
         return reason.said or reason.code
     match reason.code:
-        case "latency":
+        case "latency" if said.latency_threshold_ms is not None:
             return f"latency > {said.latency_threshold_ms}ms"
-        case "error_rate":
-            return f"error_rate > {said.error_rate_threshold:g}"
+        case "error_rate" if reason.threshold or said.error_rate_threshold is not None:
+            return f"error_rate > {reason.threshold or said.error_rate_threshold:g}"
         case "consecutive_failures":
-            return f"consecutive_failures >= {said.consecutive_failures}"
+            return f"consecutive_failures >= {reason.threshold or said.consecutive_failures:g}"
         case "hard_failure":
             return f"connect_failures >= {HARD_IN_A_ROW}"
         case code if code in _CONFIG:

@@ -9,6 +9,7 @@ from proxy.model.failover import Outcome
 from proxy.routing.effects import Switched
 from proxy.routing.holds import Key
 from proxy.routing.standing import Standing
+from proxy.routing.states import Reason, State
 from tests.control.test_failover import BEDROCK, POLICIES, SEED, W, made
 from tests.control.world import ADMIN, World, bearer, running
 
@@ -69,6 +70,51 @@ async def test_an_endpoint_that_was_left_is_seen_at_once(world: World) -> None:
     listed = (await world.get(f"{POLICIES}?state=failed_over")).doc["data"]
     assert [each["id"] for each in listed] == ["latency-failover"]
     assert listed[0]["explain"] is None
+
+
+# fmt: off
+LEFT = [
+    # why                                    in the words of a policy that judges by neither
+    (Reason("error_rate", 0.5, 0.1, 20),            "error_rate > 0.1"),
+    (Reason("consecutive_failures", 7.0, 7.0, 7),   "consecutive_failures >= 7"),
+    (Reason("latency", 0.9, 0.5, 20),               "latency"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("why", "words"), LEFT, ids=[row[0].code for row in LEFT])
+async def test_why_it_was_left_outlives_the_rule_that_found_it(
+    world: World, why: Reason, words: str
+) -> None:
+    standing = await set_up(world)
+    standing.breakers[CLAUDE].open(world.clock.monotonic(), why)
+    only_rates = {"latency_threshold_ms": None, "error_rate_threshold": 0.2}
+    only_slow = {"latency_threshold_ms": 900, "error_rate_threshold": None}
+    said = only_rates if why.code == "latency" else only_slow
+    answer = await world.call("PATCH", PATH, {"conditions": {**said, "consecutive_failures": 0}})
+    assert answer.status == 200, answer.body
+    told = (await shown(world))["explain"][CLAUDE]["opened_by"]
+    assert (told["trigger_condition"], told["samples"]) == (words, why.samples)
+
+
+async def test_a_limit_that_is_over_has_no_end_to_tell(world: World) -> None:
+    standing = await set_up(world)
+    breaker = standing.breakers[CLAUDE]
+    breaker.open(world.clock.monotonic(), Reason("rate_limited", 0.8, 0.5, 20))
+    told = (await shown(world))["explain"][CLAUDE]["opened_by"]
+    assert told["trigger_condition"].startswith("rate_limited until 2024-03-15T14:30:")
+    breaker.state, breaker.since = State.PROBING, world.clock.monotonic() + 5
+    world.clock.advance(9)
+    told = (await shown(world))["explain"][CLAUDE]["opened_by"]
+    assert told["trigger_condition"] == "rate_limited"
+
+
+async def test_the_endpoint_that_has_all_traffic_by_force_was_not_left(world: World) -> None:
+    await set_up(world)
+    assert (await world.post(f"{PATH}/force", FORCE)).status == 200
+    told = (await shown(world))["explain"]
+    assert told[CLAUDE]["opened_by"]["trigger_condition"] == "manual: maintenance"
+    assert told[SPARE]["opened_by"] is None
 
 
 async def test_each_rule_says_why_it_does_not_trip(world: World) -> None:
