@@ -197,6 +197,8 @@ def sentence_of(told: Foretold, fault: str | None) -> str:
         parts.append(", ".join(_taker(place, alone=len(takers) == 1) for place in takers))
     if probed:
         parts.append("one request at a time probes " + " and ".join(probed))
+    if not takers:
+        parts.append("the others get an error at once")
     passed = _passed_over(told, takers)
     return "; ".join([*parts, *passed])
 
