@@ -240,6 +240,20 @@ def test_an_edit_does_not_keep_a_worker_from_closing_what_is_left() -> None:
     assert set(others) == {State.OPEN}
 
 
+def test_a_worker_tells_nothing_of_a_policy_that_is_gone_meanwhile() -> None:
+    worker = Worker()
+    worker.goes("p-r0")
+    gone = list(worker.flights.all())
+    opened = worker.open()
+    worker.flights.keep(world([OPENAI, SPARE]).gateway.rules())
+    for _ in range(-(-MANY // CLOSED_AT_ONCE)):
+        worker.flights.sweep()
+    assert len(worker.flights.awake) == 0
+    worker.share.heard({"t": "here"})
+    told = [each["of"] for each in worker.sent if each["t"] == "changes"]
+    assert sum(len(each) for each in told if isinstance(each, list)) <= opened < len(gone)
+
+
 def test_a_worker_tells_what_it_has_found_and_not_what_follows_of_that() -> None:
     worker = Worker()
     worker.share.heard({"t": "here"})
