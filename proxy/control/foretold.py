@@ -187,7 +187,7 @@ def sentence_of(told: Foretold, fault: str | None) -> str:
     if fault is not None:
         return f"the route serves nobody: {fault}"
     if not told.first:
-        said = ", ".join(f"{place.name} {place.reason}" for place in told.places)
+        said = ", ".join(map(_left_out, told.places))
         return f"no endpoint admits ({said}): the caller gets an error at once"
     asked = [place for place in told.places if place.name in told.first]
     takers = [place for place in asked if place.share != 0]
@@ -212,11 +212,20 @@ def _taker(place: Place, *, alone: bool) -> str:
     return f"{place.name} {share}"
 
 
+_LEFT_OUT: Final = {"forced": "is kept out by an operator", "no_credential": "has no credential"}
+
+
+def _left_out(place: Place) -> str:
+    """Why it is not asked, as far as a reason in one word says it."""
+    words = _LEFT_OUT.get(place.reason, place.reason)
+    return f"{place.name} {words if ' ' in words else f'is {words}'}"
+
+
 def _passed_over(told: Foretold, takers: Sequence[Place]) -> list[str]:
     """Those that come before all who are asked."""
     first = min((place.tier for place in takers), default=0)
     over = [
-        f"{place.name} is {place.reason}"
+        _left_out(place)
         for place in told.places
         if place.tier <= first and place.share == 0 and place.reason not in ("", "probing")
     ]

@@ -77,10 +77,15 @@ def held(standing: Standing, world: World) -> None:
     standing.hit(Key("east", "", "gpt"), world.clock.monotonic(), 60.0, quota=False)
 
 
+def forced(standing: Standing, world: World) -> None:
+    standing.force("west", world.clock.monotonic(), ttl_s=60)
+
+
 RAMPS, PROBED = becomes("east", State.RAMP), becomes("east", State.PROBING)
 STICKY = {"sticky": {"enabled": True, "key": "user"}}
 BY_KEY = {"sticky": {"enabled": True, "key": "api_key"}}
 PINNED = "pinned_state"
+AT_ONCE = "the caller gets an error at once"
 
 # fmt: off
 ANSWERS: list[tuple[Do | None, dict[str, Any], str, str | None, list[str], list[str]]] = [
@@ -90,8 +95,10 @@ ANSWERS: list[tuple[Do | None, dict[str, Any], str, str | None, list[str], list[
     (opened("east"), {},
      "west; east is open",                                 "west",  ["west"],         [PINNED]),
     (opened(*NAMES), {},
-     "no endpoint admits (east open, west open, south open): the caller gets an error at once",
+     f"no endpoint admits ({', '.join(f'{name} is open' for name in NAMES)}): {AT_ONCE}",
                                                            None,    [],               [PINNED]),
+    (forced, {},
+     "west; east is kept out by an operator",              "west",  ["west"],         [PINNED]),
     (opened(*NAMES), {"on_exhausted": "try_primary"},
      "east although open: nobody admits",                  "east",  ["east"],         [PINNED]),
     (held,     {},
