@@ -94,9 +94,10 @@ class Way:
         """The first endpoint takes it, whatever else is known: the way of nearly every request."""
         if standing is None:
             return True
-        first = standing.breakers.get(self._turn.order[0].id)
-        if first is None or standing.balance is not None:
-            return False
+        name = self._turn.order[0].id
+        first = standing.breakers.get(name)
+        if first is None or standing.balance is not None or name != standing.order[0]:
+            return False  # what is bound to a primary that is not there goes to nobody
         return first.state is _CLOSED or first.state is _FORCED_CLOSED
 
     def now(self) -> Now:

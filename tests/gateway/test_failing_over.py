@@ -125,6 +125,14 @@ async def test_who_must_go_to_an_open_endpoint_is_asked_once_more_there(
     assert waits_s <= took_s <= waits_s + 0.5
 
 
+async def test_what_is_bound_to_a_primary_that_is_not_there_goes_to_nobody() -> None:
+    w = world([OPENAI, SPARE], scripts={"openai": [OK]}, failover=policy("gone", "openai", "spare"))
+    caller, _ = await asked(w, BODY[:-1] + b',"previous_response_id":"r"}')
+    assert (caller.status, sent(w)) == (503, (0, 0))
+    caller, _ = await asked(w)
+    assert (caller.status, sent(w)) == (200, (1, 0))
+
+
 async def test_the_primary_is_back_by_probes_and_a_ramp() -> None:
     w = between([REFUSED] * 3 + [OK] * 300, [OK] * 300)
     for _ in range(90):
