@@ -188,7 +188,7 @@ class Breaker:
                 if now >= self.until:
                     return self._become(now, State.PROBING)
             case State.PROBING:
-                self._expire(now)
+                self.expire(now)
                 if may_return and self.would_return(now):
                     return self._start_ramp(now, rps)
             case State.RAMP:
@@ -267,7 +267,7 @@ class Breaker:
         """Whether a permit is to be had."""
         if self.state is not State.PROBING:
             return False
-        self._expire(now)
+        self.expire(now)
         if self.grants is not None:
             self.grants = [each for each in self.grants if each.until > now]
             return bool(self.grants)
@@ -331,9 +331,10 @@ class Breaker:
     def _probes_are_good(self) -> bool:
         return self.good_probes + self.bad_probes + self.slow_probes >= self.recovery.probe_requests
 
-    def _expire(self, now: float) -> None:
-        if self.permits:
-            self.permits = [each for each in self.permits if each.deadline > now]
+    def expire(self, now: float) -> None:
+        """A lease that is over is nobody's any more, whatever its holder does."""
+        for each in [each for each in self.permits if each.deadline <= now]:
+            self.give_back(each)
 
     # ---- an operator
 
@@ -391,7 +392,8 @@ class Breaker:
         self.runs_told = [0, 0, 0, 0]
 
     def _forget_probes(self) -> None:
-        self.permits = []
+        while self.permits:
+            self.give_back(self.permits[0])
         if self.grants is not None:
             self.grants = []
         self.good_probes = self.bad_probes = self.slow_probes = 0

@@ -254,6 +254,7 @@ class Standing:
         if self.follows:
             for each in self.breakers.values():
                 each.decay(now)
+                each.expire(now)
                 each.window.advance(now)
             return effects
         for name in self.order:

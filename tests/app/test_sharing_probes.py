@@ -152,3 +152,36 @@ def test_lending_costs_no_more_for_each_policy_when_many_lend() -> None:
         return seen
 
     assert calls(200) < 2.5 * calls(100)
+
+
+def test_a_probe_that_outlasts_its_lease_keeps_nobody_from_the_next() -> None:
+    net = Net()
+    one, two = net.workers.values()
+    one.ask(BAD, 5)
+    net.settle()
+    net.wait(5.5)
+    long = one.fly()
+    net.settle()
+    assert long is not None
+    long.answered(one.clock.monotonic())  # and goes on for minutes
+    net.wait(4)
+    assert two.fly() is None  # one at a time
+    net.wait(8)
+    assert two.ask(OK) == 1
+
+
+def test_a_probe_from_before_the_last_trip_keeps_nobody_from_the_next() -> None:
+    net = Net()
+    one, two = net.workers.values()
+    one.ask(BAD, 5)
+    net.settle()
+    net.wait(5.5)
+    assert one.fly() is not None  # nothing comes of it
+    net.node.force("default", "chat-fo", "spare", 1.0, "")
+    net.settle()
+    net.node.release("default", "chat-fo", "")
+    net.settle()
+    two.ask(BAD, 5)
+    net.settle()
+    net.wait(13.5)  # the second step of the ladder, and what the other one does not use
+    assert two.ask(OK) == 1
