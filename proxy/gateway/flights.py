@@ -75,8 +75,8 @@ class Flight:
     Slow is told when it becomes older than the threshold, not when it ends: what hangs ends never
     (failover.md §4.2)."""
 
-    __slots__ = ("_heard", "_judged", "_load", "_on", "began", "credential", "endpoint_id",
-                 "measured", "model", "permit", "slow_at", "standing")  # fmt: skip
+    __slots__ = ("_answered", "_heard", "_judged", "_load", "_on", "began", "credential",
+                 "endpoint_id", "measured", "model", "permit", "slow_at", "standing")  # fmt: skip
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Flight:
         self.began = began
         self.measured = measured
         self._judged = slow_at == NEVER
-        self._heard = False
+        self._heard = self._answered = False
         self._load: Load | None = None
         if standing.balance is not None:
             self._load = standing.balance.loads.get(endpoint_id)
@@ -122,6 +122,7 @@ class Flight:
 
     def answered(self, now: float) -> None:
         """Its first content is there, which is what its latency is by unless the whole counts."""
+        self._answered = True
         if self._load is not None and not self._heard:
             self._heard = True
             self._load.answered(now, now - self.began)
@@ -133,6 +134,23 @@ class Flight:
             self.slow_at = NEVER
             if self._breaker is not None:
                 self._breaker.mark_quick(now, self.permit)
+
+    def goes_on(self, now: float) -> bool:
+        """A probe whose content came within its limit, and which goes on beyond that, has shown
+        what it can: its end may be minutes away.  Whether that is so."""
+        permit, breaker = self.permit, self._breaker
+        if permit is None or not self._answered or now < self.began + permit.limit_s:
+            return False
+        effects = self.standing.observe(
+            self.endpoint_id, now, _SUCCESS, began=self.began, permit=permit
+        )
+        if effects:
+            self._on.told(self.standing, effects)
+        if breaker is not None:
+            breaker.give_back(permit)
+        self._on.share.probed(self)
+        self.permit = None  # from here on it is like any other
+        return True
 
     @property
     def _breaker(self) -> Breaker | None:
@@ -212,6 +230,7 @@ class Flights:
         self.share: Share = Alone()
         self.prefill_off_until: dict[tuple[str, str], float] = {}  # by workspace and endpoint
         self.under_way: set[Flight] = set()
+        self._probes: list[Flight] = []
         self._down: dict[tuple[str, str], Iterator[tuple[Standing, list[Effect]]]] = {}
 
     def __repr__(self) -> str:
@@ -290,6 +309,7 @@ class Flights:
         )
         self.under_way.add(flight)
         if permit is not None:
+            self._probes.append(flight)
             self.share.probing(flight)
         return flight
 
@@ -320,6 +340,9 @@ class Flights:
         now = self._clock.monotonic()
         for flight in [each for each in self.under_way if each.slow_at <= now]:
             flight.look(now)
+        if self._probes:
+            left = [each for each in self._probes if each in self.under_way]
+            self._probes = [each for each in left if not each.goes_on(now)]
         self._close_some()
         if now >= self._tick_at:
             self._tick_at = now + TICK_S

@@ -154,6 +154,39 @@ def test_lending_costs_no_more_for_each_policy_when_many_lend() -> None:
     assert calls(200) < 2.5 * calls(100)
 
 
+def test_streams_that_last_for_minutes_bring_an_endpoint_back() -> None:
+    """Each is judged when its limit (4 s) is over and its content flows."""
+    net = Net()
+    one, two = net.workers.values()
+    one.ask(BAD, 5)
+    net.wait(5.5)
+    streams = []
+    for _ in range(3):
+        probe = one.fly() or two.fly()
+        assert probe is not None
+        net.wait(1)
+        probe.answered(net.workers[0].clock.monotonic() if probe in one.flights.under_way
+                       else two.clock.monotonic())  # fmt: skip
+        streams.append(probe)
+        assert (one.fly() or two.fly()) is None  # one at a time
+        net.wait(3.5)
+    assert net.states() == {State.CLOSED}
+    assert len(one.flights.under_way) + len(two.flights.under_way) == len(streams)
+
+
+def test_one_whose_content_came_late_does_not() -> None:
+    net = Net()
+    one = net.workers[0]
+    one.ask(BAD, 5)
+    net.wait(5.5)
+    probe = one.fly()
+    assert probe is not None
+    net.wait(2.5)  # slow
+    probe.answered(one.clock.monotonic())
+    net.wait(2)
+    assert (net.standing.breakers["openai"].good_probes, net.states()) == (0, {State.OPEN})
+
+
 def test_a_probe_that_outlasts_its_lease_keeps_nobody_from_the_next() -> None:
     net = Net()
     one, two = net.workers.values()
