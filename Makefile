@@ -86,7 +86,7 @@ compiled: $(COMPILED)/.built ## the hot path as C, in build/compiled (some minut
 .PHONY: test-compiled
 test-compiled: $(COMPILED)/.built redis ## the fast tests and the stories over the compiled hot path
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider --ignore tests/house $(HEAVY) --ignore tests/fuzz/test_guard_mutants.py -n auto -m "$(CHECK)"
-	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -n auto --ignore tests/fuzz/test_guard_mutants.py -m "(exhaustive or thorough) and not process" tests/fuzz tests/gateway tests/sdk
+	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -n auto --ignore tests/fuzz/test_guard_mutants.py -m "(exhaustive or thorough) and not process" tests/fuzz tests/gateway tests/routing tests/sdk
 	cd $(COMPILED) && ../../$(VENV)/bin/python -m pytest -p no:cacheprovider -m "(exhaustive or process and not redis) and not long" tests/story tests/contract/test_fuzzed.py
 
 .PHONY: bench

@@ -135,7 +135,11 @@ def pumped(way: Way, body: bytes, died: bool) -> tuple[Pump, bytes]:
 
 @pytest.mark.parametrize("name", list(WAYS))
 @pytest.mark.parametrize(
-    "batch", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(1, 15))]
+    "batch",
+    [
+        pytest.param(0, marks=pytest.mark.thorough),
+        *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(1, 15)),
+    ],
 )
 async def test_a_backlog_changes_nothing(name: str, batch: int) -> None:
     r, way = random.Random(9_000 + batch), WAYS[name]

@@ -40,6 +40,7 @@ async def test_fo_57_nothing_leaves_before_the_answer_is_whole(pair: Pair) -> No
 
 
 @EVERY_PAIR
+@pytest.mark.thorough
 async def test_fo_57_a_long_answer_is_released_and_goes_on_as_resume(pair: Pair) -> None:
     piece_, count = "x" * 10_000, 500  # 5 MB
     pieces = [piece_] * count

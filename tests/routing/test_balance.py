@@ -84,6 +84,7 @@ def test_who_does_not_admit_comes_last_in_its_tier() -> None:
 # --- by weight and load
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rps", [0.5, 5, 50, 500])
 @pytest.mark.parametrize("weights", [(3, 1), (10, 1), (1, 1, 1), (3, 2, 5)])
 def test_members_of_one_speed_share_by_weight(rps: float, weights: tuple[int, ...]) -> None:

@@ -64,7 +64,9 @@ def test_one_alone_may_take_the_whole_limit(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("rpm", [2, 7, 60, 600, 6000])
+@pytest.mark.parametrize(
+    "rpm", [2, 7, *(pytest.param(rpm, marks=pytest.mark.thorough) for rpm in (60, 600, 6000))]
+)
 def test_under_load_the_rate_holds(workers: int, rpm: int) -> None:
     """Callers press on all workers for five minutes: in all it is one burst and five minutes, and
     one request more for each worker; the first burst of workers that were idle is owed back."""
