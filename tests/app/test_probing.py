@@ -15,9 +15,9 @@ MOST_TRIED = 10  # of S15
         (8.0, 1),
         (4.0, 2),
         (1.0, 1),
-        pytest.param(8.0, 25, marks=pytest.mark.thorough),
-        pytest.param(4.0, 50, marks=pytest.mark.thorough),
-        pytest.param(1.0, 25, marks=pytest.mark.thorough),
+        pytest.param(8.0, 8, marks=pytest.mark.thorough),
+        pytest.param(4.0, 20, marks=pytest.mark.thorough),
+        pytest.param(1.0, 8, marks=pytest.mark.thorough),
     ],
 )
 def test_a_healed_primary_is_soon_asked_again(workers: int, every_s: float, seeds: int) -> None:

@@ -541,8 +541,13 @@ STREAMS: list[tuple[Scripted, list[Step], bytes, str]] = [
 ]
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("step", [5, 1])
+EVERY_FIFTH, EVERY = (
+    pytest.param(5, marks=pytest.mark.thorough),
+    pytest.param(1, marks=pytest.mark.exhaustive),
+)
+
+
+@pytest.mark.parametrize("step", [EVERY_FIFTH, EVERY])
 @pytest.mark.parametrize("action", ["redact", "block"])
 @pytest.mark.parametrize(("scripted", "script", "body", "path"), STREAMS, ids=["chat", "messages"])
 async def test_the_cut_of_a_stream_changes_nothing(
