@@ -224,7 +224,8 @@ async def test_a_tool_call_is_asked_about_as_parsed_json_and_a_rewrite_of_it_is_
 async def test_a_failure_on_a_stream_is_never_a_pass(
     played: Any, fault: str, stage: str, on_error: str
 ) -> None:
-    config = {"stage": stage, "timeout_ms": 200, "window": {"size": 60, "overlap": 0}}
+    timeout_ms = 200 if fault == "timeout" else 10_000
+    config = {"stage": stage, "timeout_ms": timeout_ms, "window": {"size": 60, "overlap": 0}}
     async with HttpService() as service:
         service.play(always=played)
         rule = rule_for(service, on_error=on_error, config=config)

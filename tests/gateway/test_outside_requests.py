@@ -134,8 +134,9 @@ async def test_a_failure_is_never_a_pass(name: str, played: Any, fault: str, on_
     async with HttpService() as service:
         service.play(always=played)
         rule = external(
-            "http", service.url, scope=REQUEST, on_error=on_error, config={"timeout_ms": 300}
-        )
+            "http", service.url, scope=REQUEST, on_error=on_error,
+            config={"timeout_ms": 300 if fault == "timeout" else 10_000},
+        )  # fmt: skip
         async with outside_world(pack_of(rule), scripts=[OK]) as w:
             caller = await w.ask(chat("hello"))
             assert w.asked == [fault]
